@@ -1,0 +1,182 @@
+"""Differentiable Siamese augmentation (DSA), and the four-images-on-a-canvas layout called multi-formation.
+
+DSA: Zhao and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021.
+Multi-formation: Zhao et al., "Improved Distribution Matching for Dataset Condensation" (IDM), CVPR 2023.
+
+Augmenting is draw, then apply. `draw` picks an op and its uniform numbers u on the host, from the caller's generator;
+`dsa` applies them to any batch. Siamese means that one row of u serves a whole batch, and the same Transform the real
+and the synthetic one. Images are (N, C, H, W), float32 or float64, normalised; an op is differentiable with respect to
+them and never makes the host wait for the device. On CUDA the gradients of scale, rotate and split are sums by atomics,
+so their last bits vary from run to run; those of the other ops do not.
+"""
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+def _columns(images, u):
+    """u (n, 3) as three tensors (n, 1, 1, 1) with the images' device and dtype, to broadcast over (N, C, H, W)."""
+    return u.to(images, non_blocking=True).view(-1, 3, 1, 1, 1).unbind(1)
+
+
+def _pixels(images):
+    """Row numbers (H, 1) and column numbers (W,) of the images' pixels, in the images' dtype."""
+    y, x = (torch.arange(size, device=images.device, dtype=images.dtype) for size in images.shape[2:])
+    return y[:, None], x
+
+
+def color(images, u):
+    """Brightness, then saturation (around the pixel's grey), then contrast (around the image's mean)."""
+    brightness, saturation, contrast = _columns(images, u)
+    images = images + (brightness - 0.5)
+    images = torch.lerp(images.mean(1, keepdim=True), images, 2 * saturation)
+    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast + 0.5)
+
+
+def crop(images, u):
+    """Translate by whole pixels, up to k = floor(size/8 + 0.5) along each axis; zeros enter at the border."""
+    (y, x), (u_y, u_x, _) = _pixels(images), _columns(images, u)
+    k_y, k_x = (int(size / 8 + 0.5) for size in images.shape[2:])
+    padded = F.pad(images, (k_x, k_x, k_y, k_y))
+    rows = (y + (u_y * (2 * k_y + 1)).floor()).long()
+    columns = (x + (u_x * (2 * k_x + 1)).floor()).long()
+    # No pixel is read twice, so the gradient's scatter has one summand per pixel: deterministic on CUDA too.
+    index = (rows * padded.shape[3] + columns).flatten(2)
+    return padded.flatten(2).gather(2, index.expand(*images.shape[:2], -1)).view(images.shape)
+
+
+def cutout(images, u):
+    """Zero a square of half the side, c = floor(size/2 + 0.5) along each axis, centred anywhere, cut at the border."""
+    (y, x), (u_y, u_x, _) = _pixels(images), _columns(images, u)
+
+    def inside(pixel, size, u):
+        c = int(size / 2 + 0.5)
+        start = (u * (size + 1 - c % 2)).floor() - c // 2
+        return (pixel >= start) & (pixel < start + c)
+
+    height, width = images.shape[2:]
+    return images.masked_fill(inside(y, height, u_y) & inside(x, width, u_x), 0)
+
+
+def flip(images, u):
+    """Mirror left and right with probability 1/2."""
+    return torch.where(_columns(images, u)[0] < 0.5, images.flip(3), images)
+
+
+def scale(images, u):
+    """Resize around the centre: the sampling grid is stretched by a factor in [1/1.2, 1.2) along each axis."""
+    s_x, s_y, _ = (1 / 1.2 + column * (1.2 - 1 / 1.2) for column in _columns(images, u))
+    return _warp(images, ((s_x, 0), (0, s_y)))
+
+
+def rotate(images, u):
+    """Rotate around the centre by an angle in [-15, 15) degrees."""
+    angle = (_columns(images, u)[0] - 0.5) * math.radians(30)
+    cos, sin = angle.cos(), angle.sin()
+    return _warp(images, ((cos, -sin), (sin, cos)))
+
+
+def _warp(images, matrix):
+    """Bilinear samples at matrix @ (x, y), in coordinates where the image spans [-1, 1]; zeros outside.
+
+    The grid is that of F.affine_grid(align_corners=False), written out: affine_grid multiplies matrices, which autocast
+    turns into bfloat16 (a tenth of a pixel at 64x64), and takes twice as long on a CPU.
+    """
+    height, width = images.shape[2:]
+    y, x = _pixels(images)
+    y, x = (2 * y + 1) / height - 1, (2 * x + 1) / width - 1
+    (a, b), (c, d) = matrix
+    grid = torch.stack((a * x + b * y, c * x + d * y), dim=-1).squeeze(1)
+    return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), align_corners=False)
+
+
+# Each op takes images (N, C, H, W) and u (N, 3), or (1, 3) for one draw shared by the batch, uniform in [0, 1).
+OPS = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": scale, "rotate": rotate}
+
+
+class Transform(NamedTuple):
+    """One drawn augmentation: a name in OPS (None: identity) and its numbers u, (n, 3) float32 on the CPU."""
+
+    op: str | None
+    u: torch.Tensor
+
+
+def parse_strategy(text):
+    """'color_crop_flip' -> ('color', 'crop', 'flip'); 'none' and '' -> (). ValueError for an op not in OPS."""
+    ops = () if text in ("", "none", "None") else tuple(text.split("_"))
+    for op in ops:
+        if op not in OPS:
+            raise ValueError(f"unknown DSA op {op!r} in {text!r}; allowed: none or {', '.join(OPS)}, joined by _")
+    return ops
+
+
+def draw(strategy, n, rng):
+    """One op of the strategy (a tuple of names), uniformly, and n rows of numbers: n=1 is the Siamese draw.
+
+    rng, a numpy.random.Generator, is the only source of randomness. An empty strategy draws the identity.
+    """
+    if not strategy:
+        return Transform(None, torch.zeros(n, 3))
+    op = strategy[rng.integers(len(strategy))]
+    return Transform(op, torch.from_numpy(rng.random((n, 3), dtype="float32")))
+
+
+def dsa(images, transform):
+    """Apply a Transform with one row, or one row per image, to images (N, C, H, W)."""
+    return OPS[transform.op](images, transform.u) if transform.op else images
+
+
+def dsa_per_class(images, transforms, sizes):
+    """Apply transforms[g] (one row each) to class g, the next sizes[g] images; one call per distinct op.
+
+    The result is that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together.
+    """
+    rows = [transform.u.expand(size, 3) for transform, size in zip(transforms, sizes, strict=True)]
+    parts = list(images.split(sizes))
+    classes = {}
+    for g, transform in enumerate(transforms):
+        classes.setdefault(transform.op, []).append(g)
+    if len(classes) == 1:
+        return dsa(images, Transform(transforms[0].op, torch.cat(rows)))
+    for op, members in classes.items():
+        batch, u = (torch.cat([of[g] for g in members]) for of in (parts, rows))
+        batch = dsa(batch, Transform(op, u))
+        for g, part in zip(members, batch.split([sizes[g] for g in members]), strict=True):
+            parts[g] = part
+    return torch.cat(parts)
+
+
+def _check_divisible(images, factor):
+    height, width = images.shape[2:]
+    if height % factor or width % factor:
+        raise ValueError(f"multi-formation needs a height and width divisible by {factor}, not {height}x{width} images")
+
+
+def split(canvases, factor=2):
+    """Cut canvases (n, C, H, W) into quadrants, each upsampled to H x W (bilinear): (4n, C, H, W).
+
+    All top-left quadrants come first, then bottom-left, top-right, bottom-right. factor=1, a set without
+    multi-formation, returns the canvases as they are. ValueError if H or W is odd.
+    """
+    _check_divisible(canvases, factor)
+    height, width = canvases.shape[2:]
+    quadrants = canvases.unflatten(3, (factor, -1)).unflatten(2, (factor, -1)).permute(4, 2, 0, 1, 3, 5).flatten(0, 2)
+    return F.interpolate(quadrants, (height, width), mode="bilinear", align_corners=False)
+
+
+def split_labels(labels, factor=2):
+    """Labels (n,) of the canvases -> labels (4n,) of `split`'s images."""
+    return labels.repeat(factor**2)
+
+
+def tile(images, factor=2):
+    """Put images (4n, C, H, W), ordered as `split` returns them, on canvases (n, C, H, W), each halved by 2x2 means.
+
+    ValueError if H or W is odd.
+    """
+    _check_divisible(images, factor)
+    height, width = images.shape[2:]
+    small = F.interpolate(images, (height // factor, width // factor), mode="bilinear", align_corners=False)
+    return small.unflatten(0, (factor, factor, -1)).permute(2, 3, 1, 4, 0, 5).flatten(4).flatten(2, 3)

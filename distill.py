@@ -1,0 +1,702 @@
+"""Algorithm 1: distil a training set into a few synthetic canvases per class, by BACON, IDM or DM.
+
+    for every iteration:
+        push fresh networks into the pool
+        canvases step down the gradient of the objective, on networks drawn from the pool
+        networks drawn from the pool train on real images
+
+`Distiller.iterate` is that loop's body and `run` all that a script does. Sources: BACON (Zhou et al. 2024,
+arXiv:2406.01112), IDM (Zhao et al., CVPR 2023), DM (Zhao & Bilen, WACV 2023).
+"""
+
+import dataclasses
+import functools
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import augment
+import data
+import evaluate
+import networks
+import utils
+from utils import UserError, stream
+
+REPORT_EVERY = 10  # iterations between readings of the loss; a reading waits for the device
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Canvases and their optimizer
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def initial_canvases(real, ipc, init, factor, streams):
+    """Canvases (classes, ipc, ch, H, W) float32: real images or standard normal noise.
+
+    With factor 2 every quadrant gets its own draw of ipc distinct real images. streams: one generator per class.
+    """
+    shape = (ipc, *real.images.shape[1:])
+    if init == "noise":
+        noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams])
+        return torch.from_numpy(noise).to(real.images.device)
+    canvases = []
+    for c, rng in enumerate(streams):
+        indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
+        canvases.append(augment.tile(real.take(indices), factor))
+    return torch.stack(canvases)
+
+
+def decode(canvases, factor):
+    """Canvases (G, ipc, ch, H, W) to the images they hold, class by class: (G * factor^2 * ipc, ch, H, W)."""
+    images = augment.split(canvases.flatten(0, 1), factor)
+    return images.unflatten(0, (factor**2, *canvases.shape[:2])).transpose(0, 1).flatten(0, 2)
+
+
+class ClosedFormSGD:
+    """SGD with momentum over one pass, as if it stepped over all canvases once for every turn, in closed form.
+
+    The published code takes one optimizer step per class over the whole tensor, so a class keeps drifting along its
+    momentum while other classes have their turn: k such steps are x - lr v (mu + ... + mu^k) and v mu^k. A class's
+    gradient depends on its own canvases only, so all gradients of a pass can be computed at once.
+    """
+
+    def __init__(self, canvases, lr, turns, momentum=0.5):
+        """canvases: (classes, ...), updated in place. turns: the ranges of classes that are served one by one."""
+        self.canvases, self.lr, self.momentum = canvases, lr, momentum
+        self.velocity = torch.zeros_like(canvases)
+        turn = torch.tensor([t for t, classes in enumerate(turns) for _ in classes], dtype=torch.float64)
+        self.before, self.after = self._drift_factors(turn), self._drift_factors(len(turns) - 1 - turn)
+
+    def _drift_factors(self, steps):
+        shape = (-1, *[1] * (self.canvases.dim() - 1))
+        decay = self.momentum**steps
+        distance = self.lr * self.momentum * (1 - decay) / (1 - self.momentum)
+        return [factor.to(self.canvases.dtype).to(self.canvases.device).view(shape) for factor in (distance, decay)]
+
+    def _drift(self, distance, decay):
+        self.canvases.addcmul_(self.velocity, distance, value=-1)
+        self.velocity.mul_(decay)
+
+    def run_pass(self, gradient):
+        """One pass. gradient: function(range of classes) -> gradient of the loss at their current canvases."""
+        self._drift(*self.before)
+        self.velocity.mul_(self.momentum).add_(gradient(range(len(self.canvases))))
+        self.canvases.add_(self.velocity, alpha=-self.lr)
+        self._drift(*self.after)
+
+
+class PerClassAdam:
+    """Adam with PyTorch's defaults, one step over all canvases for every turn: no closed form, so slow."""
+
+    def __init__(self, canvases, lr, turns):
+        self.canvases, self.turns = canvases, turns
+        self.adam = torch.optim.Adam([canvases], lr=lr)
+
+    def run_pass(self, gradient):
+        """One pass, as in ClosedFormSGD."""
+        for classes in self.turns:
+            self.canvases.grad = torch.zeros_like(self.canvases)
+            self.canvases.grad[classes.start : classes.stop] = gradient(classes)
+            self.adam.step()
+
+
+OPTIMIZERS = {"sgd": ClosedFormSGD, "adam": PerClassAdam}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Network pool
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Member:
+    """A network of the pool with its optimizer and its training-accuracy meter."""
+
+    net: networks.Network
+    optimizer: torch.optim.Optimizer
+    correct: torch.Tensor  # images classified correctly since the last reset, on the device
+    seen: int = 0  # images trained on since the last reset
+
+    def reset_meter(self):
+        self.correct, self.seen = torch.zeros_like(self.correct), 0
+
+    def percent(self):
+        """Training accuracy in percent since the last reset, on the device; 0 for a network not trained since."""
+        return 100 * self.correct / max(self.seen, 1)
+
+
+class NetPool:
+    """Networks of different ages, the oldest first: IDM's model queue."""
+
+    def __init__(self, fresh, capacity, start=3):
+        """fresh: function(birth number) -> Member. The pool starts with `start` of them, at most `capacity`."""
+        self.fresh, self.capacity, self.born, self.members = fresh, capacity, 0, []
+        self.push(min(start, capacity))
+
+    def push(self, count):
+        """`count` fresh networks enter; beyond the capacity the oldest leave."""
+        for _ in range(count):
+            self.members = [*self.members, self.fresh(self.born)][-self.capacity :]
+            self.born += 1
+
+    def pick(self, count, rng, begin=0, end=None):
+        """`count` distinct members at random, from [begin:end] if that slice holds more than 10, else from all."""
+        candidates = self.members[begin:end]
+        if len(candidates) <= 10:
+            candidates = self.members
+        return [candidates[i] for i in rng.permutation(len(candidates))[:count]]
+
+    def reset_meters(self):
+        for member in self.members:
+            member.reset_meter()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The algorithm
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Distiller:
+    """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them."""
+
+    def __init__(self, args, exp, real, arithmetic):
+        self.args, self.exp, self.real, self.arithmetic = args, exp, real, arithmetic
+        self.shape, self.num_classes = tuple(real.images.shape[1:]), len(real.counts)
+        self.strategy = augment.parse_strategy(args.dsa_strategy)
+        self.factor = 2 if args.aug else 1
+        self.terms = utils.objective_terms(
+            args.method, args.lh_weight, args.tv_weight, args.clip_weight, args.clip_prior
+        )
+        everything = range(self.num_classes)
+        streams = [self.stream("init", c) for c in everything]
+        self.canvases = initial_canvases(real, args.ipc, args.init, self.factor, streams)
+        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(args.ipc)
+        # DM steps once for the sum over classes, the others once per class.
+        turns = [everything] if args.method == "DM" else [range(c, c + 1) for c in everything]
+        self.optimizer = OPTIMIZERS[args.optim](self.canvases, args.lr_img, turns)
+        self.pool = NetPool(self.fresh_member, args.net_num)
+        self.losses = []  # (iteration, (terms, classes) on the device) of every pass not yet read
+
+    def stream(self, *name):
+        return stream(self.args.seed, self.exp, *name)
+
+    def fresh_member(self, number):
+        args = self.args
+        net = self.arithmetic.build(args.model, self.shape, self.num_classes, self.stream("network", number))
+        net.requires_grad_(False)
+        optimizer = self.arithmetic.optimizer(net, args.lr_net, args.net_decay)
+        return Member(net, optimizer, torch.zeros((), dtype=torch.int64, device=self.canvases.device))
+
+    def iterate(self, it):
+        """Iteration `it` of Algorithm 1."""
+        args, pool = self.args, self.pool
+        if it > 0 and it % args.meter_reset == 0:
+            pool.reset_meters()
+        if it % args.net_generate_interval == 0:
+            pool.push(args.net_push_num)
+        on = pool.pick(args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end)
+        for turn in range(args.outer_loop):
+            for i, member in enumerate(on):
+                self.optimizer.run_pass(functools.partial(self.gradient, member, (it, turn, i)))
+            for i, member in enumerate(pool.pick(args.fetch_net_num, self.stream("fetch", it, turn))):
+                self.train(member, self.stream("train", it, turn, i))
+
+    def train(self, member, rng):
+        """Train a pool network on `model_train_steps` batches of real images of all classes, not augmented."""
+        member.net.train().requires_grad_(True)
+        for _ in range(self.args.model_train_steps):
+            indices = self.real.any_indices(self.args.trained_bs, rng)
+            images, labels = self.real.take(indices), self.real.labels_of(indices)
+            correct = self.arithmetic.training_step(member.net, member.optimizer, images, labels)
+            member.correct = member.correct + correct
+            member.seen += len(indices)
+        member.net.requires_grad_(False)
+
+    def gradient(self, member, when, classes):
+        """Gradient of the loss of `classes` (a range) with respect to their canvases, (classes, ipc, ch, H, W).
+
+        when: (iteration, outer turn, network), which names the random streams.
+        """
+        # Batch statistics, which only DM's networks may have, are those of all classes together.
+        joint = member.net.has_batch_statistics
+        member.net.train(joint)
+        streams = [self.stream("class", *when, c) for c in classes]
+        indices = [self.real.indices(c, self.args.batch_real, rng) for c, rng in zip(classes, streams, strict=True)]
+        transforms = [augment.draw(self.strategy, 1, rng) for rng in streams]  # Siamese: real and synthetic share it
+
+        moments = []
+        for group in self.groups([len(i) for i in indices], joint):
+            sizes = [len(i) for i in indices[group]]
+            images = self.real.take(np.concatenate(indices[group]))
+            with torch.no_grad():
+                images = augment.dsa_per_class(images, transforms[group], sizes)
+                embedding = self.embed_real(member.net, images, joint)
+            moments.append(utils.class_moments(embedding, sizes))
+        z, s = (torch.cat(parts) for parts in zip(*moments, strict=True))
+
+        gradients, losses = [], []
+        n = self.args.ipc * self.factor**2
+        for group in self.groups([n] * len(classes), joint):
+            canvases = self.canvases[classes.start : classes.stop][group].detach().requires_grad_()
+            images = augment.dsa_per_class(decode(canvases, self.factor), transforms[group], [n] * len(canvases))
+            embedding, logits = self.arithmetic.embed_and_classify(member.net, images, self.args.embed_last)
+            z_syn = embedding.unflatten(0, (-1, n)).mean(1)
+            labels = self.labels.unflatten(0, (self.num_classes, -1))[classes.start : classes.stop][group, :1]
+            values, loss = self.loss(member, z_syn, z[group], s[group], logits.unflatten(0, (-1, n)), labels)
+            gradients += torch.autograd.grad(loss.sum(), canvases)
+            losses.append(values)
+        self.losses.append((when[0], classes.start, torch.cat(losses, 1)))
+        return torch.cat(gradients)
+
+    def loss(self, member, z_syn, z, s, logits, labels):
+        """Loss of G classes, (G,), and what the log shows of it, (names, G).
+
+        z_syn, z, s: (G, D), see utils.class_moments. logits: (G, n, classes) of the synthetic images. labels: (G, 1).
+        """
+        labels = labels.expand(logits.shape[:2])
+        values = {name: (weight, f(z_syn, z, s)) for name, (weight, f) in self.terms.items()}
+        cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+        weight = self.args.ce_weight * member.percent() if self.args.syn_ce else 0.0
+        loss = sum(weight * value for weight, value in values.values() if weight)
+        if self.args.syn_ce:
+            loss = loss + weight * cross_entropy
+        accuracy = 100 * (logits.argmax(2) == labels).float().mean(1)
+        shown = [loss, *(value for _, value in values.values()), cross_entropy, accuracy]
+        return torch.stack([value.detach() for value in shown]), loss
+
+    @property
+    def loss_names(self):
+        """The rows of a logged loss: total, each term before its weight, cross-entropy, accuracy in percent."""
+        return ["loss", *self.terms, "ce", "accuracy"]
+
+    def embed_real(self, net, images, joint):
+        pieces = [images] if joint else images.split(self.arithmetic.chunk(self.shape[1:]))
+        return torch.cat([self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces])
+
+    def groups(self, sizes, joint):
+        """Slices over classes with `sizes` images each: as many at a time as a chunk holds, at least one; or all."""
+        limit = float("inf") if joint else self.arithmetic.chunk(self.shape[1:])
+        start, total = 0, 0
+        for stop, size in enumerate(sizes):
+            if stop > start and total + size > limit:
+                yield slice(start, stop)
+                start, total = stop, 0
+            total += size
+        yield slice(start, len(sizes))
+
+    def read_losses(self):
+        """Mean over classes of each logged value since the last reading, {name: float}; waits for the device.
+
+        Raises DivergedError if any of them is NaN or infinite.
+        """
+        if not self.losses:
+            return {}
+        whens, starts, values = zip(*self.losses, strict=True)
+        self.losses = []
+        values = [v.double().cpu() for v in values]
+        for it, start, value in zip(whens, starts, values, strict=True):
+            if not value.isfinite().all():
+                # The total comes first but says least: name the term that broke it, if one did.
+                rows = value.isfinite().logical_not().nonzero().tolist()
+                row, c = max(rows, key=lambda rc: (rc[0] > 0, -rc[1], -rc[0]))
+                raise utils.DivergedError(
+                    f"iteration {it}, class {start + c}: {self.loss_names[row]} is {value[row, c].item()}; "
+                    "a smaller --lr_img or --precision fp32 may help"
+                )
+        means = torch.cat(values, 1).mean(1).tolist()
+        return dict(zip(self.loss_names, means, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a run will cost
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def flop_per_image(args, spec):
+    """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
+
+    Keys: "real", "synthetic", "train" for the distilling network; ("train", name) and ("test", name) for judges.
+    """
+
+    def count(name, params, image, last):
+        net = networks.check(name, spec.channels, spec.num_classes, spec.im_size).requires_grad_(params).eval()
+        images = torch.empty(1, spec.channels, *spec.im_size, device="meta", requires_grad=image)
+        with FlopCounterMode(display=False) as counter:
+            embedding, logits = net.embed_and_classify(images, last)
+            if params or image:
+                (embedding.sum() + logits.sum()).backward()
+        return counter.get_total_flops()
+
+    flop = {"train": count(args.model, True, False, None), "real": count(args.model, False, False, args.embed_last)}
+    flop["synthetic"] = count(args.model, False, True, args.embed_last)
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        flop["train", name], flop["test", name] = count(name, True, False, None), count(name, False, False, None)
+    return flop
+
+
+def images_per_kind(args, dataset):
+    """How many images of each kind of `flop_per_image` the whole run computes."""
+    decoded = args.ipc * (4 if args.aug else 1) * dataset.num_classes
+    real = torch.bincount(dataset.labels_train).clamp(max=args.batch_real).sum().item()
+    passes = args.Iteration * args.outer_loop * args.train_net_num
+    evaluations = len(evaluation_points(args)) * args.num_eval
+    counts = {
+        "real": passes * real,
+        "synthetic": passes * decoded,
+        "train": args.Iteration * args.outer_loop * args.fetch_net_num * args.model_train_steps * args.trained_bs,
+    }
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        counts["train", name] = evaluations * (args.epoch_eval_train + 1) * decoded
+        counts["test", name] = evaluations * len(dataset.labels_test)
+    return {kind: len(experiments(args)) * count for kind, count in counts.items()}
+
+
+def experiments(args):
+    """The experiments this process runs: all of num_exp, or the one that --exp_index names."""
+    return range(args.num_exp) if args.exp_index is None else [args.exp_index]
+
+
+def evaluation_points(args):
+    """The iterations at which canvases are evaluated: every eval_interval, and always the last."""
+    return sorted({*range(args.eval_interval, args.Iteration + 1, args.eval_interval), args.Iteration})
+
+
+def seconds_per_image(args, train, test, arithmetic):
+    """Measured seconds per image of each kind of `flop_per_image`, augmentation included, compilation not."""
+    shape, classes = tuple(train.images.shape[1:]), len(train.counts)
+    strategy, rng = augment.parse_strategy(args.dsa_strategy), stream(args.seed, "dry run")
+    decoded = args.ipc * (4 if args.aug else 1) * classes
+    chunk = arithmetic.chunk(shape[1:])
+
+    def measure(n, work):
+        clock = []
+        for _ in range(5):
+            start = time.perf_counter()
+            work(n)
+            if arithmetic.device.type == "cuda":
+                torch.cuda.synchronize()
+            clock.append(time.perf_counter() - start)
+        return statistics.median(clock[2:]) / n  # the first calls compile
+
+    def draw(n):
+        indices = train.any_indices(n, rng)
+        return augment.dsa(train.take(indices), augment.draw(strategy, 1, rng)), train.labels_of(indices)
+
+    def real(n):
+        with torch.no_grad():
+            arithmetic.embed(net, draw(n)[0], args.embed_last)
+
+    def synthetic(n):
+        images = draw(n)[0].requires_grad_()
+        embedding, logits = arithmetic.embed_and_classify(net, images, args.embed_last)
+        torch.autograd.grad(embedding.sum() + logits.sum(), images)
+
+    def step(n):
+        arithmetic.training_step(net, optimizer, *draw(n))
+
+    def score(n):
+        with torch.no_grad():
+            arithmetic.correct(net, test.take(slice(0, n)), test.labels_of(slice(0, n)))
+
+    def trainable(name, decay):
+        net = arithmetic.build(name, shape, classes, rng)
+        return net, arithmetic.optimizer(net, args.lr_net, decay)
+
+    net = arithmetic.build(args.model, shape, classes, rng).eval().requires_grad_(False)
+    seconds = {"real": measure(min(chunk, len(train)), real)}
+    seconds["synthetic"] = measure(min(chunk, decoded, len(train)), synthetic)
+    net, optimizer = trainable(args.model, args.net_decay)
+    seconds["train"] = measure(min(args.trained_bs, len(train)), step)
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        net, optimizer = trainable(name, decay=True)
+        seconds["train", name] = measure(min(args.batch_train, decoded, len(train)), step)
+        net.eval()
+        seconds["test", name] = measure(min(chunk, len(test)), score)
+    return seconds
+
+
+def dry_run(args, dataset, train, test, arithmetic):
+    """Print what the run will cost on this device."""
+    spec = data.DATASETS[dataset.name]
+    flop, images = flop_per_image(args, spec), images_per_kind(args, dataset)
+    seconds = seconds_per_image(args, train, test, arithmetic)
+    labels = {"real": "real embeddings", "synthetic": "synthetic updates", "train": "pool training"}
+    print(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'hours':>10}")
+    for kind, count in images.items():
+        name = labels.get(kind) or f"evaluation: {kind[0]} {kind[1]}"
+        rate = flop[kind] / seconds[kind] / 1e9
+        print(
+            f"{name:<32}{count:>14,}{count * flop[kind] / 1e12:>12,.1f}{rate:>10,.0f}"
+            f"{count * seconds[kind] / 3600:>10,.2f}"
+        )
+    total = sum(count * flop[kind] for kind, count in images.items()) / 1e12
+    hours = sum(count * seconds[kind] for kind, count in images.items()) / 3600
+    print(f"{'total':<32}{sum(images.values()):>14,}{total:>12,.1f}{'':>10}{hours:>10,.2f}")
+
+    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
+    parameters = sum(p.numel() for p in net.parameters())
+    pool = 4 * args.net_num * parameters * (2 if args.net_decay else 1)
+    canvases = 4 * args.ipc * dataset.num_classes * dataset.images_train[0].numel()
+    state = pool + 2 * canvases
+    print(f"checkpoint about {state / 1e6:,.0f} MB (a pool of {args.net_num} networks of {parameters:,} parameters)")
+    if arithmetic.device.type == "cuda":
+        peak, where = torch.cuda.max_memory_allocated(), "GPU memory"
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "memory"
+    print(f"peak {where} about {(peak + state) / 1e9:,.1f} GB")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A whole run
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check(args):
+    """Refuse what cannot work before anything is loaded or written: UserError that names the flag."""
+    spec = data.DATASETS[args.dataset]
+    try:
+        augment.parse_strategy(args.dsa_strategy)
+    except ValueError as error:
+        raise UserError(f"--dsa_strategy: {error}") from None
+    try:
+        net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
+    except ValueError as error:
+        raise UserError(f"--model: {error}") from None
+    if not isinstance(net, networks.ConvNet):
+        raise UserError(f"--model {args.model}: only networks of the ConvNet family can distil; others can judge")
+    if net.has_batch_statistics and args.method != "DM":
+        raise UserError(f"--model {args.model}: batch normalisation can distil with --method DM only")
+    if len(net.features[: args.embed_last]) == 0:
+        raise UserError(
+            f"--embed_last {args.embed_last}: leaves no module of the {len(net.features)} of {args.model}; "
+            "give at least 1, or a negative number of modules to leave out"
+        )
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        try:
+            networks.check(name, spec.channels, spec.num_classes, spec.im_size)
+        except ValueError as error:
+            raise UserError(f"--eval_mode {args.eval_mode}: {error}") from None
+    if args.aug and (spec.im_size[0] % 2 or spec.im_size[1] % 2):
+        raise UserError(f"--aug: needs an even height and width, {args.dataset} has {spec.im_size}")
+    if args.exp_index is not None and args.exp_index >= args.num_exp:
+        raise UserError(f"--exp_index {args.exp_index}: must be below --num_exp {args.num_exp}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
+    if args.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: PyTorch finds no Apple GPU here; use --device cpu or auto")
+    prior = args.clip_weight if args.clip_prior == "residual" else 0
+    if args.method == "BACON" and not (args.lh_weight or args.tv_weight or prior or args.syn_ce):
+        raise UserError("--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise")
+
+
+def check_data(args, dataset):
+    """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user."""
+    counts = torch.bincount(dataset.labels_train).tolist()
+    c = min(range(len(counts)), key=counts.__getitem__)
+    smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {counts[c]} training images"
+    if args.init == "real" and args.ipc > counts[c]:
+        raise UserError(f"--ipc {args.ipc}: {smallest}; use --ipc {counts[c]} or less, or --init noise")
+    if counts[c] < 2:
+        raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
+    if counts[c] < args.batch_real:
+        return [f"{smallest}, fewer than --batch_real {args.batch_real}: classes short of it give all they have"]
+    return []
+
+
+class Files:
+    """Where a run writes: one result, one log, a grid per evaluation."""
+
+    def __init__(self, args):
+        self.folder = Path(args.save_path)
+        self.name = f"{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc"
+        part = "" if args.exp_index is None else f"_exp{args.exp_index}"
+        self.result, self.log = self.folder / f"res_{self.name}{part}.pt", self.folder / f"log_{self.name}{part}.jsonl"
+
+    def grid(self, exp, it):
+        return self.folder / f"vis_{self.name}_exp{exp}_iter{it}.png"
+
+    def prepare(self):
+        """Make the folder and see that it can be written to."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise UserError(f"--save_path {self.folder}: cannot write there ({error.strerror})") from None
+
+
+def describe(args, settings, dataset, arithmetic, files):
+    """What is about to run, as lines for the user."""
+    height, width = dataset.im_size
+    train, test = len(dataset.labels_train), len(dataset.labels_test)
+    decoded = f", four images each: {4 * args.ipc} decoded" if args.aug else ""
+    departures = ", ".join(f"--{k} {v} (paper {usual})" for k, (v, usual) in settings.departures.items())
+    judges = ", ".join(evaluate.architectures(args.eval_mode, args.model))
+    return [
+        f"{args.method} distils {args.dataset}: {train:,} training and {test:,} test images, "
+        f"{dataset.channels}x{height}x{width}, {dataset.num_classes} classes, from {dataset.source} "
+        f"(sha256 {dataset.fingerprint[:12]})",
+        f"canvases   {args.ipc} per class{decoded}; {args.Iteration:,} iterations, "
+        f"experiments {', '.join(map(str, experiments(args)))} of {args.num_exp}, seed {args.seed}",
+        f"recipe     {'differs in ' + departures if departures else 'as published for this dataset and ipc'}",
+        f"judges     {args.num_eval} x {judges}, {args.epoch_eval_train:,} epochs, every {args.eval_interval:,} iterations",
+        f"device     {arithmetic}",
+        f"files      {files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
+    ]
+
+
+def run(datasets, description, argv=None):
+    """Do what a script's command line says; returns its exit code.
+
+    0: done. 2: a bad flag or file, said in one line. 3: the loss became NaN or infinite.
+    """
+    try:
+        settings = utils.parse_args(datasets, description, argv)
+        return _run(settings)
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2
+    except utils.DivergedError as error:
+        print(f"{Path(sys.argv[0]).name}: diverged: {error}", file=sys.stderr)
+        return 3
+
+
+def _run(settings):
+    args = settings.args
+    check(args)
+    files = Files(args)
+    if not args.dry_run:
+        files.prepare()
+    dataset = data.load(args.dataset, args.data_path)
+    notes = settings.notes + check_data(args, dataset)
+    flop = flop_per_image(args, data.DATASETS[args.dataset])
+    planned = sum(count * flop[kind] for kind, count in images_per_kind(args, dataset).items())
+    arithmetic, more = evaluate.choose_arithmetic(args.device, args.precision, args.compile, planned)
+    for line in [*notes, *more, *describe(args, settings, dataset, arithmetic, files)]:
+        print(line, flush=True)
+
+    real = functools.partial(data.RealData, mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes)
+    train = real(dataset.images_train, dataset.labels_train, device=arithmetic.device)
+    if args.zca:
+        train.whitening = data.Whitening.fit(train)
+    test = real(dataset.images_test, dataset.labels_test, device=arithmetic.device, whitening=train.whitening)
+    if args.dry_run:
+        dry_run(args, dataset, train, test, arithmetic)
+        return 0
+
+    meta = {
+        "args": vars(args),
+        **{name: getattr(args, name) for name in ("method", "dataset", "model", "ipc", "seed", "zca")},
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "classes": dataset.classes,
+        "factor": 2 if args.aug else 1,
+        "data_sha256": dataset.fingerprint,
+        "train_images": len(train),
+        "test_images": len(test),
+        "arithmetic": str(arithmetic),
+        "versions": utils.versions(),
+    }
+    log = utils.RunLog(files.log)
+    log.write("start", command=sys.argv, **meta)
+    sets, accuracies, began = [], {}, time.perf_counter()
+    try:
+        for exp in experiments(args):
+            canvases, labels, scores = run_experiment(args, exp, train, test, arithmetic, files, log)
+            sets.append([canvases, labels])
+            for name, score in scores.items():
+                accuracies.setdefault(name, []).append(score)
+            flat = {name: [a for experiment in scores for a in experiment] for name, scores in accuracies.items()}
+            meta["experiments"] = list(experiments(args))[: len(sets)]
+            utils.save_torch({"data": sets, "accs_all_exps": flat, "meta": meta}, files.result)
+        summaries = {name: evaluate.summary(scores) for name, scores in accuracies.items()}
+        log.write("end", seconds=time.perf_counter() - began, accuracy=summaries)
+    except utils.DivergedError as error:
+        log.write("diverged", reason=str(error))
+        raise
+    finally:
+        log.close()
+    print(evaluate.table(accuracies))
+    print(f"{files.result}\n{files.log}\n{files.grid(exp, args.Iteration)}")
+    return 0
+
+
+def run_experiment(args, exp, train, test, arithmetic, files, log):
+    """Distil one set: its canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end."""
+    distiller = Distiller(args, exp, train, arithmetic)
+    progress = utils.Progress(args.Iteration)
+    due, scores = set(evaluation_points(args)), {}
+    since, done = time.perf_counter(), 0
+    try:
+        for it in range(args.Iteration + 1):
+            if done and (done == REPORT_EVERY or it in due):
+                losses = distiller.read_losses()
+                seconds = (time.perf_counter() - since) / done
+                log.write("losses", exp=exp, it=it, pool=len(distiller.pool.members), seconds=seconds, **losses)
+                progress.advance(done, _losses_line(exp, it, args.Iteration, losses, distiller, seconds))
+                since, done = time.perf_counter(), 0
+            if it in due:
+                scores = evaluate_canvases(distiller, it, test, log, progress)
+                save_picture(distiller, it, files.grid(exp, it))
+                since = time.perf_counter()
+            if it < args.Iteration:
+                distiller.iterate(it)
+                done += 1
+    finally:
+        progress.close()
+    return distiller.canvases.flatten(0, 1).cpu(), distiller.labels.cpu(), scores
+
+
+def _losses_line(exp, it, last, losses, distiller, seconds):
+    terms = "  ".join(f"{name} {value:.4g}" for name, value in losses.items() if name != "accuracy")
+    return (
+        f"exp {exp}  iteration {it}/{last}  {terms}  synthetic accuracy {losses['accuracy']:.1f} %  "
+        f"pool {len(distiller.pool.members)}  {seconds:.2f} s/it"
+    )
+
+
+def evaluate_canvases(distiller, it, test, log, progress):
+    """Train num_eval fresh networks per architecture on the canvases and test them: {architecture: [accuracy]}.
+
+    Touches nothing that distillation uses, random streams included. A network's stream depends on the experiment, the
+    architecture and its number alone, so that curves over iterations compare like with like.
+    """
+    args, exp = distiller.args, distiller.exp
+    images = augment.split(distiller.canvases.flatten(0, 1), distiller.factor)
+    labels = augment.split_labels(distiller.labels, distiller.factor)
+    protocol = evaluate.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
+    scores = {}
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        scores[name], began = [], time.perf_counter()
+        for number in range(args.num_eval):
+            rng = distiller.stream("judge", name, number)
+            score = evaluate.judge(
+                name, images, labels, test, distiller.num_classes, protocol, rng, distiller.arithmetic
+            )
+            scores[name].append(score)
+        seconds = time.perf_counter() - began
+        figures = evaluate.summary([scores[name]])
+        log.write("evaluation", exp=exp, it=it, network=name, accuracy=scores[name], seconds=seconds)
+        progress.say(
+            f"exp {exp}  iteration {it}  {name}: accuracy {figures['mean']:.2f} +- {figures['std']:.2f} % "
+            f"over {args.num_eval} networks, {seconds:.0f} s"
+        )
+    return scores
+
+
+def save_picture(distiller, it, path):
+    """Write the canvases as a PNG grid, a class per row."""
+    images = distiller.canvases.flatten(0, 1)
+    if distiller.real.whitening:
+        images = distiller.real.whitening.invert(images)
+    images = data.denormalise(images, distiller.real.mean, distiller.real.std)
+    utils.save_grid(images, path, per_row=distiller.args.ipc)

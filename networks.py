@@ -1,0 +1,230 @@
+"""The networks that distil and judge: the ConvNet family of Gidaris & Komodakis (2018) as used by Dataset
+Condensation (Zhao et al., 2021), DM, IDM and BACON, and the nets of their cross-architecture tables.
+
+Every network is a list of feature modules and one linear classifier. `build` makes one with weights from the caller's
+random stream; `check` makes one without memory, to count its parameters or to learn early that it cannot be built.
+
+    net = build("ConvNet", channels=3, num_classes=10, im_size=(32, 32), rng=numpy.random.default_rng(0))
+    embedding, logits = net.embed_and_classify(images, last=-1)
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    """`features`, flattened, then `classifier`. Images are (n, channels, H, W), float, normalised.
+
+    `last` picks the features that make an embedding, as a Python slice does: features[:last]. None and the paper's
+    1000 take all of them, -1 leaves out the last.
+    """
+
+    def __init__(self, features, width, num_classes):
+        """features: iterable of modules; width: how many numbers per image they end in."""
+        super().__init__()
+        self.features = nn.Sequential(*features)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def embed(self, images, last=None):
+        """Flattened output of features[:last], (n, D)."""
+        return _run(list(self.features)[:last], images).flatten(1)
+
+    def classify(self, images):
+        """Logits, (n, num_classes)."""
+        return self.classifier(self.embed(images))
+
+    def embed_and_classify(self, images, last=None):
+        """(embed(images, last), classify(images)) for the price of one forward pass."""
+        modules = list(self.features)
+        cut = len(modules[:last])
+        x = _run(modules[:cut], images)
+        return x.flatten(1), self.classifier(_run(modules[cut:], x).flatten(1))
+
+    forward = classify
+
+    @property
+    def has_batch_statistics(self):
+        """True if an image's output depends on the rest of its batch (in train mode): any batch normalisation."""
+        return any(isinstance(module, nn.BatchNorm2d) for module in self.modules())
+
+
+def _run(modules, x):
+    for module in modules:
+        x = module(x)
+    return x
+
+
+# The keys are the endings of ConvNet's names. A norm is made for a (C, H, W) feature map; only LN asks for H and W. The
+# field's instance norm has learnt scales and shifts and no running statistics: GroupNorm with one channel per group.
+NORMS = {
+    "BN": lambda c, *size: nn.BatchNorm2d(c),
+    "LN": lambda *shape: nn.LayerNorm(shape),
+    "IN": lambda c, *size: nn.GroupNorm(c, c),
+    "GN": lambda c, *size: nn.GroupNorm(4, c),
+}
+# No activation works in place: an embedding may be a view of its input.
+ACTIVATIONS = {"AS": nn.Sigmoid, "AR": nn.ReLU, "AL": nn.LeakyReLU, "ASwish": nn.SiLU}
+POOLINGS = {"MP": nn.MaxPool2d, "AP": nn.AvgPool2d}
+
+
+class Conv(NamedTuple):
+    """One stage of `conv_stages`: a convolution of stride 1, then norm and activation, then a pooling by 2 if any."""
+
+    width: int
+    kernel: int = 3
+    padding: int = 1
+    pooling: str | None = None  # a key of POOLINGS
+
+
+LENET = (Conv(6, 5, 0, "MP"), Conv(16, 5, 0, "MP"))
+ALEXNET = (Conv(128, 5, 2, "MP"), Conv(192, 5, 2, "MP"), Conv(256), Conv(192), Conv(192, pooling="MP"))
+VGG11 = (Conv(64, pooling="MP"), Conv(128, pooling="MP"), Conv(256), Conv(256, pooling="MP"))
+VGG11 += 2 * (Conv(512), Conv(512, pooling="MP"))
+
+
+def conv_stages(convs, channels, im_size, norm, activation="AR"):
+    """The flat modules of `convs` and the (C, H, W) of their output; norm None and pooling None contribute no module.
+
+    The first convolution pads 28x28 images, MNIST's, by 2 more on each side, so that they go on as 32x32 ones would.
+    """
+    shape = (channels, *im_size)
+    modules = []
+    for index, (width, kernel, padding, pooling) in enumerate(convs):
+        if index == 0 and tuple(im_size) == (28, 28):
+            padding += 2
+        modules.append(nn.Conv2d(shape[0], width, kernel, padding=padding))
+        shape = _nonempty(im_size, width, *(side + 2 * padding - kernel + 1 for side in shape[1:]))
+        if norm:
+            modules.append(NORMS[norm](*shape))
+        modules.append(ACTIVATIONS[activation]())
+        if pooling:
+            modules.append(POOLINGS[pooling](2))
+            shape = _nonempty(im_size, width, *(side // 2 for side in shape[1:]))
+    return modules, shape
+
+
+def _nonempty(im_size, c, h, w):
+    if min(h, w) < 1:
+        raise ValueError(f"cannot take {im_size[0]}x{im_size[1]} images: a feature map would reach size 0")
+    return c, h, w
+
+
+class ConvNet(Network):
+    """`depth` times conv3x3 - norm - activation - pool2: the network of the paper, and the only family whose features
+    count one index per conv, norm, activation and pool, which is what `last` of the published recipes means.
+    """
+
+    def __init__(self, channels, num_classes, im_size, depth=3, width=128, norm="IN", activation="AR", pooling="AP"):
+        convs = [Conv(width, pooling=pooling)] * depth
+        features, (c, h, w) = conv_stages(convs, channels, im_size, norm, activation)
+        super().__init__(features, c * h * w, num_classes)
+
+
+def feedforward(channels, num_classes, im_size, convs=(), hidden=(), norm=None):
+    """MLP, LeNet, AlexNet and VGG: `convs`, then one linear layer with ReLU for each width in `hidden`."""
+    features, (c, h, w) = conv_stages(convs, channels, im_size, norm)
+    widths = [c * h * w, *hidden]
+    features.append(nn.Flatten())
+    for inputs, outputs in zip(widths, hidden, strict=False):
+        features += nn.Linear(inputs, outputs), nn.ReLU()
+    return Network(features, widths[-1], num_classes)
+
+
+class BasicBlock(nn.Module):
+    """relu(main(x) + shortcut(x)) of He et al. (2016). `halve` says how it halves its map: None, "stride" or "pool"."""
+
+    def __init__(self, inputs, width, norm, halve=None):
+        super().__init__()
+        stride = 2 if halve == "stride" else 1
+        pool = [nn.AvgPool2d(2)] if halve == "pool" else []
+        self.main = nn.Sequential(
+            nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False),
+            NORMS[norm](width),
+            nn.ReLU(),
+            *pool,
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            NORMS[norm](width),
+        )
+        self.shortcut = nn.Identity()
+        if inputs != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), *pool, NORMS[norm](width))
+        self.activation = nn.ReLU()
+
+    def forward(self, x):
+        return self.activation(self.main(x) + self.shortcut(x))
+
+
+def resnet18(channels, num_classes, im_size, norm, halve="stride"):
+    """ResNet18 with a 3x3 stem and no max pooling, for small images. Maps halved by "stride" end in an average pooling
+    by 4; maps halved by "pool" do not, as in the released ResNet18BN_AP.
+    """
+    features = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), NORMS[norm](64), nn.ReLU()]
+    for inputs, width in ((64, 64), (64, 128), (128, 256), (256, 512)):
+        features.append(BasicBlock(inputs, width, norm, halve if inputs != width else None))
+        features.append(BasicBlock(width, width, norm))
+    if halve == "stride":
+        features.append(nn.AvgPool2d(4))
+        # Three times a stride of 2, which rounds up, then the pooling, which rounds down.
+        size = [(side + 7) // 8 // 4 for side in im_size]
+    else:
+        size = [side // 8 for side in im_size]
+    c, h, w = _nonempty(im_size, 512, *size)
+    return Network(features, c * h * w, num_classes)
+
+
+# name -> constructor(channels, num_classes, im_size), im_size = (H, W).
+NETWORKS = {
+    "ConvNet": ConvNet,
+    **{f"ConvNetD{depth}": partial(ConvNet, depth=depth) for depth in range(1, 9)},
+    **{f"ConvNetW{width}": partial(ConvNet, width=width) for width in (32, 64, 128, 256, 512, 1024)},
+    **{f"ConvNet{name}": partial(ConvNet, activation=name) for name in ACTIVATIONS},
+    "ConvNetASwishBN": partial(ConvNet, activation="ASwish", norm="BN"),
+    **{f"ConvNet{name or 'NN'}": partial(ConvNet, norm=name) for name in (None, *NORMS)},
+    **{f"ConvNet{name or 'NP'}": partial(ConvNet, pooling=name) for name in (None, *POOLINGS)},
+    "MLP": partial(feedforward, hidden=(128, 128)),
+    "LeNet": partial(feedforward, convs=LENET, hidden=(120, 84)),
+    "AlexNet": partial(feedforward, convs=ALEXNET),
+    "AlexNetBN": partial(feedforward, convs=ALEXNET, norm="BN"),
+    "VGG11": partial(feedforward, convs=VGG11, norm="IN"),
+    "VGG11BN": partial(feedforward, convs=VGG11, norm="BN"),
+    "ResNet18": partial(resnet18, norm="IN"),
+    "ResNet18BN": partial(resnet18, norm="BN"),
+    "ResNet18BN_AP": partial(resnet18, norm="BN", halve="pool"),
+}
+
+
+def check(name, channels, num_classes, im_size):
+    """The network `name` for images (channels, *im_size), on the meta device: shapes without memory or random numbers.
+
+    Raises ValueError, in one line, for a name that is not in NETWORKS and for images too small for it.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; known are {', '.join(NETWORKS)}")
+    try:
+        with torch.device("meta"):
+            return NETWORKS[name](channels, num_classes, im_size)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
+@torch.no_grad()
+def build(name, channels, num_classes, im_size, rng, device="cpu"):
+    """A fresh network on `device`, in train mode, its weights in PyTorch's default distributions: biases and weights
+    of convolutions and linear layers U(-b, b) with b = 1 / sqrt(fan_in), normalisations the identity.
+
+    rng: a numpy.random.Generator, the only source of the weights; they are drawn on the host, so that every device gets
+    the same. Raises as `check` does.
+    """
+    network = check(name, channels, num_classes, im_size).to_empty(device=device)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = module.weight[0].numel() ** -0.5
+            for parameter in module.parameters():
+                uniform = torch.from_numpy(rng.random(tuple(parameter.shape), dtype="float32"))
+                parameter.copy_(uniform.mul_(2 * bound).sub_(bound))
+        elif hasattr(module, "reset_parameters"):  # a normalisation: constants
+            module.reset_parameters()
+    return network

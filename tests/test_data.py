@@ -1,0 +1,683 @@
+"""Facts about reading datasets, drawing batches and whitening, on generated files in the official formats.
+
+With BACON_REAL_DATA naming a folder of real images (MNIST/raw, cifar10.pt, cifar100.pt, tiny-imagenet-200/, any of
+them, whole or fewer images per class), these are loaded too; nothing is written there.
+"""
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import struct
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+import augment
+import data
+import utils
+from utils import UserError
+
+OFFICIAL = [name for name in data.DATASETS if name != "Digits"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_internet(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no internet\nhere")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+def md5(path):
+    return hashlib.md5(Path(path).read_bytes()).hexdigest()
+
+
+def silent(line):
+    assert "\n" not in line
+
+
+def refused(name, root, *words):
+    """`load` raises one line with all the words in it, and leaves every file as it was."""
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(UserError) as error:
+        data.load(name, root, silent)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message
+
+
+# Writers of the official formats: images uint8 (N,C,H,W), labels (N,), for both splits.
+
+
+def fake(name, train=2, test=1, seed=0):
+    spec, rng = data.DATASETS[name], np.random.default_rng(seed)
+    splits = []
+    for per_class in (train, test):
+        labels = rng.permutation(np.repeat(np.arange(spec.num_classes), per_class))
+        images = rng.integers(0, 256, (len(labels), spec.channels, *spec.im_size), dtype=np.uint8)
+        splits.append((images, labels))
+    return splits
+
+
+def write_idx(name, root, splits, monkeypatch):
+    raw = root / name / "raw"
+    raw.mkdir(parents=True)
+    for split, (images, labels) in zip(("train", "t10k"), splits, strict=True):
+        images = images[:, 0]
+        header = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = struct.pack(">4BI", 0, 0, 8, 1, len(labels))
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(header + labels.astype(np.uint8).tobytes())
+
+
+def write_pickles(name, root, splits, monkeypatch):
+    kind = getattr(datasets, name)
+    folder, label_key = root / kind.base_folder, {"CIFAR10": "labels", "CIFAR100": "fine_labels"}[name]
+    folder.mkdir()
+    for attribute, (images, labels) in zip(("train_list", "test_list"), splits, strict=True):
+        batches = [batch for batch, _ in getattr(kind, attribute)]
+        for batch, rows in zip(batches, np.array_split(np.arange(len(labels)), len(batches)), strict=True):
+            content = {"data": images[rows].reshape(len(rows), -1), label_key: labels[rows].tolist()}
+            (folder / batch).write_bytes(pickle.dumps(content, protocol=2))
+        # torchvision knows the md5 of the official files: let it know those of ours
+        monkeypatch.setattr(kind, attribute, [[batch, md5(folder / batch)] for batch in batches])
+    names = [f"class {c}" for c in range(data.DATASETS[name].num_classes)]
+    meta = folder / kind.meta["filename"]
+    meta.write_bytes(pickle.dumps({kind.meta["key"]: names}, protocol=2))
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5(meta)})
+
+
+def write_mat(name, root, splits, monkeypatch):
+    savemat = pytest.importorskip("scipy.io").savemat
+    table = {}
+    for split, (images, labels) in zip(("train", "test"), splits, strict=True):
+        path = root / f"{split}_32x32.mat"
+        ones_to_ten = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]
+        savemat(path, {"X": images.transpose(2, 3, 1, 0), "y": ones_to_ten})
+        table[split] = [f"http://nowhere/{path.name}", path.name, md5(path)]
+    monkeypatch.setattr(datasets.SVHN, "split_list", table)
+
+
+def write_tiny(name, root, splits, monkeypatch):
+    """The official folder; puts into `splits` what a reader must see: decoded JPEGs by label, then file name."""
+    rng = np.random.default_rng(1)
+    wnids = [f"n{number:08d}" for number in rng.choice(10**8, 200, replace=False)]  # as wnids.txt: not sorted
+    folder, annotations, rows = root / "tiny-imagenet-200", [], [[], []]
+    (folder / "val/images").mkdir(parents=True)
+    (folder / "wnids.txt").write_text("\n".join(wnids))
+    for split, (images, labels) in enumerate(splits):
+        for i, (image, c) in enumerate(zip(images, labels, strict=True)):
+            label = sorted(wnids).index(wnids[c])
+            path = folder / ("val/images" if split else f"train/{wnids[c]}/images") / f"{split}_{i}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(image.transpose(1, 2, 0))
+            (picture.convert("L") if i == 3 else picture).save(path)
+            decoded = np.asarray(Image.open(path)) if i != 3 else np.stack([np.asarray(Image.open(path))] * 3, axis=2)
+            rows[split].append((label, path.name, decoded.transpose(2, 0, 1)))
+            if split:
+                annotations.append(f"{path.name}\t{wnids[c]}\t0\t0\t63\t63\n")
+    (folder / "val/val_annotations.txt").write_text("".join(annotations))
+    for split in (0, 1):
+        rows[split].sort(key=lambda row: row[:2])
+        splits[split] = (np.stack([row[2] for row in rows[split]]), np.array([row[0] for row in rows[split]]))
+
+
+WRITERS = {
+    "MNIST": write_idx,
+    "FashionMNIST": write_idx,
+    "SVHN": write_mat,
+    "CIFAR10": write_pickles,
+    "CIFAR100": write_pickles,
+    "TinyImageNet": write_tiny,
+}
+
+
+def written(name, root, monkeypatch, **kwargs):
+    splits = fake(name, **kwargs)
+    WRITERS[name](name, root, splits, monkeypatch)
+    return splits
+
+
+def assert_holds(dataset, splits):
+    found = [(dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test)]
+    for (images, labels), (true_images, true_labels) in zip(found, splits, strict=True):
+        assert images.dtype == torch.uint8 and images.is_contiguous() and labels.dtype == torch.int64
+        np.testing.assert_array_equal(images.numpy(), true_images)
+        np.testing.assert_array_equal(labels.numpy(), true_labels)
+
+
+def zip_tiny(root):
+    archive = root / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(archive, "w") as z:
+        for path in (root / "tiny-imagenet-200").rglob("*"):  # in whatever order, directories included
+            z.write(path, path.relative_to(root).as_posix())
+    return archive
+
+
+# Sources
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_files_are_read_as_they_are_and_then_cached(name, tmp_path, monkeypatch):
+    splits = written(name, tmp_path, monkeypatch)
+    first = data.load(name, tmp_path, silent)
+    assert_holds(first, splits)
+    spec = data.DATASETS[name]
+    assert (first.channels, first.im_size, first.num_classes) == (spec.channels, spec.im_size, spec.num_classes)
+    assert (first.mean, first.std) == (spec.mean, spec.std) and len(set(first.classes)) == spec.num_classes
+    assert str(tmp_path) in first.source
+
+    cache = tmp_path / f"{name.lower()}.pt"
+    monkeypatch.setattr(utils, "save_torch", None)  # the second load writes nothing
+    second = data.load(name, tmp_path, silent)
+    assert second.source == str(cache)
+    assert_holds(second, splits)
+    assert (second.classes, second.fingerprint) == (first.classes, first.fingerprint)
+    assert set(torch.load(cache, weights_only=True)) == set(data.KEYS)
+
+
+def test_tiny_imagenet_zip_equals_its_folder(tmp_path, monkeypatch):
+    folder, other = tmp_path / "folder", tmp_path / "zip"
+    other.mkdir()
+    splits = written("TinyImageNet", folder, monkeypatch, train=1)
+    zip_tiny(folder).rename(other / "tiny-imagenet-200.zip")
+    unzipped, zipped = (data.load("TinyImageNet", root, silent) for root in (folder, other))
+    assert_holds(zipped, splits)
+    assert zipped.fingerprint == unzipped.fingerprint
+    assert zipped.classes == unzipped.classes == sorted(unzipped.classes)
+    assert {path.name for path in other.iterdir()} == {"tiny-imagenet-200.zip", "tinyimagenet.pt"}
+
+
+def test_tiny_imagenet_is_downloaded_under_another_name_first(tmp_path, monkeypatch):
+    written("TinyImageNet", tmp_path / "server", monkeypatch, train=1)
+    archive = zip_tiny(tmp_path / "server")
+
+    def download_url(url, root, filename, md5):
+        assert url.endswith("/tiny-imagenet-200.zip") and filename != "tiny-imagenet-200.zip" and len(md5) == 32
+        (Path(root) / filename).write_bytes(archive.read_bytes())
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", download_url)
+    root = tmp_path / "data"
+    root.mkdir()
+    assert data.load("TinyImageNet", root, silent).num_classes == 200
+    assert {path.name for path in root.iterdir()} == {"tiny-imagenet-200.zip", "tinyimagenet.pt"}
+
+
+def test_official_archives_that_are_there_need_no_internet(tmp_path, monkeypatch):
+    splits = written("MNIST", tmp_path, monkeypatch)
+    resources = []
+    for path in sorted((tmp_path / "MNIST/raw").iterdir()):
+        packed = path.with_name(path.name + ".gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+        resources.append((packed.name, md5(packed)))
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    assert_holds(data.load("MNIST", tmp_path, silent), splits)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("failed writing file")])
+def test_where_the_cache_cannot_be_written_one_line_says_so(error, tmp_path, monkeypatch):
+    def fail(*args):
+        raise error
+
+    splits, lines = written("MNIST", tmp_path, monkeypatch), []
+    monkeypatch.setattr(utils, "save_torch", fail)
+    assert_holds(data.load("MNIST", tmp_path, lines.append), splits)
+    (line,) = lines
+    assert str(tmp_path / "mnist.pt") in line and str(error) in line and "\n" not in line
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_failed_download_names_dataset_folder_and_files(name, tmp_path):
+    wanted = {
+        "MNIST": ["MNIST/raw/train-images-idx3-ubyte.gz", "MNIST/raw/t10k-labels-idx1-ubyte.gz"],
+        "FashionMNIST": ["FashionMNIST/raw/train-images-idx3-ubyte.gz"],
+        "SVHN": ["train_32x32.mat", "test_32x32.mat"],
+        "CIFAR10": ["cifar-10-python.tar.gz"],
+        "CIFAR100": ["cifar-100-python.tar.gz"],
+        "TinyImageNet": ["tiny-imagenet-200/", "tiny-imagenet-200.zip"],
+    }[name]
+    refused(name, tmp_path, name, tmp_path, f"{name.lower()}.pt", *wanted, "no internet")
+
+
+def test_unknown_dataset_lists_the_known_ones(tmp_path):
+    refused("ImageNet", tmp_path, "ImageNet", *data.DATASETS)
+
+
+def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
+    seen = set()
+    (images, labels), (test_images, test_labels) = fake("MNIST")
+
+    def fingerprint():
+        entries = data._layout(range(10), (images, labels), (test_images, test_labels))
+        torch.save(entries, tmp_path / "mnist.pt")
+        return data.load("MNIST", tmp_path).fingerprint
+
+    seen.add(fingerprint())
+    images[7, 0, 27, 27] ^= 1
+    seen.add(fingerprint())
+    test_images[0, 0, 0, 0] ^= 1
+    seen.add(fingerprint())
+    labels[:2] = labels[:2][::-1] if labels[0] != labels[1] else labels[:2] - 1
+    seen.add(fingerprint())
+    test_labels[-1] = (test_labels[-1] + 1) % 10
+    seen.add(fingerprint())
+    images, labels = images[::-1].copy(), labels[::-1].copy()
+    seen.add(fingerprint())
+    assert len(seen) == 6 and all(len(s) == 64 for s in seen)
+
+
+def test_storage_details_of_a_pt_do_not_matter(tmp_path):
+    (images, labels), test = fake("CIFAR10")
+    plain = data._layout([str(c) for c in range(10)], (images, labels), test)
+    other = dict(plain, classes=tuple(range(10)), labels_train=plain["labels_train"].to(torch.uint8), more="ignored")
+    other["images_train"] = plain["images_train"].contiguous(memory_format=torch.channels_last)
+    other["labels_val"] = plain["labels_val"].to(torch.int16)
+    loaded = []
+    for entries, legacy in ((plain, False), (other, False), (plain, True)):
+        torch.save(entries, tmp_path / "cifar10.pt", _use_new_zipfile_serialization=not legacy)
+        loaded.append(data.load("CIFAR10", tmp_path))
+        assert_holds(loaded[-1], [(images, labels), test])
+    assert len({d.fingerprint for d in loaded}) == 1 and loaded[0].classes == loaded[1].classes
+
+
+# Damaged and foreign files
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def to_bytes(obj):
+    buffer = io.BytesIO()
+    torch.save(obj, buffer)
+    return buffer.getvalue()
+
+
+def flipped(content):
+    """One bit of a pixel flipped on the disk, long after the file was written."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+BROKEN = {
+    "missing key": lambda d, b: to_bytes({k: v for k, v in d.items() if k != "labels_val"}),
+    "no dictionary": lambda d, b: to_bytes(list(d.values())),
+    "wrong shape": lambda d, b: to_bytes(d | {"images_train": d["images_train"][..., :27]}),
+    "no channel axis": lambda d, b: to_bytes(d | {"images_val": d["images_val"][:, 0]}),
+    "other channels": lambda d, b: to_bytes(d | {"images_val": d["images_val"].repeat(1, 3, 1, 1)}),
+    "float images": lambda d, b: to_bytes(d | {"images_train": d["images_train"] / 255}),
+    "images no tensor": lambda d, b: to_bytes(d | {"images_train": d["images_train"].tolist()}),
+    "float labels": lambda d, b: to_bytes(d | {"labels_train": d["labels_train"].float()}),
+    "fewer labels": lambda d, b: to_bytes(d | {"labels_val": d["labels_val"][1:]}),
+    "label too high": lambda d, b: to_bytes(d | {"labels_val": d["labels_val"] + 1}),
+    "label negative": lambda d, b: to_bytes(d | {"labels_train": d["labels_train"] - 1}),
+    "missing class": lambda d, b: to_bytes(d | {"labels_train": d["labels_train"].clamp(max=8)}),
+    "empty test": lambda d, b: to_bytes(d | {"images_val": d["images_val"][:0], "labels_val": d["labels_val"][:0]}),
+    "too few names": lambda d, b: to_bytes(d | {"classes": d["classes"][1:]}),
+    "names no list": lambda d, b: to_bytes(d | {"classes": 10}),
+    "truncated": lambda d, b: to_bytes(d)[:-100],
+    "half": lambda d, b: to_bytes(d)[:9000],
+    "flipped bit": lambda d, b: flipped(to_bytes(d)),
+    "empty": lambda d, b: b"",
+    "text": lambda d, b: b"<html>404 not found</html>",
+    "malicious": lambda d, b: to_bytes(d | {"classes": Bomb(b)}),
+    "malicious pickle": lambda d, b: pickle.dumps(Bomb(b), protocol=2),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_pt_is_one_line_and_stays_as_it_is(kind, tmp_path, monkeypatch):
+    written("MNIST", tmp_path, monkeypatch)  # there, but not to be used instead
+    bomb = tmp_path / "executed"
+    content = BROKEN[kind](data._layout(range(10), *fake("MNIST")), bomb)
+    path = tmp_path / "mnist.pt"
+    path.write_bytes(content)
+    refused("MNIST", tmp_path, path)
+    assert not bomb.exists()
+
+
+def test_a_folder_in_place_of_the_pt_is_refused(tmp_path):
+    (tmp_path / "mnist.pt").mkdir()
+    refused("MNIST", tmp_path, tmp_path / "mnist.pt", "Is a directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("MNIST", "MNIST/raw/train-images-idx3-ubyte"),
+        ("CIFAR10", "cifar-10-batches-py/data_batch_3"),
+        ("CIFAR100", "cifar-100-python/meta"),
+        ("SVHN", "test_32x32.mat"),
+    ],
+)
+def test_damaged_official_file_is_named_and_not_downloaded_over(name, path, tmp_path, monkeypatch):
+    written(name, tmp_path, monkeypatch)
+    path = tmp_path / path
+    path.write_bytes(path.read_bytes()[:-7])
+    refused(name, tmp_path, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("CIFAR10", "cifar-10-python.tar.gz"), ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte.gz")]
+)
+def test_damaged_archive_is_named_and_not_downloaded_over(name, path, tmp_path):
+    path = tmp_path / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"the start of a download")
+    refused(name, tmp_path, path)
+
+
+def test_incomplete_mnist_is_named_and_not_downloaded_over(tmp_path, monkeypatch):
+    written("MNIST", tmp_path, monkeypatch)
+    path = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte"
+    path.unlink()
+    refused("MNIST", tmp_path, path, "missing")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+TINY_DAMAGE = {
+    "image": (lambda folder: truncate(next(folder.glob("train/*/images/0_7.JPEG"))), "0_7.JPEG"),
+    "size": (lambda folder: Image.new("RGB", (1, 1)).save(next(folder.glob("train/*/images/0_7.JPEG"))), "0_7.JPEG"),
+    "annotations": (lambda folder: (folder / "val/val_annotations.txt").unlink(), "val_annotations.txt"),
+    "annotation": (lambda folder: truncate(folder / "val/val_annotations.txt"), ".JPEG"),
+    "class": (lambda folder: next(folder.glob("train/*/images/0_7.JPEG")).unlink(), ""),
+    "archive": (lambda folder: (truncate(zip_tiny(folder.parent)), folder.rename(folder.parent / "elsewhere")), ".zip"),
+}
+
+
+@pytest.mark.parametrize("kind", TINY_DAMAGE)
+def test_damaged_tiny_imagenet_is_one_line(kind, tmp_path, monkeypatch):
+    damage, word = TINY_DAMAGE[kind]
+    written("TinyImageNet", tmp_path, monkeypatch, train=1)
+    damage(tmp_path / "tiny-imagenet-200")
+    refused("TinyImageNet", tmp_path, tmp_path / "tiny-imagenet-200", word)
+
+
+# Digits
+
+
+def test_digits_need_no_file_and_never_change(tmp_path):
+    pytest.importorskip("sklearn")
+    digits = data.load("Digits", tmp_path, silent)
+    assert not list(tmp_path.iterdir())
+    assert (digits.channels, digits.im_size, digits.num_classes) == (1, (8, 8), 10)
+    assert (len(digits.images_train), len(digits.images_test)) == (1201, 596)
+    assert digits.fingerprint == "92f1a952aad140fc9d1fc12d7ac0e20656e20772a51d3adc5ba008cdd65524fa"
+    train, test = (torch.bincount(labels) for labels in (digits.labels_train, digits.labels_test))
+    assert ((train - 2 * test).abs() <= 2).all()  # two thirds of every class
+    pixels = digits.images_train.double() / 255
+    assert pixels.max() == 1 and pixels.min() == 0
+    assert digits.mean == (pytest.approx(pixels.mean().item(), abs=5e-5),)
+    assert digits.std == (pytest.approx(pixels.std(correction=0).item(), abs=5e-5),)
+
+
+# Batches
+
+
+def real_of(name, device="cpu", **kwargs):
+    (images, labels), _ = fake(name, **kwargs)
+    spec = data.DATASETS[name]
+    tensors = torch.from_numpy(images), torch.from_numpy(labels)
+    return data.RealData(*tensors, spec.mean, spec.std, spec.num_classes, device)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_batches_are_normalised_as_the_formula_says(name):
+    real, (mean, std) = real_of(name), (data.DATASETS[name].mean, data.DATASETS[name].std)
+    rows = np.array([3, 0, 3, 5])
+    exact = (real.images.numpy()[rows] / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+    batch = real.take(rows)
+    assert batch.dtype == torch.float32
+    np.testing.assert_allclose(batch.numpy(), exact, atol=1e-6, rtol=0)
+    assert torch.equal(real.take(slice(1, 4)), real.take(np.arange(1, 4)))
+    assert torch.equal(real.labels_of(rows), real.labels[torch.from_numpy(rows)])
+    assert torch.equal(real.labels_of(slice(1, 4)), real.labels[1:4])
+    assert real.images.dtype == torch.uint8  # and unchanged by the arithmetic in place
+    pixels = data.denormalise(batch, mean, std)
+    torch.testing.assert_close(pixels, real.images[torch.from_numpy(rows)] / 255, atol=1e-6, rtol=0)
+
+
+def test_pictures_are_clamped():
+    images = torch.tensor([-9.0, 9.0]).view(1, 2, 1, 1)
+    assert data.denormalise(images, (0.5, 0.5), (0.2, 0.2)).flatten().tolist() == [0, 1]
+
+
+def test_draws_are_distinct_images_of_the_class():
+    real = real_of("MNIST", train=7)
+    rng = np.random.default_rng(0)
+    assert real.counts == [7] * 10 and len(real) == 70
+    for c in range(10):
+        rows = real.indices(c, 5, rng)
+        assert len(set(rows)) == 5 and (real.labels_of(rows) == c).all()
+        assert sorted(real.indices(c, 99, rng)) == np.flatnonzero(real.labels.numpy() == c).tolist()
+    assert len(set(real.any_indices(60, rng))) == 60
+    assert sorted(real.any_indices(99, rng)) == list(range(70))
+    batch, again = (real.sample(4, 3, np.random.default_rng(5)) for _ in range(2))
+    assert torch.equal(batch, again)
+    assert torch.equal(batch, real.take(real.indices(4, 3, np.random.default_rng(5))))
+
+
+def test_every_image_of_a_class_is_drawn_equally_often():
+    real, rng = real_of("MNIST", train=5), np.random.default_rng(0)
+    drawn = np.bincount(np.concatenate([real.indices(2, 2, rng) for _ in range(5000)]), minlength=50)
+    assert np.count_nonzero(drawn) == 5
+    assert abs(drawn[drawn > 0] - 2000).max() < 200  # 5.8 standard deviations
+
+
+def test_draws_depend_on_the_generator_alone():
+    a, b = real_of("MNIST", seed=0), real_of("CIFAR10", seed=0)
+    b = data.RealData(b.images, a.labels, (0.5,) * 3, (0.5,) * 3, 10, "cpu")
+    before = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    first, second = np.random.default_rng(3), np.random.default_rng(3)
+    for c in range(10):
+        assert (a.indices(c, 2, first) == b.indices(c, 2, second)).all()
+        assert (a.any_indices(9, first) == b.any_indices(9, second)).all()
+    assert np.random.get_state()[1].tolist() == before[0]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_a_class_without_images_gives_an_empty_batch():
+    images, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2, 2])
+    real = data.RealData(images, labels, (0.5,), (0.5,), 4, "cpu")
+    assert real.counts == [1, 0, 2, 0]
+    assert real.sample(1, 5, np.random.default_rng(0)).shape == (0, 1, 4, 4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_batches_on_cuda_equal_those_on_the_host_and_never_wait():
+    host, device = real_of("CIFAR10"), real_of("CIFAR10", device="cuda")
+    rows = np.array([3, 0, 9])
+    device.take(rows)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch, labels = device.take(rows), device.labels_of(rows)
+        device.sample(1, 2, np.random.default_rng(0))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(batch.cpu(), host.take(rows))
+    assert torch.equal(labels.cpu(), host.labels_of(rows))
+
+
+# Whitening
+
+
+def correlated(n=300, shape=(3, 5, 4)):
+    """Smooth images: neighbouring pixels and channels agree, the last column is constant (a covariance of low rank)."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(128, 30, (n, 1, 1, 1)) + np.cumsum(rng.normal(0, 9, (n, *shape)), axis=2)
+    images[..., -1] = 7
+    images = torch.from_numpy(images.clip(0, 255).astype(np.uint8))
+    return data.RealData(images, torch.zeros(n, dtype=torch.int64), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 1, "cpu")
+
+
+@pytest.mark.parametrize("chunk", [7, 300, 1000])
+def test_whitened_covariance_is_s_over_s_plus_eps(chunk):
+    real, eps = correlated(), 0.1
+    x = real.take(slice(None)).flatten(1).double().numpy()
+    s, u = np.linalg.eigh(np.cov(x, rowvar=False))
+    whitening = data.Whitening.fit(real, eps, chunk)
+    white = whitening.apply(real.take(slice(None)))
+    flat = white.flatten(1).double().numpy()
+    np.testing.assert_allclose(np.cov(flat, rowvar=False), (u * (s / (s + eps))) @ u.T, atol=1e-5)
+    np.testing.assert_allclose(flat.mean(0), 0, atol=1e-5)
+    # symmetric, as opposed to any other whitening: it stays as close to the images as whitening can
+    np.testing.assert_allclose(flat, (x - x.mean(0)) @ (u / np.sqrt(s + eps)) @ u.T, atol=1e-4)
+    torch.testing.assert_close(whitening.invert(white), real.take(slice(None)), atol=1e-4, rtol=0)
+
+    real.whitening = whitening
+    rows = np.array([5, 2])
+    assert torch.equal(real.take(rows), whitening.apply(correlated().take(rows)))
+
+
+def test_whitening_stays_single_precision_under_autocast():
+    real = correlated()
+    whitening = data.Whitening.fit(real)
+    x = real.take(slice(0, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(whitening.apply(x), whitening.apply(x).float())
+        under = whitening.apply(x)
+    assert torch.equal(under, whitening.apply(x))
+
+
+# Distilled sets
+
+
+def save_set(path, factor=2, experiments=2):
+    rng = np.random.default_rng(0)
+    sets = [
+        [torch.from_numpy(rng.normal(size=(6, 3, 8, 8))).float(), torch.arange(3).repeat_interleave(2).int()]
+        for _ in range(experiments)
+    ]
+    meta = {"factor": factor, "mean": (0.5,) * 3, "std": (0.2,) * 3, "args": {"ipc": 2}}
+    torch.save({"data": sets, "accs_all_exps": {"ConvNet": [48.7, 49.0]}, "meta": meta}, path)
+    return sets, meta
+
+
+def test_canvases_are_decoded_into_four_images_with_their_labels(tmp_path):
+    path = tmp_path / "res.pt"
+    sets, meta = save_set(path)
+    for exp in (0, 1):
+        images, labels, found = data.load_distilled(path, exp)
+        assert torch.equal(images, augment.split(sets[exp][0])) and images.dtype == torch.float32
+        assert labels.tolist() == [0, 0, 1, 1, 2, 2] * 4 and labels.dtype == torch.int64
+        assert found == meta
+    # a canvas of four flat quadrants: every image must be flat, and carry the label of its canvas
+    canvases = torch.zeros(2, 1, 4, 4)
+    for number, (rows, columns) in enumerate([(0, 0), (2, 0), (0, 2), (2, 2)]):  # the documented order
+        for canvas in (0, 1):
+            canvases[canvas, :, rows : rows + 2, columns : columns + 2] = 10 * canvas + number
+    torch.save({"data": [[canvases, torch.tensor([0, 1])]], "meta": {"factor": 2}}, path)
+    images, labels, _ = data.load_distilled(path)
+    assert labels.tolist() == [0, 1] * 4
+    assert images[:, 0].flatten(1).unique(dim=1).tolist() == [[10 * (i % 2) + i // 2] for i in range(8)]
+
+
+def test_a_set_without_multi_formation_is_returned_as_saved(tmp_path):
+    sets, _ = save_set(tmp_path / "res.pt", factor=1)
+    images, labels, _ = data.load_distilled(tmp_path / "res.pt")
+    assert torch.equal(images, sets[0][0]) and torch.equal(labels, sets[0][1].long())
+
+
+SPOILT = {
+    "another layout": lambda d, b: to_bytes({"images_train": d["data"][0][0]}),
+    "no dictionary": lambda d, b: to_bytes(d["data"]),
+    "no meta": lambda d, b: to_bytes({"data": d["data"]}),
+    "no factor": lambda d, b: to_bytes(d | {"meta": {}}),
+    "factor 3": lambda d, b: to_bytes(d | {"meta": {"factor": 3}}),
+    "no pairs": lambda d, b: to_bytes(d | {"data": [d["data"][0][:1]]}),
+    "no tensors": lambda d, b: to_bytes(d | {"data": [["images", "labels"]]}),
+    "odd size": lambda d, b: to_bytes(d | {"data": [[torch.zeros(6, 3, 7, 7), torch.zeros(6)]]}),
+    "fewer labels": lambda d, b: to_bytes(d | {"data": [[torch.zeros(6, 3, 8, 8), torch.zeros(5)]]}),
+    "malicious": lambda d, b: to_bytes(d | {"meta": Bomb(b)}),
+    "truncated": lambda d, b: to_bytes(d)[:-50],
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_foreign_or_damaged_set_is_one_line(kind, tmp_path):
+    path, bomb = tmp_path / "res.pt", tmp_path / "executed"
+    sets, meta = save_set(path)
+    path.write_bytes(SPOILT[kind]({"data": sets, "meta": meta}, bomb))
+    with pytest.raises(UserError) as error:
+        data.load_distilled(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert not bomb.exists()
+
+
+def test_missing_set_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"res\.pt: No such file"):
+        data.load_distilled(tmp_path / "res.pt")
+
+
+@pytest.mark.parametrize("exp", [-1, 2])
+def test_experiment_out_of_range_says_what_there_is(exp, tmp_path):
+    save_set(tmp_path / "res.pt")
+    with pytest.raises(UserError, match=rf"res\.pt: has no experiment {exp}, only 0\.\.1"):
+        data.load_distilled(tmp_path / "res.pt", exp)
+
+
+# Real images
+
+
+@pytest.fixture
+def real_images(tmp_path):
+    """tmp_path with links to the real files, so that caches are written here and not there."""
+    source = os.environ.get("BACON_REAL_DATA")
+    if not source or not os.path.isdir(source):
+        pytest.skip("BACON_REAL_DATA names no folder")
+    for path in Path(source).resolve().iterdir():
+        if path.name not in ("mnist.pt", "tinyimagenet.pt"):
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "whole"),
+    [
+        ("MNIST", "MNIST", (60000, 10000)),
+        ("CIFAR10", "cifar10.pt", (50000, 10000)),
+        ("CIFAR100", "cifar100.pt", None),
+        ("TinyImageNet", "tiny-imagenet-200", None),
+    ],
+)
+def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_images):
+    if not (real_images / file).exists():
+        pytest.skip(f"no {file} there")
+    dataset = data.load(name, real_images, silent)
+    if whole:
+        assert (len(dataset.images_train), len(dataset.images_test)) == whole
+    assert len(set(dataset.classes)) == dataset.num_classes
+    images = dataset.images_train[:: max(1, len(dataset.images_train) // 5000)].double() / 255
+    # The field's std of CIFAR-10 is the mean of its images' std, 0.05 below the std of all pixels; TinyImageNet is
+    # normalised by the numbers of ImageNet at full size.
+    std = images.std((2, 3)).mean(0) if name == "CIFAR10" else images.std((0, 2, 3))
+    np.testing.assert_allclose(images.mean((0, 2, 3)), dataset.mean, atol=0.03 if name == "TinyImageNet" else 0.01)
+    np.testing.assert_allclose(std, dataset.std, atol=0.06 if name == "TinyImageNet" else 0.01)

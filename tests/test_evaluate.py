@@ -1,0 +1,177 @@
+"""Facts about judging a synthetic set: the protocol, the test accuracy, the figures."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import augment
+import data
+import distill
+import evaluate
+import networks
+import utils
+
+STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
+
+
+class Recorder(evaluate.Arithmetic):
+    """Notes the labels and the optimizer of every training step instead of computing it."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.steps = []
+
+    def training_step(self, net, optimizer, images, labels):
+        self.steps.append((labels.tolist(), optimizer))
+
+
+@pytest.fixture
+def small_set():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(23, 1, 8, 8, generator=g), torch.arange(23)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 10])
+def test_epochs_batches_rate_drop_and_momentum_restart(small_set, epochs):
+    recorder = Recorder()
+    net = torch.nn.Linear(1, 1)
+    evaluate.train(net, *small_set, evaluate.Protocol(epochs, 10, 0.01, STRATEGY), np.random.default_rng(0), recorder)
+    steps = recorder.steps
+    assert len(steps) == 3 * (epochs + 1)
+    orders = []
+    for epoch in range(epochs + 1):
+        batches = steps[3 * epoch : 3 * epoch + 3]
+        assert [len(labels) for labels, _ in batches] == [10, 10, 3]  # the last partial batch is kept
+        orders.append(sum((labels for labels, _ in batches), []))
+        assert sorted(orders[-1]) == list(range(23))
+        rate = 0.01 if epoch <= epochs // 2 + 1 else 0.001
+        for _, optimizer in batches:
+            settings = optimizer.param_groups[0]
+            assert (settings["lr"], settings["momentum"], settings["weight_decay"]) == (pytest.approx(rate), 0.9, 5e-4)
+    assert orders[0] != orders[1] != list(range(23))
+    used = list(dict.fromkeys(id(optimizer) for _, optimizer in steps))
+    assert len(used) == (2 if epochs // 2 + 1 < epochs else 1)  # a new optimizer, so momentum starts from zero
+
+
+def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_image(small_set):
+    images, labels = small_set
+    labels = labels % 10
+    arithmetic = evaluate.Arithmetic("cpu")
+    ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
+    plain = copy.deepcopy(ours)
+    evaluate.train(ours, images, labels, evaluate.Protocol(4, 10, 0.05, STRATEGY), np.random.default_rng(2), arithmetic)
+
+    rng = np.random.default_rng(2)
+    velocity = [torch.zeros_like(p) for p in plain.parameters()]
+    rate = 0.05
+    for epoch in range(5):
+        order = rng.permutation(23)
+        for start in (0, 10, 20):
+            index = order[start : start + 10]
+            op, u = augment.draw(STRATEGY, len(index), rng)
+            batch = torch.cat([augment.OPS[op](images[i : i + 1], u[k : k + 1]) for k, i in enumerate(index)])
+            loss = F.cross_entropy(plain.classify(batch), labels[index])
+            gradients = torch.autograd.grad(loss, list(plain.parameters()))
+            with torch.no_grad():
+                for p, v, g in zip(plain.parameters(), velocity, gradients, strict=True):
+                    v.mul_(0.9).add_(g + 5e-4 * p)
+                    p.sub_(rate * v)
+        if epoch == 4 // 2 + 1:
+            rate *= 0.1
+            velocity = [torch.zeros_like(p) for p in plain.parameters()]
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_accuracy_is_the_share_of_the_whole_test_set_in_eval_mode(digits, monkeypatch):
+    test = data.RealData(digits.images_test, digits.labels_test, digits.mean, digits.std, 10, "cpu")
+    arithmetic = evaluate.Arithmetic("cpu")
+    net = arithmetic.build("ConvNetBN", (1, 8, 8), 10, np.random.default_rng(0)).train()
+    state = copy.deepcopy(net.state_dict())
+    monkeypatch.setattr(evaluate.Arithmetic, "chunk", lambda self, size: 100)
+    value = evaluate.accuracy(net, test, arithmetic)
+    right = sum(
+        int(net.eval().classify(test.take(slice(i, i + 1))).argmax() == digits.labels_test[i]) for i in range(len(test))
+    )
+    assert value == pytest.approx(right / len(test), abs=2.1 / len(test))  # ties aside
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), net.state_dict().values(), strict=True))
+
+
+def test_judging_is_determined_by_its_stream_alone(digits):
+    test = data.RealData(digits.images_test, digits.labels_test, digits.mean, digits.std, 10, "cpu")
+    train = data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu")
+    images, labels = train.take(slice(0, 60)), train.labels_of(slice(0, 60))
+    protocol, arithmetic = evaluate.Protocol(4, 32, 0.01, STRATEGY), evaluate.Arithmetic("cpu")
+
+    def score(seed):
+        rng = utils.stream(seed, "judge")
+        return evaluate.judge("ConvNetW32", images, labels, test, 10, protocol, rng, arithmetic)
+
+    first = score(0)
+    torch.rand(3)
+    assert first == score(0) and first != score(1)
+
+
+def test_every_mode_names_networks_that_exist_and_the_training_one_once():
+    for mode in evaluate.EVAL_NETWORKS:
+        assert set(evaluate.architectures(mode, "ConvNetW32")) <= set(networks.NETWORKS)
+    assert tuple(evaluate.EVAL_NETWORKS) == utils.EVAL_MODES
+    assert evaluate.architectures("S", "ConvNetW32") == evaluate.architectures("SS", "ConvNetW32") == ["ConvNetW32"]
+    assert evaluate.architectures("C", "ConvNetW32") == ["ConvNetW32", "ConvNet"]
+    assert evaluate.architectures("C", "ConvNet") == ["ConvNet"]
+
+
+def test_summary_separates_networks_from_experiments():
+    s = evaluate.summary([[0.5, 0.6], [0.7, 0.8]])
+    every = np.array([50, 60, 70, 80.0])
+    assert s["mean"] == pytest.approx(65) and s["std"] == pytest.approx(every.std()) and s["networks"] == 4
+    assert s["std_networks"] == pytest.approx(5) and s["std_experiments"] == pytest.approx(10)
+    assert evaluate.summary([[0.5, 0.6]])["std_experiments"] is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_bf16_and_compilation_stay_inside_the_networks(precision):
+    arithmetic = evaluate.Arithmetic("cpu", precision)
+    net = arithmetic.build("ConvNetW32", (3, 16, 16), 10, np.random.default_rng(0))
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    embedding, logits = arithmetic.embed_and_classify(net, images, 1000)
+    (gradient,) = torch.autograd.grad(embedding.sum() + logits.sum(), images)
+    assert {t.dtype for t in (embedding, logits, gradient)} == {torch.float32}
+    exact, _ = net.embed_and_classify(images)
+    torch.testing.assert_close(embedding, exact, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.slow
+def test_compiled_networks_compute_the_same(digits, make_args):
+    def canvases(arithmetic):
+        d = distill.Distiller(make_args(), 0, real, arithmetic)
+        d.iterate(0)
+        d.iterate(1)
+        return d.canvases
+
+    real = data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu")
+    plain, compiled = canvases(evaluate.Arithmetic("cpu")), canvases(evaluate.Arithmetic("cpu", compiled=True))
+    torch.testing.assert_close(plain, compiled, rtol=0, atol=1e-4)
+
+
+def test_auto_settings_follow_fixed_rules(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(evaluate.shutil, "which", lambda name: "/usr/bin/" + name)
+
+    def chosen(*arguments):
+        a, notes = evaluate.choose_arithmetic(*arguments)
+        return a.device.type, a.precision, a.compiled, len(notes)
+
+    assert chosen("auto", "auto", None, 1e9) == ("cpu", "fp32", False, 0)  # too short to repay compiling
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "bf16", True, 0)
+    assert chosen("auto", "auto", False, 1e15) == ("cpu", "fp32", False, 0)
+    assert chosen("auto", "fp32", True, 1e9) == ("cpu", "fp32", True, 0)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", True, 0)
+    monkeypatch.setattr(evaluate.shutil, "which", lambda name: None)
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", False, 1)
