@@ -678,6 +678,7 @@ def evaluate_canvases(distiller, it, test, log, progress):
     for name in evaluate.architectures(args.eval_mode, args.model):
         scores[name], began = [], time.perf_counter()
         for number in range(args.num_eval):
+            progress.now(f"judging with {name} {number + 1}/{args.num_eval}")
             rng = distiller.stream("judge", name, number)
             score = evaluate.judge(
                 name, images, labels, test, distiller.num_classes, protocol, rng, distiller.arithmetic

@@ -224,7 +224,7 @@ def build(name, channels, num_classes, im_size, rng, device="cpu"):
             bound = module.weight[0].numel() ** -0.5
             for parameter in module.parameters():
                 uniform = torch.from_numpy(rng.random(tuple(parameter.shape), dtype="float32"))
-                parameter.copy_(uniform.mul_(2 * bound).sub_(bound))
+                parameter.copy_(uniform.mul_(2 * bound).sub_(bound), non_blocking=True)
         elif hasattr(module, "reset_parameters"):  # a normalisation: constants
             module.reset_parameters()
     return network

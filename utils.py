@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from tqdm import tqdm
 
 
@@ -428,9 +427,11 @@ def _umask():
 
 def save_grid(images, path, per_row):
     """Write images (n,C,H,W) in [0,1] as a PNG grid, `per_row` in each row, at least 64 screen pixels an image."""
+    from torchvision.utils import save_image  # takes seconds to import
+
     zoom = max(1, -(-64 // images.shape[-1]))
     images = images.repeat_interleave(zoom, -1).repeat_interleave(zoom, -2)
-    torchvision.utils.save_image(images, path, nrow=per_row, padding=2, pad_value=1.0)
+    save_image(images, path, nrow=per_row, padding=2, pad_value=1.0)
 
 
 class RunLog:
@@ -453,7 +454,8 @@ class Progress:
     """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
 
     def __init__(self, total):
-        self.bar = tqdm(total=total, unit="it", dynamic_ncols=True) if sys.stderr.isatty() and total else None
+        terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        self.bar = tqdm(total=total, unit="it", dynamic_ncols=True) if terminal and total else None
 
     def say(self, text):
         """Print a line of its own, above the bar if there is one."""
@@ -469,6 +471,11 @@ class Progress:
             self.bar.set_postfix_str(text)
         else:
             self.say(text)
+
+    def now(self, text):
+        """Show on a terminal what is being done between two figures."""
+        if self.bar:
+            self.bar.set_postfix_str(text)
 
     def close(self):
         if self.bar:

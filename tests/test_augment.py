@@ -1,4 +1,5 @@
 """Facts about DSA and multi-formation: the batched ops against per-image loops over pixels, in float64."""
+
 import math
 
 import numpy as np
@@ -108,8 +109,14 @@ def slow_rotate(x, u):
     return slow_warp(x, [[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
 
 
-SLOW = {"color": slow_color, "crop": slow_crop, "cutout": slow_cutout,
-        "flip": slow_flip, "scale": slow_scale, "rotate": slow_rotate}
+SLOW = {
+    "color": slow_color,
+    "crop": slow_crop,
+    "cutout": slow_cutout,
+    "flip": slow_flip,
+    "scale": slow_scale,
+    "rotate": slow_rotate,
+}
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -415,7 +415,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_iteration_class_and_term(dis
 
 @pytest.mark.gpu
 def test_the_loop_never_waits_for_the_gpu(digits, make_args):
-    args = make_args(device="cuda", net_generate_interval=100)
+    args = make_args(device="cuda", net_generate_interval=2)
     d = distill.Distiller(args, 0, real_data(digits, "cuda"), evaluate.Arithmetic("cuda"))
     d.iterate(0)
     torch.cuda.set_sync_debug_mode("error")

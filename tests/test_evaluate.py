@@ -45,7 +45,7 @@ def test_epochs_batches_rate_drop_and_momentum_restart(small_set, epochs):
     for epoch in range(epochs + 1):
         batches = steps[3 * epoch : 3 * epoch + 3]
         assert [len(labels) for labels, _ in batches] == [10, 10, 3]  # the last partial batch is kept
-        orders.append(sum((labels for labels, _ in batches), []))
+        orders.append([label for labels, _ in batches for label in labels])
         assert sorted(orders[-1]) == list(range(23))
         rate = 0.01 if epoch <= epochs // 2 + 1 else 0.001
         for _, optimizer in batches:
