@@ -9,6 +9,7 @@ and the synthetic one. Images are (N, C, H, W), float32 or float64, normalised; 
 them and never makes the host wait for the device. On CUDA the gradients of scale, rotate and split are sums by atomics,
 so their last bits vary from run to run; those of the other ops do not.
 """
+
 import math
 from typing import NamedTuple
 

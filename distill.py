@@ -548,7 +548,8 @@ def describe(args, settings, dataset, arithmetic, files):
         f"canvases   {args.ipc} per class{decoded}; {args.Iteration:,} iterations, "
         f"experiments {', '.join(map(str, experiments(args)))} of {args.num_exp}, seed {args.seed}",
         f"recipe     {'differs in ' + departures if departures else 'as published for this dataset and ipc'}",
-        f"judges     {args.num_eval} x {judges}, {args.epoch_eval_train:,} epochs, every {args.eval_interval:,} iterations",
+        f"judges     every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
+        f"{args.epoch_eval_train:,} epochs",
         f"device     {arithmetic}",
         f"files      {files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     ]

@@ -3,12 +3,18 @@
 Also here, because distilling and judging share them: `Arithmetic`, which decides how networks are computed, and the
 training step of a network. The protocol is that of Dataset Condensation (Zhao et al. 2021) as BACON and IDM use it: the
 last epoch of the last iteration counts, nothing is selected on the test set.
+
+    python evaluate.py --table result      one line for each finished run below a folder, seeds taken together
 """
 
+import argparse
 import dataclasses
+import json
 import os
 import shutil
 import statistics
+import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -218,3 +224,55 @@ def table(by_architecture):
         figure = f"{s['mean']:.2f} +- {s['std']:.2f}"
         lines.append(f"{name:<16}{figure:>16}{s['networks']:>10}{s['std_networks']:>14.2f}{between:>17}")
     return "\n".join(lines)
+
+
+# What tells runs apart in a table; a difference in anything else of `args` does so too, without a column of its own.
+_SAME_RUN = ("seed", "save_path", "data_path", "exp_index", "device")
+
+
+def finished_runs(folder):
+    """Runs that ended, by their logs below `folder`: {description: {architecture: [[accuracy] per experiment]}}.
+
+    A description is (args without seed and places, as sorted pairs, data hash); seeds are joined as experiments.
+    """
+    runs = {}
+    for path in sorted(Path(folder).rglob("log_*.jsonl")):
+        events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not events or events[-1]["event"] != "end":
+            continue
+        args, last = events[0]["args"], {}
+        for event in events:
+            if event["event"] == "evaluation" and event["it"] == args["Iteration"]:
+                last.setdefault(event["network"], []).append(event["accuracy"])
+        about = tuple(sorted((k, v) for k, v in args.items() if k not in _SAME_RUN)), events[0]["data_sha256"]
+        for name, accuracies in last.items():
+            runs.setdefault(about, {}).setdefault(name, []).extend(accuracies)
+    return runs
+
+
+def table_of_runs(folder):
+    """The finished runs below `folder` as a text table."""
+    head = ("dataset", "ipc", "images", "canvas", "iterations", "network", "accuracy %", "networks", "data")
+    rows = [head]
+    for (args, data_hash), by_architecture in finished_runs(folder).items():
+        args = dict(args)
+        images = args["method"] if args["Iteration"] else "random real"
+        canvas = "four images" if args["aug"] else "one image"
+        for name, accuracies in by_architecture.items():
+            s = summary(accuracies)
+            about = args["dataset"], args["ipc"], images, canvas, f"{args['Iteration']:,}", name
+            rows.append((*about, f"{s['mean']:.2f} +- {s['std']:.2f}", s["networks"], data_hash[:8]))
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(f"{cell!s:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def main(argv=None):
+    """The command line: see the top of this file. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", metavar="FOLDER", required=True, help="tabulate the finished runs below FOLDER")
+    print(table_of_runs(parser.parse_args(argv).table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

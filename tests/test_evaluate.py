@@ -1,6 +1,7 @@
 """Facts about judging a synthetic set: the protocol, the test accuracy, the figures."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -145,6 +146,8 @@ def test_bf16_and_compilation_stay_inside_the_networks(precision):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_networks_compute_the_same(digits, make_args):
     def canvases(arithmetic):
         d = distill.Distiller(make_args(), 0, real, arithmetic)

@@ -153,6 +153,24 @@ def test_iteration_0_evaluates_the_initialisation(finished):
     assert [(e["event"], e.get("it")) for e in log] == [("start", None), ("evaluation", 0), ("end", None)]
 
 
+def test_the_table_joins_seeds_and_leaves_out_unfinished_runs(finished, tmp_path, capsys):
+    for seed in (0, 1):
+        finished("--Iteration=0", f"--seed={seed}", folder=f"random{seed}")
+    folder = finished("--Iteration=1", "--no_aug", folder="run")
+    (tmp_path / "stopped").mkdir()
+    log = (folder / "log_BACON_Digits_ConvNetW32_2ipc.jsonl").read_text().splitlines()
+    (tmp_path / "stopped" / "log_x.jsonl").write_text("\n".join(log[:-1]))
+    capsys.readouterr()
+    assert evaluate.main(["--table", str(tmp_path)]) == 0
+    head, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
+    accuracies = [json.loads(log[-2])["accuracy"][0]]
+    assert head[0] == "dataset" and len(rows) == 2
+    by_iterations = {row[row.index("ConvNetW32") - 1]: row for row in rows}
+    assert by_iterations["1"][2:5] == ["BACON", "one", "image"]
+    assert float(by_iterations["1"][-5]) == pytest.approx(100 * accuracies[0], abs=0.01)
+    assert by_iterations["0"][2:4] == ["random", "real"] and by_iterations["0"][-2] == "2"
+
+
 def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path, capsys):
     folder = tmp_path / "result"
     assert run("BACON_mnist.py", *SMALL, "--dry_run", "--save_path", folder) == 0
