@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 def _columns(images, u):
     """u (n, 3) as three tensors (n, 1, 1, 1) with the images' device and dtype, to broadcast over (N, C, H, W)."""
-    return u.to(images, non_blocking=True).view(-1, 3, 1, 1, 1).unbind(1)
+    return u.to(images, non_blocking=images.is_cuda).view(-1, 3, 1, 1, 1).unbind(1)
 
 
 def _pixels(images):

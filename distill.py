@@ -11,7 +11,6 @@ arXiv:2406.01112), IDM (Zhao et al., CVPR 2023), DM (Zhao & Bilen, WACV 2023).
 
 import dataclasses
 import functools
-import resource
 import statistics
 import sys
 import tempfile
@@ -202,12 +201,12 @@ class Distiller:
             pool.reset_meters()
         if it % args.net_generate_interval == 0:
             pool.push(args.net_push_num)
-        on = pool.pick(args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end)
-        for turn in range(args.outer_loop):
-            for i, member in enumerate(on):
-                self.optimizer.run_pass(functools.partial(self.gradient, member, (it, turn, i)))
-            for i, member in enumerate(pool.pick(args.fetch_net_num, self.stream("fetch", it, turn))):
-                self.train(member, self.stream("train", it, turn, i))
+        picked = pool.pick(args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end)
+        for k in range(args.outer_loop):
+            for i, member in enumerate(picked):
+                self.optimizer.run_pass(functools.partial(self.gradient, member, (it, k, i)))
+            for i, member in enumerate(pool.pick(args.fetch_net_num, self.stream("fetch", it, k))):
+                self.train(member, self.stream("train", it, k, i))
 
     def train(self, member, rng):
         """Train a pool network on `model_train_steps` batches of real images of all classes, not augmented."""
@@ -218,12 +217,14 @@ class Distiller:
             correct = self.arithmetic.training_step(member.net, member.optimizer, images, labels)
             member.correct = member.correct + correct
             member.seen += len(indices)
+        member.optimizer.zero_grad(set_to_none=True)  # or a pool of 100 would keep 100 gradients
         member.net.requires_grad_(False)
 
     def gradient(self, member, when, classes):
         """Gradient of the loss of `classes` (a range) with respect to their canvases, (classes, ipc, ch, H, W).
 
-        when: (iteration, outer turn, network), which names the random streams.
+        when: (iteration, outer loop, network), which names the random streams. The values of the loss are kept in
+        `losses` for `read_losses`.
         """
         # Batch statistics, which only DM's networks may have, are those of all classes together.
         joint = member.net.has_batch_statistics
@@ -301,7 +302,7 @@ class Distiller:
             return {}
         whens, starts, values = zip(*self.losses, strict=True)
         self.losses = []
-        values = [v.double().cpu() for v in values]
+        values = [v.cpu().double() for v in values]  # MPS has no float64
         for it, start, value in zip(whens, starts, values, strict=True):
             if not value.isfinite().all():
                 # The total comes first but says least: name the term that broke it, if one did.
@@ -313,146 +314,6 @@ class Distiller:
                 )
         means = torch.cat(values, 1).mean(1).tolist()
         return dict(zip(self.loss_names, means, strict=True))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What a run will cost
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def flop_per_image(args, spec):
-    """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
-
-    Keys: "real", "synthetic", "train" for the distilling network; ("train", name) and ("test", name) for judges.
-    """
-
-    def count(name, params, image, last):
-        net = networks.check(name, spec.channels, spec.num_classes, spec.im_size).requires_grad_(params).eval()
-        images = torch.empty(1, spec.channels, *spec.im_size, device="meta", requires_grad=image)
-        with FlopCounterMode(display=False) as counter:
-            embedding, logits = net.embed_and_classify(images, last)
-            if params or image:
-                (embedding.sum() + logits.sum()).backward()
-        return counter.get_total_flops()
-
-    flop = {"train": count(args.model, True, False, None), "real": count(args.model, False, False, args.embed_last)}
-    flop["synthetic"] = count(args.model, False, True, args.embed_last)
-    for name in evaluate.architectures(args.eval_mode, args.model):
-        flop["train", name], flop["test", name] = count(name, True, False, None), count(name, False, False, None)
-    return flop
-
-
-def images_per_kind(args, dataset):
-    """How many images of each kind of `flop_per_image` the whole run computes."""
-    decoded = args.ipc * (4 if args.aug else 1) * dataset.num_classes
-    real = torch.bincount(dataset.labels_train).clamp(max=args.batch_real).sum().item()
-    passes = args.Iteration * args.outer_loop * args.train_net_num
-    evaluations = len(evaluation_points(args)) * args.num_eval
-    counts = {
-        "real": passes * real,
-        "synthetic": passes * decoded,
-        "train": args.Iteration * args.outer_loop * args.fetch_net_num * args.model_train_steps * args.trained_bs,
-    }
-    for name in evaluate.architectures(args.eval_mode, args.model):
-        counts["train", name] = evaluations * (args.epoch_eval_train + 1) * decoded
-        counts["test", name] = evaluations * len(dataset.labels_test)
-    return {kind: len(experiments(args)) * count for kind, count in counts.items()}
-
-
-def experiments(args):
-    """The experiments this process runs: all of num_exp, or the one that --exp_index names."""
-    return range(args.num_exp) if args.exp_index is None else [args.exp_index]
-
-
-def evaluation_points(args):
-    """The iterations at which canvases are evaluated: every eval_interval, and always the last."""
-    return sorted({*range(args.eval_interval, args.Iteration + 1, args.eval_interval), args.Iteration})
-
-
-def seconds_per_image(args, train, test, arithmetic):
-    """Measured seconds per image of each kind of `flop_per_image`, augmentation included, compilation not."""
-    shape, classes = tuple(train.images.shape[1:]), len(train.counts)
-    strategy, rng = augment.parse_strategy(args.dsa_strategy), stream(args.seed, "dry run")
-    decoded = args.ipc * (4 if args.aug else 1) * classes
-    chunk = arithmetic.chunk(shape[1:])
-
-    def measure(n, work):
-        clock = []
-        for _ in range(5):
-            start = time.perf_counter()
-            work(n)
-            if arithmetic.device.type == "cuda":
-                torch.cuda.synchronize()
-            clock.append(time.perf_counter() - start)
-        return statistics.median(clock[2:]) / n  # the first calls compile
-
-    def draw(n):
-        indices = train.any_indices(n, rng)
-        return augment.dsa(train.take(indices), augment.draw(strategy, 1, rng)), train.labels_of(indices)
-
-    def real(n):
-        with torch.no_grad():
-            arithmetic.embed(net, draw(n)[0], args.embed_last)
-
-    def synthetic(n):
-        images = draw(n)[0].requires_grad_()
-        embedding, logits = arithmetic.embed_and_classify(net, images, args.embed_last)
-        torch.autograd.grad(embedding.sum() + logits.sum(), images)
-
-    def step(n):
-        arithmetic.training_step(net, optimizer, *draw(n))
-
-    def score(n):
-        with torch.no_grad():
-            arithmetic.correct(net, test.take(slice(0, n)), test.labels_of(slice(0, n)))
-
-    def trainable(name, decay):
-        net = arithmetic.build(name, shape, classes, rng)
-        return net, arithmetic.optimizer(net, args.lr_net, decay)
-
-    net = arithmetic.build(args.model, shape, classes, rng).eval().requires_grad_(False)
-    seconds = {"real": measure(min(chunk, len(train)), real)}
-    seconds["synthetic"] = measure(min(chunk, decoded, len(train)), synthetic)
-    net, optimizer = trainable(args.model, args.net_decay)
-    seconds["train"] = measure(min(args.trained_bs, len(train)), step)
-    for name in evaluate.architectures(args.eval_mode, args.model):
-        net, optimizer = trainable(name, decay=True)
-        seconds["train", name] = measure(min(args.batch_train, decoded, len(train)), step)
-        net.eval()
-        seconds["test", name] = measure(min(chunk, len(test)), score)
-    return seconds
-
-
-def dry_run(args, dataset, train, test, arithmetic):
-    """Print what the run will cost on this device."""
-    spec = data.DATASETS[dataset.name]
-    flop, images = flop_per_image(args, spec), images_per_kind(args, dataset)
-    seconds = seconds_per_image(args, train, test, arithmetic)
-    labels = {"real": "real embeddings", "synthetic": "synthetic updates", "train": "pool training"}
-    print(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'hours':>10}")
-    for kind, count in images.items():
-        name = labels.get(kind) or f"evaluation: {kind[0]} {kind[1]}"
-        rate = flop[kind] / seconds[kind] / 1e9
-        print(
-            f"{name:<32}{count:>14,}{count * flop[kind] / 1e12:>12,.1f}{rate:>10,.0f}"
-            f"{count * seconds[kind] / 3600:>10,.2f}"
-        )
-    total = sum(count * flop[kind] for kind, count in images.items()) / 1e12
-    hours = sum(count * seconds[kind] for kind, count in images.items()) / 3600
-    print(f"{'total':<32}{sum(images.values()):>14,}{total:>12,.1f}{'':>10}{hours:>10,.2f}")
-
-    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
-    parameters = sum(p.numel() for p in net.parameters())
-    pool = 4 * args.net_num * parameters * (2 if args.net_decay else 1)
-    canvases = 4 * args.ipc * dataset.num_classes * dataset.images_train[0].numel()
-    state = pool + 2 * canvases
-    print(f"checkpoint about {state / 1e6:,.0f} MB (a pool of {args.net_num} networks of {parameters:,} parameters)")
-    if arithmetic.device.type == "cuda":
-        peak, where = torch.cuda.max_memory_allocated(), "GPU memory"
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "memory"
-    print(f"peak {where} about {(peak + state) / 1e9:,.1f} GB")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -516,7 +377,7 @@ class Files:
     """Where a run writes: one result, one log, a grid per evaluation."""
 
     def __init__(self, args):
-        self.folder = Path(args.save_path)
+        self.folder, self.overwrite = Path(args.save_path).expanduser(), args.overwrite
         self.name = f"{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc"
         part = "" if args.exp_index is None else f"_exp{args.exp_index}"
         self.result, self.log = self.folder / f"res_{self.name}{part}.pt", self.folder / f"log_{self.name}{part}.jsonl"
@@ -525,21 +386,29 @@ class Files:
         return self.folder / f"vis_{self.name}_exp{exp}_iter{it}.png"
 
     def prepare(self):
-        """Make the folder and see that it can be written to."""
+        """Make the folder, see that it can be written to, and keep or remove an earlier run of this name."""
+        earlier = [path for path in (self.result, self.log) if path.exists()]
+        if earlier and not self.overwrite:
+            raise UserError(
+                f"--save_path {self.folder}: holds {earlier[0].name} of an earlier run; choose another folder, or "
+                "--overwrite to replace it"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
+            for path in earlier:
+                path.unlink()
         except OSError as error:
             raise UserError(f"--save_path {self.folder}: cannot write there ({error.strerror})") from None
 
 
-def describe(args, settings, dataset, arithmetic, files):
+def describe(settings, dataset, distilling, judging, files):
     """What is about to run, as lines for the user."""
-    height, width = dataset.im_size
+    args, (height, width) = settings.args, dataset.im_size
     train, test = len(dataset.labels_train), len(dataset.labels_test)
     decoded = f", four images each: {4 * args.ipc} decoded" if args.aug else ""
-    departures = ", ".join(f"--{k} {v} (paper {usual})" for k, (v, usual) in settings.departures.items())
+    departures = ", ".join(f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items())
     judges = ", ".join(evaluate.architectures(args.eval_mode, args.model))
     return [
         f"{args.method} distils {args.dataset}: {train:,} training and {test:,} test images, "
@@ -547,10 +416,10 @@ def describe(args, settings, dataset, arithmetic, files):
         f"(sha256 {dataset.fingerprint[:12]})",
         f"canvases   {args.ipc} per class{decoded}; {args.Iteration:,} iterations, "
         f"experiments {', '.join(map(str, experiments(args)))} of {args.num_exp}, seed {args.seed}",
-        f"recipe     {'differs in ' + departures if departures else 'as published for this dataset and ipc'}",
+        f"recipe     {settings.recipe}" + (f", except {departures}" if departures else ""),
         f"judges     every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
         f"{args.epoch_eval_train:,} epochs",
-        f"device     {arithmetic}",
+        f"device     {distilling}; judges {judging}",
         f"files      {files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     ]
 
@@ -566,6 +435,9 @@ def run(datasets, description, argv=None):
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that vanished
+        print(f"{Path(sys.argv[0]).name}: error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        return 2
     except utils.DivergedError as error:
         print(f"{Path(sys.argv[0]).name}: diverged: {error}", file=sys.stderr)
         return 3
@@ -575,28 +447,28 @@ def _run(settings):
     args = settings.args
     check(args)
     files = Files(args)
-    if not args.dry_run:
-        files.prepare()
     dataset = data.load(args.dataset, args.data_path)
     notes = settings.notes + check_data(args, dataset)
-    flop = flop_per_image(args, data.DATASETS[args.dataset])
-    planned = sum(count * flop[kind] for kind, count in images_per_kind(args, dataset).items())
-    arithmetic, more = evaluate.choose_arithmetic(args.device, args.precision, args.compile, planned)
-    for line in [*notes, *more, *describe(args, settings, dataset, arithmetic, files)]:
+    if not args.dry_run:
+        files.prepare()
+    distilling, judging, more = choose_arithmetic(args, dataset)
+    for line in [*notes, *more, *describe(settings, dataset, distilling, judging, files)]:
         print(line, flush=True)
 
     real = functools.partial(data.RealData, mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes)
-    train = real(dataset.images_train, dataset.labels_train, device=arithmetic.device)
+    train = real(dataset.images_train, dataset.labels_train, device=distilling.device)
     if args.zca:
         train.whitening = data.Whitening.fit(train)
-    test = real(dataset.images_test, dataset.labels_test, device=arithmetic.device, whitening=train.whitening)
+    test = real(dataset.images_test, dataset.labels_test, device=distilling.device, whitening=train.whitening)
     if args.dry_run:
-        dry_run(args, dataset, train, test, arithmetic)
+        dry_run(args, dataset, train, test, distilling, judging)
         return 0
 
     meta = {
         "args": vars(args),
-        **{name: getattr(args, name) for name in ("method", "dataset", "model", "ipc", "seed", "zca")},
+        "recipe": settings.recipe,
+        "departures": {name: list(pair) for name, pair in settings.departures.items()},
+        "zca": {"eps": data.Whitening.EPS, "fitted_on": dataset.fingerprint} if args.zca else None,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "classes": dataset.classes,
@@ -604,7 +476,7 @@ def _run(settings):
         "data_sha256": dataset.fingerprint,
         "train_images": len(train),
         "test_images": len(test),
-        "arithmetic": str(arithmetic),
+        "arithmetic": {"distilling": str(distilling), "judging": str(judging)},
         "versions": utils.versions(),
     }
     log = utils.RunLog(files.log)
@@ -612,7 +484,7 @@ def _run(settings):
     sets, accuracies, began = [], {}, time.perf_counter()
     try:
         for exp in experiments(args):
-            canvases, labels, scores = run_experiment(args, exp, train, test, arithmetic, files, log)
+            canvases, labels, scores = run_experiment(args, exp, train, test, distilling, judging, files, log)
             sets.append([canvases, labels])
             for name, score in scores.items():
                 accuracies.setdefault(name, []).append(score)
@@ -631,9 +503,9 @@ def _run(settings):
     return 0
 
 
-def run_experiment(args, exp, train, test, arithmetic, files, log):
+def run_experiment(args, exp, train, test, distilling, judging, files, log):
     """Distil one set: its canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end."""
-    distiller = Distiller(args, exp, train, arithmetic)
+    distiller = Distiller(args, exp, train, distilling)
     progress = utils.Progress(args.Iteration)
     due, scores = set(evaluation_points(args)), {}
     since, done = time.perf_counter(), 0
@@ -646,8 +518,8 @@ def run_experiment(args, exp, train, test, arithmetic, files, log):
                 progress.advance(done, _losses_line(exp, it, args.Iteration, losses, distiller, seconds))
                 since, done = time.perf_counter(), 0
             if it in due:
-                scores = evaluate_canvases(distiller, it, test, log, progress)
-                save_picture(distiller, it, files.grid(exp, it))
+                scores = evaluate_canvases(distiller, it, test, judging, log, progress)
+                save_picture(distiller, files.grid(exp, it))
                 since = time.perf_counter()
             if it < args.Iteration:
                 distiller.iterate(it)
@@ -665,7 +537,7 @@ def _losses_line(exp, it, last, losses, distiller, seconds):
     )
 
 
-def evaluate_canvases(distiller, it, test, log, progress):
+def evaluate_canvases(distiller, it, test, judging, log, progress):
     """Train num_eval fresh networks per architecture on the canvases and test them: {architecture: [accuracy]}.
 
     Touches nothing that distillation uses, random streams included. A network's stream depends on the experiment, the
@@ -681,9 +553,7 @@ def evaluate_canvases(distiller, it, test, log, progress):
         for number in range(args.num_eval):
             progress.now(f"judging with {name} {number + 1}/{args.num_eval}")
             rng = distiller.stream("judge", name, number)
-            score = evaluate.judge(
-                name, images, labels, test, distiller.num_classes, protocol, rng, distiller.arithmetic
-            )
+            score = evaluate.judge(name, images, labels, test, distiller.num_classes, protocol, rng, judging)
             scores[name].append(score)
         seconds = time.perf_counter() - began
         figures = evaluate.summary([scores[name]])
@@ -695,10 +565,170 @@ def evaluate_canvases(distiller, it, test, log, progress):
     return scores
 
 
-def save_picture(distiller, it, path):
+def save_picture(distiller, path):
     """Write the canvases as a PNG grid, a class per row."""
     images = distiller.canvases.flatten(0, 1)
     if distiller.real.whitening:
         images = distiller.real.whitening.invert(images)
     images = data.denormalise(images, distiller.real.mean, distiller.real.std)
     utils.save_grid(images, path, per_row=distiller.args.ipc)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a run will cost
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def flop_per_image(args, spec):
+    """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
+
+    Keys: "real", "synthetic", "train" for the distilling network; ("train", name) and ("test", name) for judges.
+    """
+
+    def count(name, params, image, last):
+        net = networks.check(name, spec.channels, spec.num_classes, spec.im_size).requires_grad_(params).eval()
+        images = torch.empty(1, spec.channels, *spec.im_size, device="meta", requires_grad=image)
+        with FlopCounterMode(display=False) as counter:
+            embedding, logits = net.embed_and_classify(images, last)
+            if params or image:
+                (embedding.sum() + logits.sum()).backward()
+        return counter.get_total_flops()
+
+    flop = {"train": count(args.model, True, False, None), "real": count(args.model, False, False, args.embed_last)}
+    flop["synthetic"] = count(args.model, False, True, args.embed_last)
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        flop["train", name], flop["test", name] = count(name, True, False, None), count(name, False, False, None)
+    return flop
+
+
+def images_per_kind(args, dataset):
+    """How many images of each kind of `flop_per_image` an experiment computes."""
+    decoded = args.ipc * (4 if args.aug else 1) * dataset.num_classes
+    real = torch.bincount(dataset.labels_train).clamp(max=args.batch_real).sum().item()
+    passes = args.Iteration * args.outer_loop * args.train_net_num
+    evaluations = len(evaluation_points(args)) * args.num_eval
+    counts = {
+        "real": passes * real,
+        "synthetic": passes * decoded,
+        "train": args.Iteration * args.outer_loop * args.fetch_net_num * args.model_train_steps * args.trained_bs,
+    }
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        counts["train", name] = evaluations * (args.epoch_eval_train + 1) * decoded
+        counts["test", name] = evaluations * len(dataset.labels_test)
+    return counts
+
+
+def experiments(args):
+    """The experiments this process runs: all of num_exp, or the one that --exp_index names."""
+    return range(args.num_exp) if args.exp_index is None else [args.exp_index]
+
+
+def choose_arithmetic(args, dataset):
+    """How to distil, how to judge, and lines for the user.
+
+    Each is chosen by its own work, that of an experiment and that of an evaluation: neither judging more often nor
+    running more experiments changes the arithmetic that makes the canvases.
+    """
+    flop, images = flop_per_image(args, data.DATASETS[args.dataset]), images_per_kind(args, dataset)
+    work = {kind: count * flop[kind] for kind, count in images.items()}
+    distil = work["real"] + work["synthetic"] + work["train"]
+    judge = (sum(work.values()) - distil) / len(evaluation_points(args))
+    distilling, notes = evaluate.choose_arithmetic(args.device, args.precision, args.compile, distil)
+    judging, more = evaluate.choose_arithmetic(args.device, args.precision, args.compile, judge)
+    return distilling, judging, list(dict.fromkeys(notes + more))
+
+
+def evaluation_points(args):
+    """The iterations at which canvases are evaluated: every eval_interval, and always the last."""
+    return sorted({*range(args.eval_interval, args.Iteration + 1, args.eval_interval), args.Iteration})
+
+
+def seconds_per_image(args, train, test, distilling, judging):
+    """Measured seconds per image of each kind of `flop_per_image`, augmentation included, compilation not."""
+    arithmetic = distilling
+    shape, classes = tuple(train.images.shape[1:]), len(train.counts)
+    strategy, rng = augment.parse_strategy(args.dsa_strategy), stream(args.seed, "dry run")
+    decoded = args.ipc * (4 if args.aug else 1) * classes
+    chunk = arithmetic.chunk(shape[1:])
+
+    def measure(n, work):
+        clock = []
+        for _ in range(5):
+            start = time.perf_counter()
+            work(n)
+            if arithmetic.device.type == "cuda":
+                torch.cuda.synchronize()
+            clock.append(time.perf_counter() - start)
+        return statistics.median(clock[2:]) / n  # the first calls compile
+
+    def draw(n):
+        indices = train.any_indices(n, rng)
+        return augment.dsa(train.take(indices), augment.draw(strategy, 1, rng)), train.labels_of(indices)
+
+    def real(n):
+        with torch.no_grad():
+            arithmetic.embed(net, draw(n)[0], args.embed_last)
+
+    def synthetic(n):
+        images = draw(n)[0].requires_grad_()
+        embedding, logits = arithmetic.embed_and_classify(net, images, args.embed_last)
+        torch.autograd.grad(embedding.sum() + logits.sum(), images)
+
+    def step(n):
+        arithmetic.training_step(net, optimizer, *draw(n))
+
+    def score(n):
+        with torch.no_grad():
+            arithmetic.correct(net, test.take(slice(0, n)), test.labels_of(slice(0, n)))
+
+    def trainable(name, decay):
+        net = arithmetic.build(name, shape, classes, rng)
+        return net, arithmetic.optimizer(net, args.lr_net, decay)
+
+    net = arithmetic.build(args.model, shape, classes, rng).eval().requires_grad_(False)
+    seconds = {"real": measure(min(chunk, len(train)), real)}
+    seconds["synthetic"] = measure(min(chunk, decoded, len(train)), synthetic)
+    net, optimizer = trainable(args.model, args.net_decay)
+    seconds["train"] = measure(min(args.trained_bs, len(train)), step)
+    arithmetic = judging
+    for name in evaluate.architectures(args.eval_mode, args.model):
+        net, optimizer = trainable(name, decay=True)
+        seconds["train", name] = measure(min(args.batch_train, decoded, len(train)), step)
+        net.eval()
+        seconds["test", name] = measure(min(chunk, len(test)), score)
+    return seconds
+
+
+def dry_run(args, dataset, train, test, distilling, judging):
+    """Print what the run will cost on this device."""
+    spec = data.DATASETS[dataset.name]
+    flop, images = flop_per_image(args, spec), images_per_kind(args, dataset)
+    images = {kind: len(experiments(args)) * count for kind, count in images.items()}
+    seconds = seconds_per_image(args, train, test, distilling, judging)
+    labels = {"real": "real embeddings", "synthetic": "synthetic updates", "train": "pool training"}
+    print(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'hours':>10}")
+    for kind, count in images.items():
+        name = labels.get(kind) or f"evaluation: {kind[0]} {kind[1]}"
+        rate = flop[kind] / seconds[kind] / 1e9
+        print(
+            f"{name:<32}{count:>14,}{count * flop[kind] / 1e12:>12,.1f}{rate:>10,.0f}"
+            f"{count * seconds[kind] / 3600:>10,.2f}"
+        )
+    total = sum(count * flop[kind] for kind, count in images.items()) / 1e12
+    hours = sum(count * seconds[kind] for kind, count in images.items()) / 3600
+    print(f"{'total':<32}{sum(images.values()):>14,}{total:>12,.1f}{'':>10}{hours:>10,.2f}")
+
+    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
+    parameters = sum(p.numel() for p in net.parameters())
+    pool = 4 * args.net_num * parameters * (2 if args.net_decay else 1)
+    canvases = 4 * args.ipc * dataset.num_classes * dataset.images_train[0].numel()
+    state = pool + 2 * canvases
+    print(f"checkpoint about {state / 1e6:,.0f} MB (a pool of {args.net_num} networks of {parameters:,} parameters)")
+    if distilling.device.type == "cuda":
+        peak, where = torch.cuda.max_memory_allocated(), "GPU memory"
+    else:
+        import resource  # not on Windows
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "memory"
+    print(f"peak {where} about {(peak + state) / 1e9:,.1f} GB")

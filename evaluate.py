@@ -7,7 +7,6 @@ last epoch of the last iteration counts, nothing is selected on the test set.
     python evaluate.py --table result      one line for each finished run below a folder, seeds taken together
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 
 import augment
 import networks
+import utils
 
 
 def _embed(net, images, last):
@@ -103,21 +103,20 @@ class Arithmetic:
         return f"{self.device}{threads}, {self.precision}{', compiled' if self.compiled else ''}"
 
 
-# Planned FLOP from which compiling (about a minute) repays itself.
-COMPILE_FROM = {"cpu": 4e12, "cuda": 1e15}
+COMPILE_FROM = 4e12  # planned FLOP on a CPU from which compiling, about a minute, repays itself
 
 
 def choose_arithmetic(device, precision, compiled, planned_flop):
     """Resolve --device, --precision auto and an absent --compile by fixed rules: (Arithmetic, lines for the user).
 
-    bf16 is taken on CUDA where the GPU has it, and on a CPU that has it in hardware if the networks are compiled:
-    uncompiled, it is slower than fp32 there.
+    By default only long work on a CPU is compiled. bf16 is taken on CUDA where the GPU has it, and on a CPU that has it
+    in hardware if the networks are compiled: uncompiled, it is slower than fp32 there.
     """
     notes = []
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    wanted = planned_flop >= COMPILE_FROM.get(device, float("inf")) if compiled is None else compiled
+    wanted = (device == "cpu" and planned_flop >= COMPILE_FROM) if compiled is None else compiled
     compiler = os.environ.get("CXX", "g++")
     if wanted and device == "cpu" and not shutil.which(compiler):
         notes.append(f"no C++ compiler ({compiler}) found: running without torch.compile, three times slower or more")
@@ -151,7 +150,7 @@ def train(net, images, labels, protocol, rng, arithmetic):
     net.train()
     optimizer = arithmetic.optimizer(net, protocol.lr, decay=True)
     for epoch in range(protocol.epochs + 1):
-        order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
+        order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=images.is_cuda)
         for index in order.split(protocol.batch):
             batch = augment.dsa(images[index], augment.draw(protocol.strategy, len(index), rng))
             arithmetic.training_step(net, optimizer, batch, labels[index])
@@ -226,51 +225,61 @@ def table(by_architecture):
     return "\n".join(lines)
 
 
-# What tells runs apart in a table; a difference in anything else of `args` does so too, without a column of its own.
-_SAME_RUN = ("seed", "save_path", "data_path", "exp_index", "device")
-
-
 def finished_runs(folder):
-    """Runs that ended, by their logs below `folder`: {description: {architecture: [[accuracy] per experiment]}}.
+    """Runs that ended, by their logs below `folder`: {what was run: {architecture: {(seed, exp): [accuracy]}}}.
 
-    A description is (args without seed and places, as sorted pairs, data hash); seeds are joined as experiments.
+    What was run: a tuple of the table's first columns and the other flags. UserError if there is no such folder or a
+    log is damaged.
     """
+    if not Path(folder).is_dir():
+        raise utils.UserError(f"--table {folder}: no such folder")
     runs = {}
     for path in sorted(Path(folder).rglob("log_*.jsonl")):
-        events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not events or events[-1]["event"] != "end":
-            continue
-        args, last = events[0]["args"], {}
-        for event in events:
-            if event["event"] == "evaluation" and event["it"] == args["Iteration"]:
-                last.setdefault(event["network"], []).append(event["accuracy"])
-        about = tuple(sorted((k, v) for k, v in args.items() if k not in _SAME_RUN)), events[0]["data_sha256"]
-        for name, accuracies in last.items():
-            runs.setdefault(about, {}).setdefault(name, []).extend(accuracies)
+        try:
+            events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if not events or events[-1]["event"] != "end":
+                continue
+            args = events[0]["args"]
+            flags = (f"--{k} {v}" for k, (v, _) in events[0]["departures"].items() if k not in _COLUMNS)
+            about = (
+                *(args["dataset"], args["ipc"], args["method"] if args["Iteration"] else f"random ({args['init']})"),
+                *("four" if args["aug"] else "one", args["Iteration"], args["model"]),
+                *(events[0]["data_sha256"][:8], " ".join(flags)),
+            )
+            for event in events:
+                if event["event"] == "evaluation" and event["it"] == args["Iteration"]:
+                    scores = runs.setdefault(about, {}).setdefault(event["network"], {})
+                    scores[args["seed"], event["exp"]] = event["accuracy"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise utils.UserError(f"{path}: not a log of these scripts ({type(error).__name__})") from error
     return runs
 
 
+_COLUMNS = ("aug", "Iteration", "model", "num_exp", "num_eval", "init")
+
+
 def table_of_runs(folder):
-    """The finished runs below `folder` as a text table."""
-    head = ("dataset", "ipc", "images", "canvas", "iterations", "network", "accuracy %", "networks", "data")
-    rows = [head]
-    for (args, data_hash), by_architecture in finished_runs(folder).items():
-        args = dict(args)
-        images = args["method"] if args["Iteration"] else "random real"
-        canvas = "four images" if args["aug"] else "one image"
-        for name, accuracies in by_architecture.items():
-            s = summary(accuracies)
-            about = args["dataset"], args["ipc"], images, canvas, f"{args['Iteration']:,}", name
-            rows.append((*about, f"{s['mean']:.2f} +- {s['std']:.2f}", s["networks"], data_hash[:8]))
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(head))]
+    """The finished runs below `folder` as a text table, the experiments of all seeds taken together."""
+    about = ("dataset", "ipc", "set", "images/canvas", "iterations", "distilled with", "data")
+    rows = [(*about, "judge", "accuracy %", "networks", "seeds", "other flags")]
+    for (*about, flags), by_architecture in finished_runs(folder).items():
+        for name, scores in by_architecture.items():
+            s = summary(list(scores.values()))
+            figure = f"{s['mean']:.2f} +- {s['std']:.2f}"
+            rows.append((*about, name, figure, s["networks"], len({seed for seed, _ in scores}), flags))
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(f"{cell!s:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def main(argv=None):
     """The command line: see the top of this file. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", metavar="FOLDER", required=True, help="tabulate the finished runs below FOLDER")
-    print(table_of_runs(parser.parse_args(argv).table))
+    parser = utils.OneLineParser(description="Tabulate finished runs.")
+    parser.add_argument("--table", metavar="FOLDER", required=True, help="the folder whose logs are tabulated")
+    try:
+        print(table_of_runs(parser.parse_args(argv).table))
+    except utils.UserError as error:
+        print(f"evaluate.py: error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

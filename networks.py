@@ -34,14 +34,21 @@ class Network(nn.Module):
 
     def classify(self, images):
         """Logits, (n, num_classes)."""
-        return self.classifier(self.embed(images))
+        return self._logits(self.embed(images))
 
     def embed_and_classify(self, images, last=None):
         """(embed(images, last), classify(images)) for the price of one forward pass."""
         modules = list(self.features)
         cut = len(modules[:last])
         x = _run(modules[:cut], images)
-        return x.flatten(1), self.classifier(_run(modules[cut:], x).flatten(1))
+        return x.flatten(1), self._logits(_run(modules[cut:], x).flatten(1))
+
+    def _logits(self, embedding):
+        """The classifier in its own precision even under autocast: logits in bfloat16 would tie between classes."""
+        if embedding.device.type == "meta":  # which has no autocast
+            return self.classifier(embedding)
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.classifier(embedding.to(self.classifier.weight.dtype))
 
     forward = classify
 
@@ -224,7 +231,7 @@ def build(name, channels, num_classes, im_size, rng, device="cpu"):
             bound = module.weight[0].numel() ** -0.5
             for parameter in module.parameters():
                 uniform = torch.from_numpy(rng.random(tuple(parameter.shape), dtype="float32"))
-                parameter.copy_(uniform.mul_(2 * bound).sub_(bound), non_blocking=True)
+                parameter.copy_(uniform.mul_(2 * bound).sub_(bound), non_blocking=parameter.is_cuda)
         elif hasattr(module, "reset_parameters"):  # a normalisation: constants
             module.reset_parameters()
     return network

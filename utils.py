@@ -132,26 +132,33 @@ _IDM = {("CIFAR100", 50): {"model_train_steps": 10}, ("TinyImageNet", 10): {"mod
 # DM in terms of the pool: one untrained network, replaced at every iteration. These are the method, not settings.
 _DM_FIXED = {
     "net_num": 1, "net_push_num": 1, "net_generate_interval": 1, "net_begin": 0, "net_end": 100000,
-    "train_net_num": 1, "fetch_net_num": 0, "outer_loop": 1, "syn_ce": False, "model_train_steps": 0,
+    "train_net_num": 1, "fetch_net_num": 0, "outer_loop": 1, "syn_ce": False, "ce_weight": 0.5, "model_train_steps": 0,
+    "trained_bs": 256, "net_decay": True, "meter_reset": 2000,
 }  # fmt: skip
 _MEAN_MATCHING_FIXED = {"lh_weight": 1.0, "tv_weight": 0.8, "clip_weight": 0.2, "clip_prior": "released"}
 FIXED = {"BACON": {}, "IDM": _MEAN_MATCHING_FIXED, "DM": {**_MEAN_MATCHING_FIXED, **_DM_FIXED}}
 
 
 def recipe(dataset, ipc, method="BACON"):
-    """The published settings for a dataset and ipc: (settings, the listed ipc they belong to).
+    """The settings of a dataset, ipc and method: (settings, whose recipe that is, in words).
 
     An ipc that is not listed takes the recipe of the largest listed ipc below it.
     """
-    listed = max((i for i in RECIPES[dataset] if i <= ipc), default=1)
-    settings = {**COMMON, **RECIPES[dataset][listed]}
-    if method == "IDM":
-        settings.update(_IDM.get((dataset, listed), {}))
     if method == "DM":  # DM's own recipe has no ipc or dataset in it but for the rate
         settings = {**COMMON, "aug": False, "lr_img": 10.0 if ipc >= 100 else 1.0, "eval_interval": 2000}
+        words = "DM's own"
+    else:
+        listed = max((i for i in RECIPES[dataset] if i <= ipc), default=1)
+        settings = {**COMMON, **RECIPES[dataset][listed]}
+        owner = "IDM" if (dataset, listed) == ("TinyImageNet", 50) else method
+        words = f"{owner}'s for {'MNIST' if dataset == 'Digits' else dataset} at ipc {listed}"
+        if method == "IDM":
+            settings.update(_IDM.get((dataset, listed), {}))
+        if dataset == "Digits" or owner != method or listed != ipc:
+            words += f" (none is published for {method} on {dataset} at ipc {ipc})"
     settings.update(FIXED[method])
-    settings["meter_reset"] = settings["eval_interval"]
-    return settings, listed
+    settings.setdefault("meter_reset", settings["eval_interval"])
+    return settings, words
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -159,16 +166,14 @@ def recipe(dataset, ipc, method="BACON"):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _bounded(convert, kind, low, strict=False):
-    sign = "above" if strict else "at least"
-
+def _bounded(convert, kind, low, high):
     def parse(text):
         try:
             value = convert(text)
         except ValueError:
-            value = None
-        if value is None or not math.isfinite(value) or value < low or (strict and value == low):
-            raise argparse.ArgumentTypeError(f"must be {kind} {sign} {low}, found {text!r}")
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {kind} from {low:g} to {high:g}, found {text[:40]!r}")
         return value
 
     return parse
@@ -176,18 +181,11 @@ def _bounded(convert, kind, low, strict=False):
 
 def whole(low):
     """An argparse type: a whole number of at least `low`."""
-    return _bounded(int, "a whole number", low)
+    return _bounded(int, "a whole number", low, 1e9)
 
 
-def _any_whole(text):
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, found {text!r}") from None
-
-
-_RATE = _bounded(float, "a number", 0, strict=True)
-_WEIGHT = _bounded(float, "a number", 0)
+_RATE = _bounded(float, "a number", 1e-30, 1e30)
+_WEIGHT = _bounded(float, "a number", 0, 1e30)
 _SWITCH = "switch"  # --x / --no_x
 
 EVAL_MODES = ("S", "SS", "M", "B", "W", "D", "A", "P", "N", "C")
@@ -212,8 +210,8 @@ FLAGS = {
         ("optim", ("sgd", "adam"), "sgd", "canvas optimizer: SGD with momentum 0.5 in closed form over all classes, or "
                                           "Adam, one step per class (slow)"),
         ("batch_real", whole(2), None, "real images per class and update"),
-        ("embed_last", _any_whole, None, "embedding = modules[:N] of the feature stack; 1000 is all of it, -1 all but "
-                                         "the last pooling"),
+        ("embed_last", whole(-1e9), None, "embedding = modules[:N] of the feature stack; 1000 is all of it, -1 all but "
+                                         "the last module"),
         ("outer_loop", whole(1), None, "times per iteration that canvases and networks take turns"),
         ("syn_ce", _SWITCH, None, "add the cross-entropy of the canvases, weighted by the network's training accuracy"),
         ("ce_weight", _WEIGHT, None, "weight of that cross-entropy per percent of training accuracy"),
@@ -229,8 +227,8 @@ FLAGS = {
         ("net_num", whole(1), None, "networks in the pool at most; beyond it the oldest leaves"),
         ("net_push_num", whole(0), None, "fresh networks that enter at a time"),
         ("net_generate_interval", whole(1), None, "iterations between fresh networks"),
-        ("net_begin", _any_whole, 0, "canvases are updated on networks of pool[net_begin:net_end] ..."),
-        ("net_end", _any_whole, 100000, "... if that slice holds more than 10 networks, else on any"),
+        ("net_begin", whole(-1e9), 0, "canvases are updated on networks of pool[net_begin:net_end] ..."),
+        ("net_end", whole(-1e9), 100000, "... if that slice holds more than 10 networks, else on any"),
         ("train_net_num", whole(1), None, "networks that update the canvases per iteration"),
         ("fetch_net_num", whole(0), None, "networks trained on real images per iteration"),
         ("model_train_steps", whole(0), None, "batches each of them is trained for"),
@@ -245,21 +243,24 @@ FLAGS = {
         ("num_eval", whole(1), None, "fresh networks per architecture and evaluation"),
         ("epoch_eval_train", whole(1), None, "epochs (plus one) each of them trains for"),
         ("batch_train", whole(1), None, "synthetic images per batch of that training"),
+        ("num_exp", whole(1), None, "independent experiments"),
     ],
     "input and output": [
         ("data_path", str, "data", "folder of the datasets"),
         ("save_path", str, "result", "folder for results, logs and image grids"),
+        ("overwrite", _SWITCH, False, "replace an earlier run of the same name in save_path"),
     ],
     "run control": [
-        ("num_exp", whole(1), None, "independent experiments"),
-        ("exp_index", whole(0), None, "run only this one of the num_exp experiments (files end in _exp<k>)"),
+        ("exp_index", whole(0), None, "run only this one of num_exp experiments; files end in _exp<k> (default all)"),
         ("seed", whole(0), 0, "every random number of the run follows from it"),
         ("device", ("auto", "cpu", "cuda", "mps"), "auto", "where to compute; auto takes cuda, then mps, then cpu"),
         ("precision", ("auto", "fp32", "bf16"), "auto", "number format inside the networks; auto: bf16 where it pays"),
-        ("compile", _SWITCH, None, "torch.compile the networks (default: where the planned work repays it)"),
+        ("compile", _SWITCH, None, "torch.compile the networks (default where the planned work repays it)"),
         ("dry_run", _SWITCH, False, "print recipe, FLOP, memory and estimated hours on this device, then stop"),
     ],
 }  # fmt: skip
+
+_ABOUT_THE_RUN = ("input and output", "run control")  # groups that do not change what is distilled and judged
 
 # Flags the released code parses and never reads: (name, type, released default, value in the command list).
 DEAD_FLAGS = (
@@ -276,7 +277,9 @@ DEAD_FLAGS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with exit code 2."""
+
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message.removeprefix('argument ')}\n")
 
@@ -296,16 +299,22 @@ def _add(group, name, kind, text):
 def _default_text(name, default, datasets):
     if default is not None:
         return f"default {default}"
-    values = {recipe(d, i)[0].get(name) for d in datasets for i in RECIPES[d]} - {None}
-    if not values:
+    shown = []
+    for method in METHODS:
+        values = {recipe(d, i, method)[0].get(name) for d in datasets for i in RECIPES[d]} - {None}
+        shown.append(" or ".join(str(v) for v in sorted(values)))
+    bacon, idm, dm = shown
+    if not bacon:
         return ""
-    values = " or ".join(str(v) for v in sorted(values))
-    return f"recipe: {values}" + (", by dataset and ipc" if " or " in values else "")
+    text = f"default, by dataset and ipc: {bacon}" if " or " in bacon else f"default {bacon}"
+    return text + (f"; IDM {idm}" if idm != bacon else "") + (f"; DM {dm}" if dm != bacon else "")
 
 
 def build_parser(datasets, description):
     """The parser of one script. Absent flags stay absent, so that the recipe can fill them in."""
-    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for title, flags in FLAGS.items():
         group = parser.add_argument_group(title)
         for name, kind, default, text in flags:
@@ -328,6 +337,7 @@ class Settings:
     """What a command line came to: the values, those that depart from the recipe, and lines to tell the user."""
 
     args: argparse.Namespace
+    recipe: str  # whose recipe fills in what was not given
     departures: dict  # {flag: (value, the recipe's value)}
     notes: list
 
@@ -342,12 +352,10 @@ def parse_args(datasets, description, argv=None):
     plain = {name: default for flags in FLAGS.values() for name, _, default, _ in flags}
     plain.update({name: default for name, _, default, _ in DEAD_FLAGS}, dataset=datasets[0])
     first = {**plain, **given}
-    settings, listed = recipe(first["dataset"], first["ipc"], first["method"])
+    settings, words = recipe(first["dataset"], first["ipc"], first["method"])
     values = {**plain, **settings, **given}
 
     notes = []
-    if listed != values["ipc"]:
-        notes.append(f"no recipe is published for ipc {values['ipc']}: taking that of ipc {listed}")
     for name, _, default, command in DEAD_FLAGS:
         if values[name] not in (default, command):
             notes.append(f"--{name} {values[name]} has no effect: the released code never reads it")
@@ -355,16 +363,14 @@ def parse_args(datasets, description, argv=None):
         if values[name] != value:
             notes.append(f"--{name} {values[name]} has no effect with --method {values['method']}")
             values[name] = value
-    dead = {name for name, *_ in DEAD_FLAGS}
-    where_and_how = {"dataset", "ipc", "method", "seed", *(row[0] for g in ("input and output", "run control")
-                                                          for row in FLAGS[g])} - {"num_exp"}  # fmt: skip
     usual = {**plain, **settings}
+    about_images = {row[0] for title, flags in FLAGS.items() if title not in _ABOUT_THE_RUN for row in flags}
     departures = {
-        name: (value, usual[name])
-        for name, value in values.items()
-        if value != usual[name] and name not in dead | where_and_how
+        name: (values[name], usual[name])
+        for name in values
+        if name in about_images - {"dataset", "ipc", "method"} and values[name] != usual[name]
     }
-    return Settings(argparse.Namespace(**values), departures, notes)
+    return Settings(argparse.Namespace(**values), words, departures, notes)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_summary_separates_networks_from_experiments():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_bf16_and_compilation_stay_inside_the_networks(precision):
+def test_number_formats_stay_inside_the_networks(precision):
     arithmetic = evaluate.Arithmetic("cpu", precision)
     net = arithmetic.build("ConvNetW32", (3, 16, 16), 10, np.random.default_rng(0))
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -143,6 +143,17 @@ def test_bf16_and_compilation_stay_inside_the_networks(precision):
     assert {t.dtype for t in (embedding, logits, gradient)} == {torch.float32}
     exact, _ = net.embed_and_classify(images)
     torch.testing.assert_close(embedding, exact, rtol=0.05, atol=0.02)
+
+
+def test_logits_are_float32_even_in_bf16_so_that_classes_do_not_tie():
+    arithmetic = evaluate.Arithmetic("cpu", "bf16")
+    net = arithmetic.build("ConvNetW32", (3, 16, 16), 100, np.random.default_rng(0))
+    images = torch.randn(50, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, logits = arithmetic.embed_and_classify(net, images, 1000)
+    assert not torch.equal(logits, logits.bfloat16().float())
+    best = logits.topk(2, dim=1).values
+    assert (best[:, 0] > best[:, 1]).all()
 
 
 @pytest.mark.slow
@@ -178,3 +189,15 @@ def test_auto_settings_follow_fixed_rules(monkeypatch):
     assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", True, 0)
     monkeypatch.setattr(evaluate.shutil, "which", lambda name: None)
     assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", False, 1)
+
+
+@pytest.mark.parametrize("iterations", [10, 1000])
+def test_how_one_distils_does_not_depend_on_how_often_one_judges(iterations, digits, make_args):
+    def chosen(**flags):
+        args = make_args(Iteration=iterations, model="ConvNet", batch_real=100, epoch_eval_train=50, **flags)
+        return str(distill.choose_arithmetic(args, digits)[0])
+
+    usual = chosen()
+    assert usual == chosen(eval_interval=1) == chosen(num_eval=500) == chosen(num_exp=100) == chosen(eval_mode="W")
+    assert usual == chosen(num_exp=100, exp_index=3)
+    assert ("compiled" in usual) == (iterations == 1000 and shutil.which("g++") is not None)

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from layouts import written
+from PIL import Image
 
 import data
 import distill
@@ -72,10 +74,11 @@ def test_every_command_of_the_list_runs(command, images, ten_classes, tmp_path, 
     (result,) = tmp_path.glob("res_*.pt")
     saved = torch.load(result, weights_only=True)
     meta, (canvases, labels) = saved["meta"], saved["data"][0]
-    assert result.name == f"res_{meta['method']}_{meta['dataset']}_ConvNet_{meta['ipc']}ipc.pt"
-    spec = data.DATASETS[meta["dataset"]]
-    assert canvases.shape == (10 * meta["ipc"], spec.channels, *spec.im_size) and canvases.dtype == torch.float32
-    assert labels.tolist() == sorted(list(range(10)) * meta["ipc"]) and canvases.isfinite().all()
+    args = meta["args"]
+    assert result.name == f"res_{args['method']}_{args['dataset']}_ConvNet_{args['ipc']}ipc.pt"
+    spec = data.DATASETS[args["dataset"]]
+    assert canvases.shape == (10 * args["ipc"], spec.channels, *spec.im_size) and canvases.dtype == torch.float32
+    assert labels.tolist() == sorted(list(range(10)) * args["ipc"]) and canvases.isfinite().all()
     log = events(tmp_path / result.name.replace("res_", "log_").replace(".pt", ".jsonl"))
     assert [e["event"] for e in log] == ["start", "losses", "evaluation", "end"]
     assert (tmp_path / result.name.replace("res_", "vis_").replace(".pt", "_exp0_iter1.png")).stat().st_size > 1000
@@ -107,7 +110,7 @@ def test_the_saved_set_is_what_was_scored(finished, digits):
             args["epoch_eval_train"], args["batch_train"], args["lr_net"], tuple(args["dsa_strategy"].split("_"))
         )
         for number in (0, 1):
-            rng = utils.stream(meta["seed"], exp, "judge", "ConvNetW32", number)
+            rng = utils.stream(args["seed"], exp, "judge", "ConvNetW32", number)
             score = evaluate.judge("ConvNetW32", images, labels, test, 10, protocol, rng, evaluate.Arithmetic("cpu"))
             assert score == saved["accs_all_exps"]["ConvNetW32"][2 * exp + number]
 
@@ -115,8 +118,10 @@ def test_the_saved_set_is_what_was_scored(finished, digits):
 def test_meta_says_what_made_the_set(finished, digits):
     folder = finished("--seed=5", "--zca")
     _, _, meta = data.load_distilled(folder / "res_BACON_Digits_ConvNetW32_2ipc.pt")
-    assert (meta["method"], meta["dataset"], meta["ipc"], meta["seed"], meta["factor"]) == ("BACON", "Digits", 2, 5, 2)
-    assert meta["args"]["batch_real"] == 20 and meta["zca"] is True and meta["data_sha256"] == digits.fingerprint
+    args = meta["args"]
+    assert (args["method"], args["dataset"], args["ipc"], args["seed"], meta["factor"]) == ("BACON", "Digits", 2, 5, 2)
+    assert args["batch_real"] == 20 and meta["departures"]["batch_real"] == [20, 256]
+    assert meta["zca"] == {"eps": 0.1, "fitted_on": digits.fingerprint} and meta["data_sha256"] == digits.fingerprint
     assert meta["mean"] == list(digits.mean) and set(meta["versions"]) >= {"torch", "git"}
 
 
@@ -165,10 +170,15 @@ def test_the_table_joins_seeds_and_leaves_out_unfinished_runs(finished, tmp_path
     head, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
     accuracies = [json.loads(log[-2])["accuracy"][0]]
     assert head[0] == "dataset" and len(rows) == 2
-    by_iterations = {row[row.index("ConvNetW32") - 1]: row for row in rows}
-    assert by_iterations["1"][2:5] == ["BACON", "one", "image"]
-    assert float(by_iterations["1"][-5]) == pytest.approx(100 * accuracies[0], abs=0.01)
-    assert by_iterations["0"][2:4] == ["random", "real"] and by_iterations["0"][-2] == "2"
+    (one,) = (row for row in rows if row[2:6] == ["BACON", "one", "1", "ConvNetW32"])
+    assert float(one[8]) == pytest.approx(100 * accuracies[0], abs=0.01) and one[11:13] == ["1", "1"]
+    (two,) = (row for row in rows if row[2:7] == ["random", "(real)", "four", "0", "ConvNetW32"])
+    assert two[12:14] == ["2", "2"]
+    assert evaluate.main(["--table", str(tmp_path / "nowhere")]) == 2
+    (tmp_path / "stopped" / "log_x.jsonl").write_text("{")
+    assert evaluate.main(["--table", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "nowhere" in errors[0] and "log_x.jsonl" in errors[1]
 
 
 def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path, capsys):
@@ -237,7 +247,7 @@ def test_a_mistake_is_one_line_with_code_2_and_writes_nothing(flags, words, tmp_
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and "Traceback" not in text
     assert all(word.format(empty=empty) in text for word in words), text
-    assert not list(tmp_path.rglob("*.*"))
+    assert list(tmp_path.rglob("*")) == [empty]
 
 
 def test_odd_images_are_refused_with_aug_only(monkeypatch, capsys, tmp_path):
@@ -260,6 +270,90 @@ def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, ca
     assert "Permission denied" in capsys.readouterr().err
 
 
+def test_an_earlier_run_is_replaced_only_on_request(finished, capsys):
+    folder = finished()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run("BACON_mnist.py", *SMALL, "--seed=1", "--save_path", folder) == 2
+    text = capsys.readouterr().err
+    assert "--overwrite" in text and text.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    # A run that fails leaves nothing of the earlier one that could pass for its own result.
+    assert run("BACON_mnist.py", *SMALL, "--overwrite", "--lr_img=1e30", "--save_path", folder) == 3
+    assert not list(folder.glob("res_*"))
+
+
+def test_wrong_data_files_are_one_line(tmp_path, capsys):
+    for content in ({"classes": []}, [1, 2], torch.zeros(3)):
+        torch.save(content, tmp_path / "mnist.pt")
+        flags = ["--dataset=MNIST", "--data_path", tmp_path, "--save_path", tmp_path / "result"]
+        assert run("BACON_mnist.py", *SMALL, *flags) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1 and "mnist.pt" in text and not (tmp_path / "result").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def refuse(obj, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(utils, "save_torch", refuse)
+    assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "No space left" in text and "res_BACON" in text
+
+
+def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, make_args):
+    keep = torch.ones(len(digits.labels_train), dtype=torch.bool)
+    keep[(digits.labels_train == 3).nonzero()[1:, 0]] = False
+    images, labels = digits.images_train[keep], digits.labels_train[keep]
+    short = dataclasses.replace(digits, images_train=images, labels_train=labels)
+    with pytest.raises(utils.UserError, match=r"class 3 .* 1 training images; a standard deviation needs 2"):
+        distill.check_data(make_args(ipc=1), short)
+    (note,) = distill.check_data(make_args(batch_real=200), digits)
+    assert "class 8" in note and "116" in note and "--batch_real 200" in note
+    assert distill.check_data(make_args(batch_real=116), digits) == []
+
+
+@pytest.mark.parametrize("mode", ["N", "A", "P"])
+def test_evaluation_modes_judge_with_each_of_their_networks(mode, finished):
+    folder = finished(f"--eval_mode={mode}", "--Iteration=0")
+    saved = torch.load(folder / "res_BACON_Digits_ConvNetW32_2ipc.pt", weights_only=True)
+    assert list(saved["accs_all_exps"]) == list(evaluate.EVAL_NETWORKS[mode])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--optim=adam", "--lr_img=0.05"], ["--init=noise", "--no_aug"], ["--method=DM", "--model=ConvNetBN"], ["--zca"]],
+    ids=lambda flags: flags[0],
+)
+def test_less_common_flags_distil_too(flags, finished):
+    start = finished(*flags, "--Iteration=0", folder="start")
+    end = finished(*flags, folder="end")
+    (start,), (end,) = (list(folder.glob("res_*.pt")) for folder in (start, end))
+    start, end = (torch.load(path, weights_only=True)["data"][0][0] for path in (start, end))
+    assert end.isfinite().all() and 1e-3 < (end - start).abs().max() < 10
+
+
+@pytest.mark.parametrize("zca", [False, True])
+def test_the_picture_shows_each_class_in_a_row_in_pixel_colours(zca, digits, make_args, tmp_path):
+    def distiller(whitening=None):
+        real = data.RealData(
+            digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu", whitening=whitening
+        )
+        return distill.Distiller(make_args(aug=False), 0, real, evaluate.Arithmetic("cpu"))
+
+    plain = distiller()
+    shown = distiller(data.Whitening.fit(plain.real)) if zca else plain
+    assert torch.equal(shown.canvases, plain.canvases) is not zca
+    distill.save_picture(shown, tmp_path / "x.png")
+    picture = np.asarray(Image.open(tmp_path / "x.png").convert("L")) / 255
+    assert picture.shape == (10 * 66 + 2, 2 * 66 + 2)
+    for c in range(10):
+        for k in range(2):
+            zoomed = picture[66 * c + 2 : 66 * c + 66, 66 * k + 2 : 66 * k + 66]
+            pixels = data.denormalise(plain.canvases[c, k], digits.mean, digits.std)[0]
+            np.testing.assert_allclose(zoomed[4::8, 4::8], pixels, atol=1 / 255)
+
+
 def test_a_diverging_run_stops_with_code_3_and_keeps_its_log(tmp_path, capsys):
     assert run("BACON_mnist.py", *SMALL, "--lr_img=1e30", "--Iteration=20", "--save_path", tmp_path) == 3
     text = capsys.readouterr().err
@@ -275,7 +369,16 @@ def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_
     command = [sys.executable, "-u", ROOT / "BACON_mnist.py", *SMALL, "--Iteration=11", "--save_path", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
     assert done.returncode == 0 and done.stderr == ""
-    for word in ("BACON distils Digits", "recipe     differs in", "iteration 10/11  loss", "s/it", "accuracy %"):
+    for word in (
+        "BACON distils Digits",
+        "1x8x8",
+        "MNIST at ipc 1",
+        "--lr_net",
+        "cpu, ",
+        "seed 0",
+        "iteration 10/11  loss",
+        "s/it",
+    ):
         assert word in done.stdout
     command[-3] = "--ipc=-1"
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)

@@ -42,7 +42,7 @@ def test_log_likelihood_is_minus_the_log_of_the_gaussian_density(moments):
     torch.testing.assert_close(utils.log_likelihood(z_syn, z, s), -density.log().sum(1), rtol=1e-12, atol=0)
 
 
-def test_log_likelihood_stays_finite_where_the_density_underflows():
+def test_the_terms_stay_finite_where_the_density_underflows():
     z_syn = torch.full((1, 3), 1e4, requires_grad=True)
     z, s = torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 200.0]])
     assert torch.exp(-((z_syn - z) ** 2) / 2).max() == 0  # what the released code takes the log of
@@ -50,6 +50,9 @@ def test_log_likelihood_stays_finite_where_the_density_underflows():
     (gradient,) = torch.autograd.grad(loss, z_syn)
     assert loss.isfinite() and gradient.isfinite().all()
     torch.testing.assert_close(gradient[0, 0], torch.tensor(1e4))
+    for term in (utils.total_variation, utils.mean_matching, utils.clip_residual):
+        (gradient,) = torch.autograd.grad(term(z_syn, z, s).sum(), z_syn)
+        assert gradient.isfinite().all() and term(z_syn, z, s).isfinite().all()
 
 
 def test_log_sigma_has_no_gradient_and_is_the_mean_of_a_perfect_match(moments):
@@ -188,9 +191,20 @@ def test_command_list_holds_each_method_dataset_and_ipc_once():
 
 def test_an_unlisted_ipc_takes_the_recipe_of_the_largest_listed_one_below_and_says_so():
     args, parsed = settings("--ipc 20")
-    assert args.ce_weight == 0.5 and "ipc 10" in parsed.notes[0]
+    assert args.ce_weight == 0.5
+    assert parsed.recipe == "BACON's for CIFAR10 at ipc 10 (none is published for BACON on CIFAR10 at ipc 20)"
     assert settings("--ipc 60")[0].ce_weight == 0.1
-    assert not settings("--ipc 50")[1].notes
+    assert settings("--ipc 50")[1].recipe == "BACON's for CIFAR10 at ipc 50"
+
+
+def test_a_run_says_whose_recipe_it_takes():
+    assert settings("--method IDM --ipc 1")[1].recipe == "IDM's for CIFAR10 at ipc 1"
+    assert settings("--method DM --ipc 7")[1].recipe == "DM's own"
+    tiny = settings("--ipc 50", "BACON_tiny.py")[1].recipe
+    assert tiny.startswith("IDM's for TinyImageNet at ipc 50 (none is published for BACON")
+    assert settings("--dataset Digits --ipc 10", "BACON_mnist.py")[1].recipe.startswith(
+        "MNIST".join(["BACON's for ", " "])
+    )
 
 
 def test_dm_takes_ten_times_the_rate_from_ipc_100_on():
@@ -216,9 +230,10 @@ def test_dead_flags_are_accepted_and_only_unusual_values_are_mentioned():
 
 
 def test_flags_that_a_method_fixes_are_mentioned_and_not_taken():
-    args, parsed = settings("--method DM --syn_ce --net_num 50 --tv_weight 0.3")
-    assert (args.syn_ce, args.net_num, args.tv_weight) == (False, 1, 0.8)
-    assert {note.split()[0] for note in parsed.notes} == {"--syn_ce", "--net_num", "--tv_weight"}
+    args, parsed = settings("--method DM --syn_ce --net_num 50 --tv_weight 0.3 --ce_weight 3 --trained_bs 7")
+    assert (args.syn_ce, args.net_num, args.tv_weight, args.ce_weight, args.trained_bs) == (False, 1, 0.8, 0.5, 256)
+    named = {"--syn_ce", "--net_num", "--tv_weight", "--ce_weight", "--trained_bs"}
+    assert {note.split()[0] for note in parsed.notes} == named and not parsed.departures
 
 
 def test_every_switch_has_its_negation():
@@ -235,6 +250,8 @@ def test_every_switch_has_its_negation():
         ("--Iteration -1", "--Iteration", "-1"),
         ("--dataset MNIST", "--dataset", "MNIST"),
         ("--lr_img 0", "--lr_img", "0"),
+        ("--lr_img 1e39", "--lr_img", "1e39"),
+        (f"--ipc {'9' * 400}", "--ipc", "999"),
         ("--lr_img nan", "--lr_img", "nan"),
         ("--lr_net -0.1", "--lr_net", "-0.1"),
         ("--batch_real 1", "--batch_real", "1"),
@@ -256,10 +273,15 @@ def test_a_bad_flag_gives_one_line_with_flag_and_value_and_code_2(line, flag, fo
 
 
 def test_help_has_a_text_with_a_default_for_every_flag():
-    text = utils.build_parser(SCRIPTS["BACON_cifar10.py"], "").format_help()
-    flags = [name for group in utils.FLAGS.values() for name, *_ in group]
-    assert all(f"--{name} " in text or f"--{name}\n" in text for name in (*flags, *(d[0] for d in utils.DEAD_FLAGS)))
-    assert "recipe: 0.1 or 0.5" in " ".join(text.split())
+    actions = {
+        a.dest: a for a in utils.build_parser(SCRIPTS["BACON_cifar10.py"], "")._actions if a.help != "==SUPPRESS=="
+    }
+    flags = [name for group in utils.FLAGS.values() for name, *_ in group] + [d[0] for d in utils.DEAD_FLAGS]
+    assert set(flags) == actions.keys() - {"help"} and len(flags) == len(set(flags))
+    for name in flags:
+        assert "default" in actions[name].help and len(actions[name].help) > 20, name
+    assert "default, by dataset and ipc: 0.1 or 0.5" in actions["ce_weight"].help
+    assert "default 0.2; DM 1.0" in actions["lr_img"].help
 
 
 # --- random streams and files
