@@ -10,13 +10,15 @@ $(VENV)/installed: requirements.txt tests/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/requirements.txt
 	@touch $@
 
-# Digits, ten canvases per class: random whole images, random images four to a canvas, BACON's images.
-DEMO = $(RUN) -u BACON_mnist.py --dataset Digits --ipc 10 --num_exp 1 --num_eval 3 --epoch_eval_train 100
+# Digits at ipc 1: random whole images, random images four to a canvas, BACON's images; the same five judges for each.
+DEMO = $(RUN) -u BACON_mnist.py --dataset Digits --model ConvNetW32 --ipc 1 --num_exp 1 --epoch_eval_train 300 \
+	--precision fp32 --no_compile --overwrite
 
 demo: $(VENV)/installed
 	$(DEMO) --Iteration 0 --no_aug --save_path result/demo/random_whole
 	$(DEMO) --Iteration 0 --save_path result/demo/random_four
 	$(DEMO) --Iteration 100 --save_path result/demo/BACON
+	@echo
 	@$(RUN) evaluate.py --table result/demo
 
 test: $(VENV)/installed
