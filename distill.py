@@ -506,16 +506,13 @@ def _run(settings):
 def run_experiment(args, exp, train, test, distilling, judging, files, log):
     """Distil one set: its canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end."""
     distiller = Distiller(args, exp, train, distilling)
-    progress = utils.Progress(args.Iteration)
+    progress = utils.Progress(args.Iteration, f"exp {exp}")
     due, scores = set(evaluation_points(args)), {}
     since, done = time.perf_counter(), 0
     try:
         for it in range(args.Iteration + 1):
             if done and (done == REPORT_EVERY or it in due):
-                losses = distiller.read_losses()
-                seconds = (time.perf_counter() - since) / done
-                log.write("losses", exp=exp, it=it, pool=len(distiller.pool.members), seconds=seconds, **losses)
-                progress.advance(done, _losses_line(exp, it, args.Iteration, losses, distiller, seconds))
+                report_losses(distiller, it, since, done, log, progress)
                 since, done = time.perf_counter(), 0
             if it in due:
                 scores = evaluate_canvases(distiller, it, test, judging, log, progress)
@@ -529,12 +526,18 @@ def run_experiment(args, exp, train, test, distilling, judging, files, log):
     return distiller.canvases.flatten(0, 1).cpu(), distiller.labels.cpu(), scores
 
 
-def _losses_line(exp, it, last, losses, distiller, seconds):
-    terms = "  ".join(f"{name} {value:.4g}" for name, value in losses.items() if name != "accuracy")
-    return (
-        f"exp {exp}  iteration {it}/{last}  {terms}  synthetic accuracy {losses['accuracy']:.1f} %  "
-        f"pool {len(distiller.pool.members)}  {seconds:.2f} s/it"
+def report_losses(distiller, it, since, done, log, progress):
+    """Log and show the losses of the last `done` iterations, which began at the time `since`; waits for the device."""
+    losses, pool = distiller.read_losses(), len(distiller.pool.members)
+    seconds = (time.perf_counter() - since) / done
+    log.write("losses", exp=distiller.exp, it=it, pool=pool, seconds=seconds, **losses)
+    accuracy = losses.pop("accuracy")
+    values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    line = (
+        f"exp {distiller.exp}  iteration {it}/{distiller.args.Iteration}  {values}  "
+        f"synthetic accuracy {accuracy:.1f} %  pool {pool}  {seconds:.2f} s/it"
     )
+    progress.advance(done, line, f"loss {losses['loss']:.4g}, accuracy {accuracy:.0f} %")
 
 
 def evaluate_canvases(distiller, it, test, judging, log, progress):

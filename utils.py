@@ -459,9 +459,9 @@ class RunLog:
 class Progress:
     """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
 
-    def __init__(self, total):
+    def __init__(self, total, title):
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
-        self.bar = tqdm(total=total, unit="it", dynamic_ncols=True) if terminal and total else None
+        self.bar = tqdm(total=total, desc=title, unit="it", dynamic_ncols=True) if terminal and total else None
 
     def say(self, text):
         """Print a line of its own, above the bar if there is one."""
@@ -470,11 +470,11 @@ class Progress:
         else:
             print(time.strftime("[%H:%M:%S] ") + text, flush=True)
 
-    def advance(self, steps, text):
-        """Count finished iterations and show the newest figures."""
+    def advance(self, steps, text, short):
+        """Count finished iterations and show the newest figures, on a bar the short ones."""
         if self.bar:
+            self.bar.set_postfix_str(short, refresh=False)
             self.bar.update(steps)
-            self.bar.set_postfix_str(text)
         else:
             self.say(text)
 
