@@ -19,6 +19,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def digits():
     return data.load("Digits", os.devnull)
 

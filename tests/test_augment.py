@@ -14,12 +14,7 @@ BELOW_1 = 1 - 2**-24  # the largest number that Generator.random(dtype="float32"
 SIZES = [(8, 8), (10, 10), (9, 7), (8, 12)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_images(n, channels, height, width, dtype=torch.float64):
