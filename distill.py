@@ -11,7 +11,6 @@ arXiv:2406.01112), IDM (Zhao et al., CVPR 2023), DM (Zhao & Bilen, WACV 2023).
 
 import dataclasses
 import functools
-import statistics
 import sys
 import tempfile
 import time
@@ -20,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 import augment
+import cost
 import data
 import evaluate
 import networks
@@ -415,7 +414,7 @@ def describe(settings, dataset, distilling, judging, files):
         f"{dataset.channels}x{height}x{width}, {dataset.num_classes} classes, from {dataset.source} "
         f"(sha256 {dataset.fingerprint[:12]})",
         f"canvases   {args.ipc} per class{decoded}; {args.Iteration:,} iterations, "
-        f"experiments {', '.join(map(str, experiments(args)))} of {args.num_exp}, seed {args.seed}",
+        f"experiments {', '.join(map(str, cost.experiments(args)))} of {args.num_exp}, seed {args.seed}",
         f"recipe     {settings.recipe}" + (f", except {departures}" if departures else ""),
         f"judges     every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
         f"{args.epoch_eval_train:,} epochs",
@@ -451,7 +450,7 @@ def _run(settings):
     notes = settings.notes + check_data(args, dataset)
     if not args.dry_run:
         files.prepare()
-    distilling, judging, more = choose_arithmetic(args, dataset)
+    distilling, judging, more = cost.choose_arithmetic(args, dataset)
     for line in [*notes, *more, *describe(settings, dataset, distilling, judging, files)]:
         print(line, flush=True)
 
@@ -461,7 +460,7 @@ def _run(settings):
         train.whitening = data.Whitening.fit(train)
     test = real(dataset.images_test, dataset.labels_test, device=distilling.device, whitening=train.whitening)
     if args.dry_run:
-        dry_run(args, dataset, train, test, distilling, judging)
+        cost.dry_run(args, dataset, train, test, distilling, judging)
         return 0
 
     meta = {
@@ -483,13 +482,13 @@ def _run(settings):
     log.write("start", command=sys.argv, **meta)
     sets, accuracies, began = [], {}, time.perf_counter()
     try:
-        for exp in experiments(args):
+        for exp in cost.experiments(args):
             canvases, labels, scores = run_experiment(args, exp, train, test, distilling, judging, files, log)
             sets.append([canvases, labels])
             for name, score in scores.items():
                 accuracies.setdefault(name, []).append(score)
             flat = {name: [a for experiment in scores for a in experiment] for name, scores in accuracies.items()}
-            meta["experiments"] = list(experiments(args))[: len(sets)]
+            meta["experiments"] = list(cost.experiments(args))[: len(sets)]
             utils.save_torch({"data": sets, "accs_all_exps": flat, "meta": meta}, files.result)
         summaries = {name: evaluate.summary(scores) for name, scores in accuracies.items()}
         log.write("end", seconds=time.perf_counter() - began, accuracy=summaries)
@@ -507,7 +506,7 @@ def run_experiment(args, exp, train, test, distilling, judging, files, log):
     """Distil one set: its canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end."""
     distiller = Distiller(args, exp, train, distilling)
     progress = utils.Progress(args.Iteration, f"exp {exp}")
-    due, scores = set(evaluation_points(args)), {}
+    due, scores = set(cost.evaluation_points(args)), {}
     since, done = time.perf_counter(), 0
     try:
         for it in range(args.Iteration + 1):
@@ -575,163 +574,3 @@ def save_picture(distiller, path):
         images = distiller.real.whitening.invert(images)
     images = data.denormalise(images, distiller.real.mean, distiller.real.std)
     utils.save_grid(images, path, per_row=distiller.args.ipc)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What a run will cost
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def flop_per_image(args, spec):
-    """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
-
-    Keys: "real", "synthetic", "train" for the distilling network; ("train", name) and ("test", name) for judges.
-    """
-
-    def count(name, params, image, last):
-        net = networks.check(name, spec.channels, spec.num_classes, spec.im_size).requires_grad_(params).eval()
-        images = torch.empty(1, spec.channels, *spec.im_size, device="meta", requires_grad=image)
-        with FlopCounterMode(display=False) as counter:
-            embedding, logits = net.embed_and_classify(images, last)
-            if params or image:
-                (embedding.sum() + logits.sum()).backward()
-        return counter.get_total_flops()
-
-    flop = {"train": count(args.model, True, False, None), "real": count(args.model, False, False, args.embed_last)}
-    flop["synthetic"] = count(args.model, False, True, args.embed_last)
-    for name in evaluate.architectures(args.eval_mode, args.model):
-        flop["train", name], flop["test", name] = count(name, True, False, None), count(name, False, False, None)
-    return flop
-
-
-def images_per_kind(args, dataset):
-    """How many images of each kind of `flop_per_image` an experiment computes."""
-    decoded = args.ipc * (4 if args.aug else 1) * dataset.num_classes
-    real = torch.bincount(dataset.labels_train).clamp(max=args.batch_real).sum().item()
-    passes = args.Iteration * args.outer_loop * args.train_net_num
-    evaluations = len(evaluation_points(args)) * args.num_eval
-    counts = {
-        "real": passes * real,
-        "synthetic": passes * decoded,
-        "train": args.Iteration * args.outer_loop * args.fetch_net_num * args.model_train_steps * args.trained_bs,
-    }
-    for name in evaluate.architectures(args.eval_mode, args.model):
-        counts["train", name] = evaluations * (args.epoch_eval_train + 1) * decoded
-        counts["test", name] = evaluations * len(dataset.labels_test)
-    return counts
-
-
-def experiments(args):
-    """The experiments this process runs: all of num_exp, or the one that --exp_index names."""
-    return range(args.num_exp) if args.exp_index is None else [args.exp_index]
-
-
-def choose_arithmetic(args, dataset):
-    """How to distil, how to judge, and lines for the user.
-
-    Each is chosen by its own work, that of an experiment and that of an evaluation: neither judging more often nor
-    running more experiments changes the arithmetic that makes the canvases.
-    """
-    flop, images = flop_per_image(args, data.DATASETS[args.dataset]), images_per_kind(args, dataset)
-    work = {kind: count * flop[kind] for kind, count in images.items()}
-    distil = work["real"] + work["synthetic"] + work["train"]
-    judge = (sum(work.values()) - distil) / len(evaluation_points(args))
-    distilling, notes = evaluate.choose_arithmetic(args.device, args.precision, args.compile, distil)
-    judging, more = evaluate.choose_arithmetic(args.device, args.precision, args.compile, judge)
-    return distilling, judging, list(dict.fromkeys(notes + more))
-
-
-def evaluation_points(args):
-    """The iterations at which canvases are evaluated: every eval_interval, and always the last."""
-    return sorted({*range(args.eval_interval, args.Iteration + 1, args.eval_interval), args.Iteration})
-
-
-def seconds_per_image(args, train, test, distilling, judging):
-    """Measured seconds per image of each kind of `flop_per_image`, augmentation included, compilation not."""
-    arithmetic = distilling
-    shape, classes = tuple(train.images.shape[1:]), len(train.counts)
-    strategy, rng = augment.parse_strategy(args.dsa_strategy), stream(args.seed, "dry run")
-    decoded = args.ipc * (4 if args.aug else 1) * classes
-    chunk = arithmetic.chunk(shape[1:])
-
-    def measure(n, work):
-        clock = []
-        for _ in range(5):
-            start = time.perf_counter()
-            work(n)
-            if arithmetic.device.type == "cuda":
-                torch.cuda.synchronize()
-            clock.append(time.perf_counter() - start)
-        return statistics.median(clock[2:]) / n  # the first calls compile
-
-    def draw(n):
-        indices = train.any_indices(n, rng)
-        return augment.dsa(train.take(indices), augment.draw(strategy, 1, rng)), train.labels_of(indices)
-
-    def real(n):
-        with torch.no_grad():
-            arithmetic.embed(net, draw(n)[0], args.embed_last)
-
-    def synthetic(n):
-        images = draw(n)[0].requires_grad_()
-        embedding, logits = arithmetic.embed_and_classify(net, images, args.embed_last)
-        torch.autograd.grad(embedding.sum() + logits.sum(), images)
-
-    def step(n):
-        arithmetic.training_step(net, optimizer, *draw(n))
-
-    def score(n):
-        with torch.no_grad():
-            arithmetic.correct(net, test.take(slice(0, n)), test.labels_of(slice(0, n)))
-
-    def trainable(name, decay):
-        net = arithmetic.build(name, shape, classes, rng)
-        return net, arithmetic.optimizer(net, args.lr_net, decay)
-
-    net = arithmetic.build(args.model, shape, classes, rng).eval().requires_grad_(False)
-    seconds = {"real": measure(min(chunk, len(train)), real)}
-    seconds["synthetic"] = measure(min(chunk, decoded, len(train)), synthetic)
-    net, optimizer = trainable(args.model, args.net_decay)
-    seconds["train"] = measure(min(args.trained_bs, len(train)), step)
-    arithmetic = judging
-    for name in evaluate.architectures(args.eval_mode, args.model):
-        net, optimizer = trainable(name, decay=True)
-        seconds["train", name] = measure(min(args.batch_train, decoded, len(train)), step)
-        net.eval()
-        seconds["test", name] = measure(min(chunk, len(test)), score)
-    return seconds
-
-
-def dry_run(args, dataset, train, test, distilling, judging):
-    """Print what the run will cost on this device."""
-    spec = data.DATASETS[dataset.name]
-    flop, images = flop_per_image(args, spec), images_per_kind(args, dataset)
-    images = {kind: len(experiments(args)) * count for kind, count in images.items()}
-    seconds = seconds_per_image(args, train, test, distilling, judging)
-    labels = {"real": "real embeddings", "synthetic": "synthetic updates", "train": "pool training"}
-    print(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'hours':>10}")
-    for kind, count in images.items():
-        name = labels.get(kind) or f"evaluation: {kind[0]} {kind[1]}"
-        rate = flop[kind] / seconds[kind] / 1e9
-        print(
-            f"{name:<32}{count:>14,}{count * flop[kind] / 1e12:>12,.1f}{rate:>10,.0f}"
-            f"{count * seconds[kind] / 3600:>10,.2f}"
-        )
-    total = sum(count * flop[kind] for kind, count in images.items()) / 1e12
-    hours = sum(count * seconds[kind] for kind, count in images.items()) / 3600
-    print(f"{'total':<32}{sum(images.values()):>14,}{total:>12,.1f}{'':>10}{hours:>10,.2f}")
-
-    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
-    parameters = sum(p.numel() for p in net.parameters())
-    pool = 4 * args.net_num * parameters * (2 if args.net_decay else 1)
-    canvases = 4 * args.ipc * dataset.num_classes * dataset.images_train[0].numel()
-    state = pool + 2 * canvases
-    print(f"checkpoint about {state / 1e6:,.0f} MB (a pool of {args.net_num} networks of {parameters:,} parameters)")
-    if distilling.device.type == "cuda":
-        peak, where = torch.cuda.max_memory_allocated(), "GPU memory"
-    else:
-        import resource  # not on Windows
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "memory"
-    print(f"peak {where} about {(peak + state) / 1e9:,.1f} GB")

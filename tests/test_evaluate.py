@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import augment
+import cost
 import data
 import distill
 import evaluate
@@ -195,7 +196,7 @@ def test_auto_settings_follow_fixed_rules(monkeypatch):
 def test_how_one_distils_does_not_depend_on_how_often_one_judges(iterations, digits, make_args):
     def chosen(**flags):
         args = make_args(Iteration=iterations, model="ConvNet", batch_real=100, epoch_eval_train=50, **flags)
-        return str(distill.choose_arithmetic(args, digits)[0])
+        return str(cost.choose_arithmetic(args, digits)[0])
 
     usual = chosen()
     assert usual == chosen(eval_interval=1) == chosen(num_eval=500) == chosen(num_exp=100) == chosen(eval_mode="W")

@@ -16,6 +16,7 @@ import torch
 from layouts import written
 from PIL import Image
 
+import cost
 import data
 import distill
 import evaluate
@@ -192,7 +193,7 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path, capsys):
 
 def test_counted_work_is_that_of_the_shapes(make_args, digits):
     args = make_args(ipc=2, Iteration=3, batch_real=20, model_train_steps=2, trained_bs=16, epoch_eval_train=2)
-    images = distill.images_per_kind(args, digits)
+    images = cost.images_per_kind(args, digits)
     assert images == {
         "real": 3 * 20 * 10,
         "synthetic": 3 * 80,
@@ -200,7 +201,7 @@ def test_counted_work_is_that_of_the_shapes(make_args, digits):
         ("train", "ConvNetW32"): 3 * 80,
         ("test", "ConvNetW32"): len(digits.labels_test),
     }
-    flop = distill.flop_per_image(args, data.DATASETS["Digits"])
+    flop = cost.flop_per_image(args, data.DATASETS["Digits"])
     convolutions = 2 * 9 * (64 * 1 * 32 + 16 * 32 * 32 + 4 * 32 * 32)
     linear = 2 * 32 * 10
     assert flop["real"] == convolutions + linear
