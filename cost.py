@@ -44,7 +44,7 @@ def images_per_kind(args, dataset):
     decoded = args.ipc * (4 if args.aug else 1) * dataset.num_classes
     real = torch.bincount(dataset.labels_train).clamp(max=args.batch_real).sum().item()
     passes = args.Iteration * args.outer_loop * args.train_net_num
-    evaluations = len(evaluation_points(args)) * args.num_eval
+    evaluations = number_of_evaluations(args) * args.num_eval
     counts = {
         "real": passes * real,
         "synthetic": passes * decoded,
@@ -70,15 +70,32 @@ def choose_arithmetic(args, dataset):
     flop, images = flop_per_image(args, data.DATASETS[args.dataset]), images_per_kind(args, dataset)
     work = {kind: count * flop[kind] for kind, count in images.items()}
     distil = work["real"] + work["synthetic"] + work["train"]
-    judge = (sum(work.values()) - distil) / len(evaluation_points(args))
+    judge = (sum(work.values()) - distil) / number_of_evaluations(args)
     distilling, notes = evaluate.choose_arithmetic(args.device, args.precision, args.compile, distil)
     judging, more = evaluate.choose_arithmetic(args.device, args.precision, args.compile, judge)
     return distilling, judging, list(dict.fromkeys(notes + more))
 
 
-def evaluation_points(args):
-    """The iterations at which canvases are evaluated: every eval_interval, and always the last."""
-    return sorted({*range(args.eval_interval, args.Iteration + 1, args.eval_interval), args.Iteration})
+def evaluation_due(args, it):
+    """Whether iteration `it` begins with an evaluation: every eval_interval, and always the last."""
+    return it == args.Iteration or (it > 0 and it % args.eval_interval == 0)
+
+
+def number_of_evaluations(args):
+    """Evaluations of an experiment."""
+    return -(-args.Iteration // args.eval_interval) or 1
+
+
+def checkpoint_bytes(args):
+    """Size of the largest checkpoint: the networks of a full pool with their momentum, the canvases with theirs, and
+    the sets of the experiments that have ended."""
+    spec = data.DATASETS[args.dataset]
+    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
+    members = min(args.net_num, 3 + -(-args.Iteration // args.net_generate_interval) * args.net_push_num)
+    network = sum(p.numel() for p in net.parameters()) * (2 if args.net_decay else 1)
+    canvases = args.ipc * spec.num_classes * spec.channels * spec.im_size[0] * spec.im_size[1]
+    copies = {"sgd": 2, "adam": 3}[args.optim] + len(experiments(args))
+    return 4 * (members * network + copies * canvases)
 
 
 def seconds_per_image(args, train, test, distilling, judging):
@@ -156,12 +173,8 @@ def dry_run(args, dataset, train, test, distilling, judging):
     hours = sum(count * seconds[kind] for kind, count in images.items()) / 3600
     print(f"{'total':<32}{sum(images.values()):>14,}{total:>12,.1f}{'':>10}{hours:>10,.2f}")
 
-    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
-    parameters = sum(p.numel() for p in net.parameters())
-    pool = 4 * args.net_num * parameters * (2 if args.net_decay else 1)
-    canvases = 4 * args.ipc * dataset.num_classes * dataset.images_train[0].numel()
-    state = pool + 2 * canvases
-    print(f"checkpoint about {state / 1e6:,.0f} MB (a pool of {args.net_num} networks of {parameters:,} parameters)")
+    state = checkpoint_bytes(args)
+    print(f"checkpoint about {state / 1e6:,.1f} MB; {3 * state / 1e6:,.1f} MB of disk while one is written")
     if distilling.device.type == "cuda":
         peak, where = torch.cuda.max_memory_allocated(), "GPU memory"
     else:

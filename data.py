@@ -236,10 +236,10 @@ def load(name, data_path, say=print):
     """
     if name not in DATASETS:
         raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)}")
-    spec, root = DATASETS[name], Path(data_path).expanduser()
+    spec, root = DATASETS[name], Path(os.path.expanduser(data_path))
     cache = root / f"{name.lower()}.pt"
     if os.path.exists(cache):
-        return _checked(name, _load_pt(cache), cache)
+        return _checked(name, utils.load_torch(cache), cache)
     try:
         entries, source = spec.read(name, root, say)
     except OSError as error:
@@ -253,21 +253,6 @@ def load(name, data_path, say=print):
         except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports some failed writes
             say(f"{name}: cannot write {cache} ({_short(error)}), so the next start reads {source} again")
     return dataset
-
-
-def _load_pt(path):
-    """Content of a .pt file of tensors and plain containers; code in it is refused, never run."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as z:
-                if damaged := z.testzip():  # torch.load does not look at the checksums
-                    raise zipfile.BadZipFile(damaged)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if isinstance(error, OSError) and error.filename:
-            raise UserError(f"{path}: {error.strerror}") from error
-        kind = type(error).__name__  # without torch's text, which advises to load without weights_only
-        raise UserError(f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it") from error
 
 
 def _checked(name, entries, source):
@@ -418,7 +403,7 @@ def load_distilled(path, exp=0):
     per canvas if meta['factor'] is 2. labels: int64 (n,). meta: the dictionary that was saved with the set.
     Raises UserError, naming the file, if it is missing, damaged, of another program, or has no such experiment.
     """
-    saved = _load_pt(path)
+    saved = utils.load_torch(path)
     try:
         sets, meta = saved["data"], saved["meta"]
         if not 0 <= exp < len(sets):

@@ -9,10 +9,12 @@
 arXiv:2406.01112), IDM (Zhao et al., CVPR 2023), DM (Zhao & Bilen, WACV 2023).
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ import cost
 import data
 import evaluate
 import networks
+import runs
 import utils
 from utils import UserError, stream
 
@@ -90,6 +93,12 @@ class ClosedFormSGD:
         self.canvases.add_(self.velocity, alpha=-self.lr)
         self._drift(*self.after)
 
+    def state_dict(self):
+        return {"velocity": self.velocity}
+
+    def load_state_dict(self, state):
+        self.velocity.copy_(state["velocity"])
+
 
 class PerClassAdam:
     """Adam with PyTorch's defaults, one step over all canvases for every turn: no closed form, so slow."""
@@ -104,6 +113,12 @@ class PerClassAdam:
             self.canvases.grad = torch.zeros_like(self.canvases)
             self.canvases.grad[classes.start : classes.stop] = gradient(classes)
             self.adam.step()
+
+    def state_dict(self):
+        return self.adam.state_dict()
+
+    def load_state_dict(self, state):
+        self.adam.load_state_dict(state)
 
 
 OPTIMIZERS = {"sgd": ClosedFormSGD, "adam": PerClassAdam}
@@ -130,6 +145,15 @@ class Member:
         """Training accuracy in percent since the last reset, on the device; 0 for a network not trained since."""
         return 100 * self.correct / max(self.seen, 1)
 
+    def state_dict(self):
+        net, optimizer = self.net.state_dict(), self.optimizer.state_dict()
+        return {"net": net, "optimizer": optimizer, "correct": self.correct, "seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.correct, self.seen = state["correct"].to(self.correct.device), state["seen"]
+
 
 class NetPool:
     """Networks of different ages, the oldest first: IDM's model queue."""
@@ -141,9 +165,9 @@ class NetPool:
 
     def push(self, count):
         """`count` fresh networks enter; beyond the capacity the oldest leave."""
-        for _ in range(count):
-            self.members = [*self.members, self.fresh(self.born)][-self.capacity :]
-            self.born += 1
+        fresh = [self.fresh(self.born + i) for i in range(max(0, count - self.capacity), count)]
+        self.members = (self.members + fresh)[-self.capacity :]
+        self.born += count
 
     def pick(self, count, rng, begin=0, end=None):
         """`count` distinct members at random, from [begin:end] if that slice holds more than 10, else from all."""
@@ -155,6 +179,15 @@ class NetPool:
     def reset_meters(self):
         for member in self.members:
             member.reset_meter()
+
+    def state_dict(self):
+        return {"born": self.born, "members": [member.state_dict() for member in self.members]}
+
+    def load_state_dict(self, state):
+        self.born, states = state["born"], state["members"]
+        self.members = [self.fresh(self.born - len(states) + i) for i in range(len(states))]
+        for member, saved in zip(self.members, states, strict=True):
+            member.load_state_dict(saved)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,6 +347,22 @@ class Distiller:
         means = torch.cat(values, 1).mean(1).tolist()
         return dict(zip(self.loss_names, means, strict=True))
 
+    def state_dict(self):
+        """All that the next iteration depends on; random streams are named by it and need no state."""
+        return {
+            "canvases": self.canvases,
+            "optimizer": self.optimizer.state_dict(),
+            "pool": self.pool.state_dict(),
+            "losses": self.losses,
+        }
+
+    def load_state_dict(self, state):
+        """Go on from a `state_dict`, from whichever device, of a distiller with the same settings."""
+        self.canvases.copy_(state["canvases"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.pool.load_state_dict(state["pool"])
+        self.losses = [(it, start, value.to(self.canvases.device)) for it, start, value in state["losses"]]
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # A whole run
@@ -347,15 +396,21 @@ def check(args):
             raise UserError(f"--eval_mode {args.eval_mode}: {error}") from None
     if args.aug and (spec.im_size[0] % 2 or spec.im_size[1] % 2):
         raise UserError(f"--aug: needs an even height and width, {args.dataset} has {spec.im_size}")
+    if args.resume and args.overwrite:
+        raise UserError("--overwrite: contradicts --resume; give one of them")
     if args.exp_index is not None and args.exp_index >= args.num_exp:
         raise UserError(f"--exp_index {args.exp_index}: must be below --num_exp {args.num_exp}")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
-    if args.device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: PyTorch finds no Apple GPU here; use --device cpu or auto")
+    check_device(args.device)
     prior = args.clip_weight if args.clip_prior == "residual" else 0
     if args.method == "BACON" and not (args.lh_weight or args.tv_weight or prior or args.syn_ce):
         raise UserError("--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise")
+
+
+def check_device(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: PyTorch finds no Apple GPU here; use --device cpu or auto")
 
 
 def check_data(args, dataset):
@@ -372,36 +427,6 @@ def check_data(args, dataset):
     return []
 
 
-class Files:
-    """Where a run writes: one result, one log, a grid per evaluation."""
-
-    def __init__(self, args):
-        self.folder, self.overwrite = Path(args.save_path).expanduser(), args.overwrite
-        self.name = f"{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc"
-        part = "" if args.exp_index is None else f"_exp{args.exp_index}"
-        self.result, self.log = self.folder / f"res_{self.name}{part}.pt", self.folder / f"log_{self.name}{part}.jsonl"
-
-    def grid(self, exp, it):
-        return self.folder / f"vis_{self.name}_exp{exp}_iter{it}.png"
-
-    def prepare(self):
-        """Make the folder, see that it can be written to, and keep or remove an earlier run of this name."""
-        earlier = [path for path in (self.result, self.log) if path.exists()]
-        if earlier and not self.overwrite:
-            raise UserError(
-                f"--save_path {self.folder}: holds {earlier[0].name} of an earlier run; choose another folder, or "
-                "--overwrite to replace it"
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
-            for path in earlier:
-                path.unlink()
-        except OSError as error:
-            raise UserError(f"--save_path {self.folder}: cannot write there ({error.strerror})") from None
-
-
 def describe(settings, dataset, distilling, judging, files):
     """What is about to run, as lines for the user."""
     args, (height, width) = settings.args, dataset.im_size
@@ -409,12 +434,14 @@ def describe(settings, dataset, distilling, judging, files):
     decoded = f", four images each: {4 * args.ipc} decoded" if args.aug else ""
     departures = ", ".join(f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items())
     judges = ", ".join(evaluate.architectures(args.eval_mode, args.model))
+    first, last = cost.experiments(args)[0], cost.experiments(args)[-1]
+    experiments = f" {first}" if first == last else f"s {first} to {last}"
     return [
         f"{args.method} distils {args.dataset}: {train:,} training and {test:,} test images, "
         f"{dataset.channels}x{height}x{width}, {dataset.num_classes} classes, from {dataset.source} "
         f"(sha256 {dataset.fingerprint[:12]})",
         f"canvases   {args.ipc} per class{decoded}; {args.Iteration:,} iterations, "
-        f"experiments {', '.join(map(str, cost.experiments(args)))} of {args.num_exp}, seed {args.seed}",
+        f"experiment{experiments} of {args.num_exp}, seed {args.seed}",
         f"recipe     {settings.recipe}" + (f", except {departures}" if departures else ""),
         f"judges     every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
         f"{args.epoch_eval_train:,} epochs",
@@ -426,45 +453,70 @@ def describe(settings, dataset, distilling, judging, files):
 def run(datasets, description, argv=None):
     """Do what a script's command line says; returns its exit code.
 
-    0: done. 2: a bad flag or file, said in one line. 3: the loss became NaN or infinite.
+    0: done. 2: a bad flag, file, folder or disk, said in one line. 3: the loss became NaN or infinite. 75: stopped by a
+    signal, to be started again with --resume. 130: interrupted before there was anything to keep.
     """
+    script = Path(sys.argv[0]).name
     try:
-        settings = utils.parse_args(datasets, description, argv)
-        return _run(settings)
+        return _run(utils.parse_args(datasets, description, argv))
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{script}: error: {utils.one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder that vanished
-        print(f"{Path(sys.argv[0]).name}: error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        print(f"{script}: error: {utils.one_line(error.filename or 'writing')}: {error.strerror}", file=sys.stderr)
         return 2
     except utils.DivergedError as error:
-        print(f"{Path(sys.argv[0]).name}: diverged: {error}", file=sys.stderr)
+        print(f"{script}: diverged: {error}", file=sys.stderr)
         return 3
+    except utils.Stopped as stop:
+        print(f"{script}: {stop}", file=sys.stderr)
+        return runs.STOPPED
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted", file=sys.stderr)
+        return 130
 
 
 def _run(settings):
     args = settings.args
     check(args)
-    files = Files(args)
+    files = runs.Files(args, args.exp_index)
+    if not args.dry_run:
+        files.check(args.resume, args.overwrite, cost.checkpoint_bytes(args))
     dataset = data.load(args.dataset, args.data_path)
     notes = settings.notes + check_data(args, dataset)
-    if not args.dry_run:
-        files.prepare()
     distilling, judging, more = cost.choose_arithmetic(args, dataset)
-    for line in [*notes, *more, *describe(settings, dataset, distilling, judging, files)]:
-        print(line, flush=True)
-
-    real = functools.partial(data.RealData, mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes)
-    train = real(dataset.images_train, dataset.labels_train, device=distilling.device)
-    if args.zca:
-        train.whitening = data.Whitening.fit(train)
-    test = real(dataset.images_test, dataset.labels_test, device=distilling.device, whitening=train.whitening)
+    notes += more
     if args.dry_run:
-        cost.dry_run(args, dataset, train, test, distilling, judging)
+        tell(notes, describe(settings, dataset, distilling, judging, files))
+        cost.dry_run(args, dataset, *real_data(args, dataset, distilling.device), distilling, judging)
         return 0
 
-    meta = {
-        "args": vars(args),
+    meta = about(settings, dataset)
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(runs.StopSignals())
+        saved, more = files.claim(stack, meta, args.resume, args.overwrite)
+        notes += more
+        if saved == "finished":
+            tell(notes, [f"{files.result}: finished already"])
+        else:
+            if saved:
+                distilling, judging = map(restored, saved["arithmetic"])
+            meta["arithmetic"] = {"distilling": str(distilling), "judging": str(judging)}
+            if saved:
+                notes += resuming(saved, meta, files)
+            tell(notes, describe(settings, dataset, distilling, judging, files))
+            train, test = real_data(args, dataset, distilling.device)
+            Run(args, meta, train, test, distilling, judging).go(files, signals, saved)
+        if args.exp_index is not None:
+            print(runs.merge(args, meta))
+    return 0
+
+
+def about(settings, dataset):
+    """What the log and the result say of a run, however often it was stopped."""
+    args, unrecorded = settings.args, ("resume", "overwrite", "dry_run", "checkpoint_minutes")
+    return {
+        "args": {name: value for name, value in vars(args).items() if name not in unrecorded},
         "recipe": settings.recipe,
         "departures": {name: list(pair) for name, pair in settings.departures.items()},
         "zca": {"eps": data.Whitening.EPS, "fitted_on": dataset.fingerprint} if args.zca else None,
@@ -473,98 +525,253 @@ def _run(settings):
         "classes": dataset.classes,
         "factor": 2 if args.aug else 1,
         "data_sha256": dataset.fingerprint,
-        "train_images": len(train),
-        "test_images": len(test),
-        "arithmetic": {"distilling": str(distilling), "judging": str(judging)},
+        "train_images": len(dataset.labels_train),
+        "test_images": len(dataset.labels_test),
         "versions": utils.versions(),
     }
-    log = utils.RunLog(files.log)
-    log.write("start", command=sys.argv, **meta)
-    sets, accuracies, began = [], {}, time.perf_counter()
+
+
+def restored(saved):
+    """The arithmetic of a checkpoint, which need not be the one chosen here; UserError if it is impossible here."""
+    device, precision, compiled = saved
     try:
-        for exp in cost.experiments(args):
-            canvases, labels, scores = run_experiment(args, exp, train, test, distilling, judging, files, log)
-            sets.append([canvases, labels])
-            for name, score in scores.items():
-                accuracies.setdefault(name, []).append(score)
-            flat = {name: [a for experiment in scores for a in experiment] for name, scores in accuracies.items()}
-            meta["experiments"] = list(cost.experiments(args))[: len(sets)]
-            utils.save_torch({"data": sets, "accs_all_exps": flat, "meta": meta}, files.result)
-        summaries = {name: evaluate.summary(scores) for name, scores in accuracies.items()}
-        log.write("end", seconds=time.perf_counter() - began, accuracy=summaries)
-    except utils.DivergedError as error:
-        log.write("diverged", reason=str(error))
-        raise
-    finally:
-        log.close()
-    print(evaluate.table(accuracies))
-    print(f"{files.result}\n{files.log}\n{files.grid(exp, args.Iteration)}")
-    return 0
+        check_device(device)
+    except UserError as error:
+        raise UserError(f"--resume: the checkpoint was computed on {device}; {error}") from None
+    arithmetic, notes = evaluate.choose_arithmetic(device, precision, compiled, 0)
+    if arithmetic.compiled != compiled:
+        raise UserError(f"--resume: the checkpoint was computed with --compile; {notes[0].split(':')[0]} here")
+    return arithmetic
 
 
-def run_experiment(args, exp, train, test, distilling, judging, files, log):
-    """Distil one set: its canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end."""
-    distiller = Distiller(args, exp, train, distilling)
-    progress = utils.Progress(args.Iteration, f"exp {exp}")
-    due, scores = set(cost.evaluation_points(args)), {}
-    since, done = time.perf_counter(), 0
-    try:
-        for it in range(args.Iteration + 1):
-            if done and (done == REPORT_EVERY or it in due):
-                report_losses(distiller, it, since, done, log, progress)
-                since, done = time.perf_counter(), 0
-            if it in due:
-                scores = evaluate_canvases(distiller, it, test, judging, log, progress)
-                save_picture(distiller, files.grid(exp, it))
-                since = time.perf_counter()
-            if it < args.Iteration:
-                distiller.iterate(it)
-                done += 1
-    finally:
-        progress.close()
-    return distiller.canvases.flatten(0, 1).cpu(), distiller.labels.cpu(), scores
+def resuming(saved, meta, files):
+    """Lines for the user about going on from a checkpoint, and whether to the bit."""
+    experiment, ended = saved["experiment"], len(saved["ended"])
+    where = f"at iteration {experiment['it']} of the one after" if experiment else "before the next one"
+    lines = [f"going on from {files.checkpoint}: {ended} experiments ended, {where}"]
+    there, here = ({**m["versions"], **m["arithmetic"]} for m in (saved["meta"], meta))
+    if changes := [
+        f"{name} {there.get(name)}, now {value}" for name, value in here.items() if there.get(name) != value
+    ]:
+        lines.append(f"bitwise the same result is not guaranteed: {'; '.join(changes)}")
+    return lines
 
 
-def report_losses(distiller, it, since, done, log, progress):
-    """Log and show the losses of the last `done` iterations, which began at the time `since`; waits for the device."""
-    losses, pool = distiller.read_losses(), len(distiller.pool.members)
-    seconds = (time.perf_counter() - since) / done
-    log.write("losses", exp=distiller.exp, it=it, pool=pool, seconds=seconds, **losses)
-    accuracy = losses.pop("accuracy")
-    values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    line = (
-        f"exp {distiller.exp}  iteration {it}/{distiller.args.Iteration}  {values}  "
-        f"synthetic accuracy {accuracy:.1f} %  pool {pool}  {seconds:.2f} s/it"
+def real_data(args, dataset, device):
+    """Training and test images as data.RealData on the device, whitened with --zca."""
+    real = functools.partial(
+        data.RealData, mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes, device=device
     )
-    progress.advance(done, line, f"loss {losses['loss']:.4g}, accuracy {accuracy:.0f} %")
+    train = real(dataset.images_train, dataset.labels_train)
+    if args.zca:
+        train.whitening = data.Whitening.fit(train)
+    return train, real(dataset.images_test, dataset.labels_test, whitening=train.whitening)
 
 
-def evaluate_canvases(distiller, it, test, judging, log, progress):
-    """Train num_eval fresh networks per architecture on the canvases and test them: {architecture: [accuracy]}.
+def tell(*lines):
+    for line in itertools.chain(*lines):
+        print(line, flush=True)
 
-    Touches nothing that distillation uses, random streams included. A network's stream depends on the experiment, the
-    architecture and its number alone, so that curves over iterations compare like with like.
-    """
-    args, exp = distiller.args, distiller.exp
-    images = augment.split(distiller.canvases.flatten(0, 1), distiller.factor)
-    labels = augment.split_labels(distiller.labels, distiller.factor)
-    protocol = evaluate.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
-    scores = {}
-    for name in evaluate.architectures(args.eval_mode, args.model):
-        scores[name], began = [], time.perf_counter()
-        for number in range(args.num_eval):
-            progress.now(f"judging with {name} {number + 1}/{args.num_eval}")
-            rng = distiller.stream("judge", name, number)
-            score = evaluate.judge(name, images, labels, test, distiller.num_classes, protocol, rng, judging)
-            scores[name].append(score)
-        seconds = time.perf_counter() - began
-        figures = evaluate.summary([scores[name]])
-        log.write("evaluation", exp=exp, it=it, network=name, accuracy=scores[name], seconds=seconds)
-        progress.say(
-            f"exp {exp}  iteration {it}  {name}: accuracy {figures['mean']:.2f} +- {figures['std']:.2f} % "
-            f"over {args.num_eval} networks, {seconds:.0f} s"
+
+class Run:
+    """The experiments of a run: those that have ended and the one on its way. Its `state_dict` is a checkpoint."""
+
+    def __init__(self, args, meta, train, test, distilling, judging):
+        self.args, self.meta, self.distilling, self.judging = args, meta, distilling, judging
+        self.start = functools.partial(Experiment, args, train=train, test=test, distilling=distilling, judging=judging)
+        self.ended = []  # [experiment, canvases, labels, {architecture: [accuracy]}] of each
+        self.experiment = None
+        self.began = time.perf_counter()
+
+    def state_dict(self):
+        return {
+            "meta": self.meta,
+            "arithmetic": [[a.device.type, a.precision, a.compiled] for a in (self.distilling, self.judging)],
+            "seconds": time.perf_counter() - self.began,
+            "ended": self.ended,
+            "experiment": self.experiment and self.experiment.state_dict(),
+        }
+
+    def load_state_dict(self, state):
+        """Go on from a `state_dict` of a run with the same settings; UserError if it is none."""
+        try:
+            self.meta, self.ended = state["meta"], state["ended"]
+            self.began -= state["seconds"]
+            if state["experiment"]:
+                self.experiment = self.start(state["experiment"]["exp"])
+                self.experiment.load_state_dict(state["experiment"])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"--resume: the checkpoint is of another version of these scripts ({type(error).__name__}); go on with "
+                "that version, or --overwrite"
+            ) from error
+
+    def go(self, files, signals, saved=None):
+        """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""
+        if saved:
+            self.load_state_dict(saved)
+        bytes_kept = saved["log_bytes"] if saved else 0
+        record = runs.Record(files, self.args.checkpoint_minutes, signals, self.state_dict, bytes_kept)
+        with contextlib.closing(record):
+            try:
+                if not saved:
+                    record.save()  # before the first event, so that no log is ever without a checkpoint
+                if bytes_kept:
+                    here = {"distilling": str(self.distilling), "judging": str(self.judging)}
+                    record.log.write(
+                        "resume", **self.position(), command=sys.argv, arithmetic=here, versions=utils.versions()
+                    )
+                else:
+                    record.log.write("start", command=sys.argv, **self.meta)
+                self.run_experiments(record)
+            except utils.DivergedError as error:
+                record.log.write("diverged", reason=str(error))
+                raise
+            except utils.Stopped as stop:
+                record.save()
+                record.log.write("interrupted", signal=str(stop), **self.position())
+                raise utils.Stopped(
+                    f"stopped by {stop}; the same command with --resume goes on from {files.checkpoint}"
+                ) from None
+            except FileNotFoundError:
+                if files.log.exists():
+                    raise
+                record.restore()
+                raise UserError(
+                    f"{files.folder}: was deleted during the run; its log and a checkpoint are written again, the same "
+                    "command with --resume goes on"
+                ) from None
+
+    def run_experiments(self, record):
+        files = record.files
+        if self.ended:
+            self.save_result(files)  # in case the process ended between a checkpoint and this
+        for exp in cost.experiments(self.args)[len(self.ended) :]:
+            self.experiment = self.experiment or self.start(exp)
+            self.ended.append([exp, *self.experiment.run(record)])
+            self.experiment = None
+            record.save()
+            self.save_result(files)
+        accuracies = self.accuracies()
+        summaries = {name: evaluate.summary(scores) for name, scores in accuracies.items()}
+        record.log.write("end", seconds=time.perf_counter() - self.began, accuracy=summaries)
+        files.finish()
+        print(evaluate.table(accuracies))
+        print(f"{files.result}\n{files.log}\n{files.grid(self.ended[-1][0], self.args.Iteration)}")
+
+    def position(self):
+        return {"exp": self.experiment.exp, "it": self.experiment.it} if self.experiment else {"ended": len(self.ended)}
+
+    def accuracies(self):
+        """{architecture: [[accuracy per network] per experiment]} of the experiments that have ended."""
+        every = [scores for *_, scores in self.ended]
+        return {name: [scores[name] for scores in every] for name in every[0]}
+
+    def save_result(self, files):
+        flat = {name: [a for experiment in scores for a in experiment] for name, scores in self.accuracies().items()}
+        sets = [[canvases, labels] for _, canvases, labels, _ in self.ended]
+        meta = {**self.meta, "experiments": [exp for exp, *_ in self.ended]}
+        # Pickle writes equal strings once if they are one object: as copies, a resumed run's file has the same bytes.
+        plain = json.loads(json.dumps({"accs_all_exps": flat, "meta": meta}))
+        utils.save_torch({"data": sets, **plain}, files.result)
+
+
+class Experiment:
+    """One experiment on its way: its distiller, and how far it and its evaluation have come."""
+
+    def __init__(self, args, exp, train, test, distilling, judging):
+        self.args, self.exp, self.test, self.judging = args, exp, test, judging
+        self.distiller = Distiller(args, exp, train, distilling)
+        self.it = 0  # the iteration that comes next
+        self.unread, self.since = 0, time.perf_counter()  # iterations whose losses are not reported yet, and since when
+        self.scores = {}  # {architecture: [accuracy]}: the judges of iteration `it` that have finished
+
+    def state_dict(self):
+        return {
+            "exp": self.exp,
+            "it": self.it,
+            "unread": self.unread,
+            "seconds": time.perf_counter() - self.since,
+            "scores": self.scores,
+            "distiller": self.distiller.state_dict(),
+        }
+
+    def load_state_dict(self, state):
+        self.it, self.unread, self.scores = state["it"], state["unread"], state["scores"]
+        self.since = time.perf_counter() - state["seconds"]
+        self.distiller.load_state_dict(state["distiller"])
+
+    def run(self, record):
+        """Distil what is left: canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end.
+
+        record: a runs.Record. Raises utils.Stopped where a signal asked for it, the state being fit for a checkpoint.
+        """
+        distiller = self.distiller
+        progress = utils.Progress(self.args.Iteration, f"exp {self.exp}", done=self.it - self.unread)
+        try:
+            for it in range(self.it, self.args.Iteration + 1):
+                self.it = it
+                record.point()
+                due = cost.evaluation_due(self.args, it)
+                if self.unread and (due or self.unread == REPORT_EVERY):
+                    self.report_losses(record.log, progress)
+                if due:
+                    self.evaluate(record, progress)
+                    save_picture(distiller, record.files.grid(self.exp, it))
+                    self.since = time.perf_counter()
+                if it < self.args.Iteration:
+                    self.scores = {}
+                    distiller.iterate(it)
+                    self.unread += 1
+        finally:
+            progress.close()
+        return distiller.canvases.flatten(0, 1).cpu(), distiller.labels.cpu(), self.scores
+
+    def report_losses(self, log, progress):
+        """Log and show the losses of the unread iterations; waits for the device."""
+        losses, pool = self.distiller.read_losses(), len(self.distiller.pool.members)
+        seconds = (time.perf_counter() - self.since) / self.unread
+        log.write("losses", exp=self.exp, it=self.it, pool=pool, seconds=seconds, **losses)
+        accuracy = losses.pop("accuracy")
+        values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        line = (
+            f"exp {self.exp}  iteration {self.it}/{self.args.Iteration}  {values}  "
+            f"synthetic accuracy {accuracy:.1f} %  pool {pool}  {seconds:.2f} s/it"
         )
-    return scores
+        progress.advance(self.unread, line, f"loss {losses['loss']:.4g}, accuracy {accuracy:.0f} %")
+        self.unread, self.since = 0, time.perf_counter()
+
+    def evaluate(self, record, progress):
+        """Train num_eval fresh networks per architecture on the canvases and test them, into `scores`.
+
+        Touches nothing that distillation uses, random streams included. A network's stream depends on the experiment,
+        the architecture and its number alone, so that curves over iterations compare like with like, and so that
+        networks in `scores` already need not be trained again.
+        """
+        args, distiller = self.args, self.distiller
+        images = augment.split(distiller.canvases.flatten(0, 1), distiller.factor)
+        labels = augment.split_labels(distiller.labels, distiller.factor)
+        protocol = evaluate.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
+        for name in evaluate.architectures(args.eval_mode, args.model):
+            scores, began = self.scores.setdefault(name, []), time.perf_counter()
+            if len(scores) == args.num_eval:
+                continue  # judged, and logged, before the checkpoint
+            for number in range(len(scores), args.num_eval):
+                record.point()
+                progress.now(f"judging with {name} {number + 1}/{args.num_eval}")
+                rng = distiller.stream("judge", name, number)
+                score = evaluate.judge(
+                    name, images, labels, self.test, distiller.num_classes, protocol, rng, self.judging,
+                    before_epoch=record.stop_if_asked,
+                )  # fmt: skip
+                scores.append(score)
+            seconds = time.perf_counter() - began
+            figures = evaluate.summary([scores])
+            record.log.write("evaluation", exp=self.exp, it=self.it, network=name, accuracy=scores, seconds=seconds)
+            progress.say(
+                f"exp {self.exp}  iteration {self.it}  {name}: accuracy {figures['mean']:.2f} +- {figures['std']:.2f} "
+                f"% over {args.num_eval} networks, {seconds:.0f} s"
+            )
 
 
 def save_picture(distiller, path):

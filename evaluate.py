@@ -141,15 +141,17 @@ class Protocol:
     strategy: tuple
 
 
-def train(net, images, labels, protocol, rng, arithmetic):
+def train(net, images, labels, protocol, rng, arithmetic, before_epoch=lambda: None):
     """Train `net` on images (n,C,H,W) float32, normalised and decoded, with labels (n,) int64, by the paper's protocol.
 
     Shuffled batches, the last partial one kept; SGD with momentum 0.9 and weight decay 5e-4; after epoch index
-    epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum starting from zero.
+    epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum starting from zero. before_epoch: called before every
+    epoch; it may raise to give up.
     """
     net.train()
     optimizer = arithmetic.optimizer(net, protocol.lr, decay=True)
     for epoch in range(protocol.epochs + 1):
+        before_epoch()
         order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=images.is_cuda)
         for index in order.split(protocol.batch):
             batch = augment.dsa(images[index], augment.draw(protocol.strategy, len(index), rng))
@@ -168,10 +170,10 @@ def accuracy(net, test, arithmetic):
     return correct.item() / len(test)
 
 
-def judge(name, images, labels, test, num_classes, protocol, rng, arithmetic):
+def judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, before_epoch=lambda: None):
     """Train one fresh network `name` on a decoded synthetic set and return its accuracy on the test set, in [0, 1]."""
     net = arithmetic.build(name, images.shape[1:], num_classes, rng)
-    train(net, images, labels, protocol, rng, arithmetic)
+    train(net, images, labels, protocol, rng, arithmetic, before_epoch)
     return accuracy(net, test, arithmetic)
 
 

@@ -6,7 +6,9 @@ values, so each of them can be used and tested alone.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,10 @@ class UserError(Exception):
 
 class DivergedError(Exception):
     """A loss term became NaN or infinite: printed as one line, exit code 3; files already written stay."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop: it writes a checkpoint and ends with exit code 75."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,6 +256,8 @@ FLAGS = {
         ("data_path", str, "data", "folder of the datasets"),
         ("save_path", str, "result", "folder for results, logs and image grids"),
         ("overwrite", _SWITCH, False, "replace an earlier run of the same name in save_path"),
+        ("resume", _SWITCH, False, "go on from the newest checkpoint in save_path; starts a run that is not there yet"),
+        ("checkpoint_minutes", _WEIGHT, 10.0, "minutes between checkpoints; 0 writes one at every iteration"),
     ],
     "run control": [
         ("exp_index", whole(0), None, "run only this one of num_exp experiments; files end in _exp<k> (default all)"),
@@ -261,6 +270,8 @@ FLAGS = {
 }  # fmt: skip
 
 _ABOUT_THE_RUN = ("input and output", "run control")  # groups that do not change what is distilled and judged
+# How this process was started, not what the run is: --resume accepts other values of these.
+OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
 
 # Flags the released code parses and never reads: (name, type, released default, value in the command list).
 DEAD_FLAGS = (
@@ -277,11 +288,16 @@ DEAD_FLAGS = (
 )
 
 
+def one_line(text):
+    """A message as one line: what users typed, which it quotes, may hold any character."""
+    return " ".join(str(text).splitlines())
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, with exit code 2."""
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message.removeprefix('argument ')}\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message.removeprefix('argument '))}\n")
 
 
 def _add(group, name, kind, text):
@@ -394,7 +410,7 @@ def stream(seed, *name):
 
 
 def versions():
-    """What computed a result: versions of Python, PyTorch and NumPy, and the git revision of this folder."""
+    """What computed a result: Python, PyTorch and NumPy, the git revision of this folder, the GPU or kind of CPU."""
     here = Path(__file__).parent
     git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
@@ -406,23 +422,68 @@ def versions():
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "git": revision,
+        "processor": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else torch.backends.cpu.get_cpu_capability(),
     }
 
 
-def save_torch(obj, path):
-    """Write `obj` with torch.save so that `path` is at every moment either the old file or the complete new one."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+def save_torch(obj, path, previous=None):
+    """Write `obj` with torch.save so that `path` is at every moment either the old file or the complete new one.
+
+    previous: where the old file goes once the new one is complete. Raises OSError, naming `path`, if the disk is full
+    or the folder is gone or read-only.
+    """
+    path, temporary = Path(path), None
     try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
         with os.fdopen(handle, "wb") as f:
             torch.save(obj, f)
             f.flush()
             os.fsync(f.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
+        if previous and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        # torch reports a failed write as a RuntimeError raised while the OSError was handled
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
+
+
+def sync_folder(folder):
+    """Bring the names of files that were created, renamed or removed in `folder` to the disk."""
+    with contextlib.suppress(OSError):  # not every file system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def load_torch(path):
+    """Content of a .pt file of tensors and plain containers; code in it is refused, never run.
+
+    Raises UserError, naming the file, if it is missing, damaged, or holds anything else.
+    """
+    try:
+        if Path(path).is_fifo() or Path(path).is_char_device():
+            raise ValueError("reading it might never end")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as z:
+                if damaged := z.testzip():  # torch.load does not look at the checksums
+                    raise zipfile.BadZipFile(damaged)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            raise UserError(f"{path}: {error.strerror}") from error
+        kind = type(error).__name__  # without torch's text, which advises to load without weights_only
+        raise UserError(f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it") from error
 
 
 def _umask():
@@ -440,17 +501,44 @@ def save_grid(images, path, per_row):
     save_image(images, path, nrow=per_row, padding=2, pad_value=1.0)
 
 
+TIME = "%Y-%m-%dT%H:%M:%S"
+
+
 class RunLog:
     """The run's record: one JSON object per line, with the time and the kind of event."""
 
-    def __init__(self, path):
-        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by the run
+    def __init__(self, path, keep=0):
+        """Open for writing after the first `keep` bytes of what is there; the rest is cut off."""
+        self.path = Path(path)
+        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by the run
+        self.file.truncate(keep)
+
+    def __len__(self):
+        return os.fstat(self.file.fileno()).st_size
 
     def write(self, event, **fields):
-        """Append one event; it is on its way to the disk when this returns."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        self.file.write(json.dumps({"event": event, "time": now, **fields}) + "\n")
-        self.file.flush()
+        """Append one event; it is on its way to the disk when this returns. A line is written whole or not at all."""
+        now = time.strftime(TIME)
+        line, before = (json.dumps({"event": event, "time": now, **fields}) + "\n").encode(), len(self)
+        try:
+            if self.file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def sync(self):
+        """Wait until every event is on the disk."""
+        os.fsync(self.file.fileno())
+
+    def restore(self):
+        """Write the file anew, after its folder was deleted while it was open."""
+        self.file.seek(0)
+        content = self.file.read()
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.path, "a+b", buffering=0)  # noqa: SIM115
+        self.file.write(content)
 
     def close(self):
         self.file.close()
@@ -459,9 +547,10 @@ class RunLog:
 class Progress:
     """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
 
-    def __init__(self, total, title):
+    def __init__(self, total, title, done=0):
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=title, unit="it", dynamic_ncols=True) if terminal and total else None
+        options = {"total": total, "initial": done, "desc": title, "unit": "it", "dynamic_ncols": True}
+        self.bar = tqdm(**options) if terminal and total else None
 
     def say(self, text):
         """Print a line of its own, above the bar if there is one."""

@@ -1,11 +1,17 @@
 """Small images in the users' layouts, and small command lines, shared by the tests."""
 
+import collections
+import dataclasses
+import functools
 import os
+import sys
 
 import pytest
 import torch
 
+import cost
 import data
+import networks
 import utils
 
 torch.set_num_threads(2)
@@ -29,6 +35,25 @@ def one_thread():
 @pytest.fixture
 def digits():
     return data.load("Digits", os.devnull)
+
+
+@pytest.fixture(scope="session")
+def few_digits():
+    """A reader of Digits with few images."""
+    digits = data.load("Digits", os.devnull)
+    images, labels = digits.images_train[:300], digits.labels_train[:300]
+    entries = (digits.classes, images, labels, digits.images_test[:50], digits.labels_test[:50])
+    return lambda *args: (dict(zip(data.KEYS, entries, strict=True)), "scikit-learn")
+
+
+@pytest.fixture
+def quick(monkeypatch, few_digits):
+    """Runs on Digits take a fraction of a second: few images, narrow networks, no work counted."""
+    spec = dataclasses.replace(data.DATASETS["Digits"], read=few_digits)
+    monkeypatch.setitem(data.DATASETS, "Digits", spec)
+    monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4))
+    monkeypatch.setattr(cost, "flop_per_image", lambda *args: collections.defaultdict(float))
+    monkeypatch.setattr(sys, "argv", ["BACON_mnist.py"])
 
 
 @pytest.fixture

@@ -131,6 +131,8 @@ def test_the_pool_starts_with_three_and_the_oldest_leaves():
     pool.push(2)
     pool.push(2)
     assert pool.members == [2, 3, 4, 5, 6]
+    pool.push(10**9)  # only those that stay are made
+    assert pool.members == [10**9 + n for n in (2, 3, 4, 5, 6)]
 
 
 def test_the_pool_picks_distinct_members_from_the_slice_only_if_it_holds_more_than_ten():

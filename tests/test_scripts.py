@@ -21,6 +21,7 @@ import data
 import distill
 import evaluate
 import networks
+import runs
 import utils
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +211,14 @@ def test_counted_work_is_that_of_the_shapes(make_args, digits):
     assert flop["synthetic"] == 2 * (convolutions + linear)
 
 
+@pytest.mark.parametrize(("iterations", "interval"), [(0, 5), (4, 5), (5, 5), (6, 5), (25, 12), (24, 12)])
+def test_evaluations_are_due_at_every_interval_and_at_the_last_iteration(iterations, interval, make_args):
+    args = make_args(Iteration=iterations, eval_interval=interval)
+    due = [it for it in range(iterations + 1) if cost.evaluation_due(args, it)]
+    assert due == sorted({*range(interval, iterations + 1, interval), iterations})
+    assert cost.number_of_evaluations(args) == len(due)
+
+
 # --- mistakes: one line, code 2, nothing written
 
 
@@ -266,7 +275,7 @@ def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, ca
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(distill.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(runs.tempfile, "TemporaryFile", refuse)
     assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "folder") == 2
     assert "Permission denied" in capsys.readouterr().err
 
@@ -293,8 +302,12 @@ def test_wrong_data_files_are_one_line(tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
-    def refuse(obj, path):
-        raise OSError(28, "No space left on device", str(path))
+    save = utils.save_torch
+
+    def refuse(obj, path, *rest):
+        if path.name.startswith("res_"):
+            raise OSError(28, "No space left on device", str(path))
+        save(obj, path, *rest)
 
     monkeypatch.setattr(utils, "save_torch", refuse)
     assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path) == 2

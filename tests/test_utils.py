@@ -263,6 +263,11 @@ def test_every_switch_has_its_negation():
         ("--ip 3", "--ip", "3"),
         ("--method DC", "--method", "DC"),
         ("--ce_weight -1", "--ce_weight", "-1"),
+        ("--checkpoint_minutes -1", "--checkpoint_minutes", "-1"),
+        ("--fetch_net_num -1", "--fetch_net_num", "-1"),
+        ("--num_eval 0", "--num_eval", "0"),
+        ("'--lr_img=a\nb'", "--lr_img", "a"),
+        ("'a\n\nb'", "unrecognized", "a  b"),
     ],
 )
 def test_a_bad_flag_gives_one_line_with_flag_and_value_and_code_2(line, flag, found, capsys):

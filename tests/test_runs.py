@@ -1,0 +1,634 @@
+"""Facts about runs that are interrupted, resumed, started twice or hit by faults: nothing is lost or overwritten."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import json
+import os
+import pickle
+import re
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torture
+from test_scripts import run
+
+import cost
+import data
+import distill
+import evaluate
+import networks
+import runs
+import utils
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=6", "--eval_interval=4", "--batch_real=8",
+    "--trained_bs=8", "--model_train_steps=2", "--net_generate_interval=2", "--net_num=5", "--meter_reset=3",
+    "--num_exp=2", "--num_eval=2", "--epoch_eval_train=1", "--save_path=result",
+]  # fmt: skip
+NAME = "BACON_Digits_ConvNetW32_1ipc"
+
+
+class Killed(BaseException):
+    """What stops a run in these tests as a SIGKILL would: nothing in the scripts catches it."""
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch, one_thread, quick):
+    """Run a small command line in tmp_path/<folder>, the same words in every folder: its exit code."""
+
+    def start(*flags, folder="run"):
+        folder = tmp_path / folder
+        folder.mkdir(exist_ok=True, parents=True)
+        monkeypatch.chdir(folder)
+        return run("BACON_mnist.py", *SMALL, *flags)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def undisturbed_runs():
+    return {}
+
+
+@pytest.fixture
+def assert_same(script, tmp_path, undisturbed_runs, capsys):
+    """Hold what a run left against what an undisturbed one with the same flags leaves, which is made once."""
+
+    def check(*flags):
+        if flags not in undisturbed_runs:
+            assert script(*flags, folder="undisturbed") == 0
+            undisturbed_runs[flags] = torture.outcome(tmp_path / "undisturbed")
+        assert torture.differences(tmp_path / "run", undisturbed_runs[flags]) == []
+
+    return check
+
+
+@pytest.fixture
+def at_event(monkeypatch):
+    """Do something after the n-th call, from now on, of a function: at_event(n, action, owner, name)."""
+
+    def plan(n, action, owner=distill.Distiller, name="iterate"):
+        inner, calls = getattr(owner, name), []
+
+        def spy(*args, **kwargs):
+            value = inner(*args, **kwargs)
+            calls.append(name)
+            if len(calls) == n:
+                monkeypatch.setattr(owner, name, inner)
+                action()
+            return value
+
+        monkeypatch.setattr(owner, name, spy)
+
+    return plan
+
+
+def kill():
+    raise Killed
+
+
+def ask(name):
+    return lambda: os.kill(os.getpid(), getattr(signal, name))
+
+
+def one_line(capsys, *words):
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "Traceback" not in text and all(str(word) in text for word in words), text
+
+
+def log_events(folder):
+    return [json.loads(line) for line in (folder / f"result/log_{NAME}.jsonl").read_text().splitlines()]
+
+
+# --- a resumed run is the same run
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--optim=adam", "--lr_img=0.05"], ["--method=DM", "--model=ConvNetBN"], ["--zca", "--no_net_decay"],
+     ["--eval_mode=C", "--outer_loop=2", "--train_net_num=2"]],
+    ids=lambda flags: flags[0] if flags else "BACON",
+)  # fmt: skip
+def test_a_run_stopped_by_signals_resumes_to_bitwise_the_same_files(flags, script, at_event, assert_same, capsys):
+    at_event(3, ask("SIGTERM"))
+    assert script(*flags) == 75
+    at_event(5, ask("SIGUSR1"))
+    assert script(*flags, "--resume") == 75
+    at_event(1, ask("SIGINT"), evaluate, "judge")
+    assert script(*flags, "--resume") == 75
+    capsys.readouterr()
+    assert script(*flags, "--resume") == 0
+    assert "bitwise" not in capsys.readouterr().out
+    assert_same(*flags)
+
+
+@pytest.mark.parametrize(
+    ("n", "owner", "name"),
+    [(n, distill.Distiller, "iterate") for n in (1, 4, 6, 7, 11)]
+    + [(n, evaluate, "judge") for n in (1, 2, 4, 6)]
+    + [(n, torch, "save") for n in (1, 2, 7, 20)]
+    + [(n, os, "replace") for n in (1, 2, 3, 20)]
+    + [(n, distill, "save_picture") for n in (1, 2)]
+    + [(n, distill.Run, "save_result") for n in (1, 2)]
+    + [(n, utils.RunLog, "write") for n in (1, 2, 4)]
+    + [(1, runs.Files, "claim"), (1, runs.Files, "finish")],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+def test_a_run_killed_anywhere_resumes_to_bitwise_the_same_files(n, owner, name, script, at_event, assert_same):
+    at_event(n, kill, owner, name)
+    with pytest.raises(Killed):
+        script("--checkpoint_minutes=0")
+    assert script("--checkpoint_minutes=0", "--resume") == 0
+    assert_same("--checkpoint_minutes=0")
+
+
+def test_judges_that_have_finished_are_not_trained_again(script, at_event, monkeypatch, assert_same):
+    at_event(3, kill, evaluate, "judge")
+    with pytest.raises(Killed):
+        script("--checkpoint_minutes=0", "--num_eval=4")
+    judged, inner = [], evaluate.judge
+    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: judged.append(a[0]) or inner(*a, **k))
+    assert script("--checkpoint_minutes=0", "--num_eval=4", "--resume") == 0
+    assert len(judged) == 2 * 2 * 4 - 2  # the third had finished, but not reached a checkpoint
+    assert_same("--checkpoint_minutes=0", "--num_eval=4")
+
+
+def test_a_signal_in_an_evaluation_ends_it_after_the_epoch(script, at_event, monkeypatch):
+    steps, inner = [], evaluate.Arithmetic.training_step
+    monkeypatch.setattr(evaluate.Arithmetic, "training_step", lambda *args: steps.append(1) or inner(*args))
+    at_event(6, ask("SIGTERM"), evaluate.Arithmetic, "training_step")
+    assert script("--Iteration=0", "--epoch_eval_train=100000", "--batch_train=10") == 75
+    assert len(steps) == 8  # 40 decoded images are 4 batches of 10
+
+
+def test_a_run_says_where_it_was_stopped_and_how_to_go_on(script, at_event, tmp_path, capfd):
+    at_event(3, ask("SIGTERM"))
+    assert script() == 75
+    text = capfd.readouterr().err
+    assert "SIGTERM: stopping after this iteration" in text and "--resume" in text and f"ckpt_{NAME}.pt" in text
+    assert {"event": "interrupted", "signal": "SIGTERM", "exp": 0, "it": 3}.items() <= log_events(tmp_path / "run")[
+        -1
+    ].items()
+    assert script("--resume") == 0
+    events = log_events(tmp_path / "run")
+    assert [e["it"] for e in events if e["event"] == "resume"] == [3] and events[-1]["event"] == "end"
+    assert "interrupted" not in {e["event"] for e in events}
+
+
+def test_ctrl_c_before_the_run_begins_is_one_line_and_writes_nothing(script, monkeypatch, capsys, tmp_path):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "load", interrupt)
+    assert script() == 130
+    one_line(capsys, "interrupted")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_second_sigint_stops_at_once(tmp_path):
+    sleepy = "import time, sys, runpy, evaluate; evaluate.judge = lambda *a, **k: time.sleep(100)\n"
+    sleepy += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-u", "-c", sleepy, ROOT / "BACON_mnist.py", *SMALL, "--Iteration=0"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("files"):
+            break
+    while not list(tmp_path.glob("result/ckpt_*.pt")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert "once more stops at once" in process.stderr.readline()
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == -signal.SIGINT
+    process.communicate()
+
+
+def test_the_loop_gathers_no_state_where_no_checkpoint_is_due(script, monkeypatch):
+    gathered, inner = [], distill.Run.state_dict
+
+    def spy(self):
+        gathered.append(self.position())
+        return inner(self)
+
+    monkeypatch.setattr(distill.Run, "state_dict", spy)
+    assert script() == 0
+    assert gathered == [{"ended": 0}, {"ended": 1}, {"ended": 2}]
+    gathered.clear()
+    assert script("--checkpoint_minutes=0", "--overwrite") == 0
+    assert len(gathered) == 3 + 2 * (7 + 2 * 2)  # at every iteration and before every judge
+
+
+def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_path, monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=32))
+    at_event(6, ask("SIGTERM"))
+    assert script("--num_exp=1") == 75
+    args = make_args(ipc=1, Iteration=6, net_generate_interval=2, net_num=5)
+    size = (tmp_path / f"run/result/ckpt_{NAME}.pt").stat().st_size
+    assert cost.checkpoint_bytes(args) < size < 1.2 * cost.checkpoint_bytes(args)
+
+
+def test_checkpoints_of_a_full_pool_have_the_published_size(make_args):
+    flags = {"ipc": 10, "Iteration": 20000, "net_num": 100, "net_generate_interval": 30, "model": "ConvNet"}
+    args = make_args(**flags)
+    args.dataset = "CIFAR10"
+    assert cost.checkpoint_bytes(args) == pytest.approx(100 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
+    args.Iteration = 30
+    assert cost.checkpoint_bytes(args) == pytest.approx(4 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
+
+
+# --- checkpoints that are not valid
+
+
+@pytest.fixture
+def stopped(script, at_event, tmp_path):
+    """The folder of a run that was stopped and has two checkpoints."""
+    at_event(9, ask("SIGTERM"))
+    assert script("--checkpoint_minutes=0") == 75
+    return tmp_path / "run/result"
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.mkdir, ("executed",))
+
+
+DAMAGES = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "one byte": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "no archive": lambda content: b"hello",
+    "foreign": lambda content: saved_bytes({"model": torch.zeros(3)}),
+    "other version": lambda content: saved_bytes({"format": "BACON checkpoint 0"}),
+    "incomplete": lambda content: saved_bytes({"format": runs.FORMAT, "log_bytes": 0}),
+    "malicious": lambda content: pickle.dumps(Malicious()),
+    "malicious archive": lambda content: saved_bytes({"format": runs.FORMAT, "meta": Malicious()}),
+}
+
+
+def saved_bytes(obj):
+    f = io.BytesIO()
+    torch.save(obj, f)
+    return f.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_kept_aside_and_the_one_before_it_taken(
+    damage, stopped, script, capsys, assert_same, tmp_path
+):
+    path = stopped / f"ckpt_{NAME}.pt"
+    content = DAMAGES[damage](path.read_bytes())
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert script("--resume", "--checkpoint_minutes=0") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "kept as" in line)
+    assert path.name in line
+    aside = stopped / f"ckpt_{NAME}_damaged0.pt"
+    assert aside.read_bytes() == content
+    aside.unlink()
+    assert_same("--checkpoint_minutes=0")
+    assert not (tmp_path / "run/executed").exists()
+
+
+def test_without_any_valid_checkpoint_nothing_is_started_and_nothing_overwritten(stopped, script, capsys):
+    contents = []
+    for path in (stopped / f"ckpt_{NAME}.pt", stopped / f"ckpt_{NAME}_previous.pt"):
+        contents.append(path.read_bytes()[:1000])
+        path.write_bytes(contents[-1])
+    others = {p: p.read_bytes() for p in stopped.iterdir() if not p.name.startswith("ckpt")}
+    for _ in range(2):
+        capsys.readouterr()
+        assert script("--resume") == 2
+        one_line(capsys, "no valid checkpoint", "--overwrite")
+    assert sorted(p.read_bytes() for p in stopped.glob("ckpt_*_damaged0.pt")) == sorted(contents)
+    assert {p: p.read_bytes() for p in stopped.iterdir() if not p.name.startswith("ckpt")} == others
+    assert script("--overwrite") == 0
+
+
+def test_what_a_killed_write_left_is_removed(stopped, script, tmp_path):
+    for name in (f"ckpt_{NAME}.pt.abc.tmp", f"res_{NAME}.pt.abc.tmp"):
+        (stopped / name).write_bytes(b"half")
+    (stopped / "mine.tmp").write_bytes(b"mine")
+    assert script("--resume") == 0
+    assert [p.name for p in stopped.glob("*.tmp")] == ["mine.tmp"]
+
+
+def test_a_log_shorter_than_its_checkpoint_is_refused(stopped, script, capsys):
+    log = stopped / f"log_{NAME}.jsonl"
+    content = log.read_bytes()
+    log.write_bytes(content[:100])
+    capsys.readouterr()
+    assert script("--resume") == 2
+    one_line(capsys, log.name, "100 bytes")
+    log.write_bytes(content)
+    assert script("--resume") == 0
+
+
+# --- another run, another machine
+
+
+def test_other_settings_or_data_are_refused_by_name_and_value(stopped, script, capsys, monkeypatch):
+    before = {path: path.read_bytes() for path in stopped.iterdir()}
+    capsys.readouterr()
+    assert script("--resume", "--lr_img=0.3", "--seed=4", "--precision=fp32") == 2
+    one_line(capsys, "--lr_img 0.2 there, 0.3 here", "--seed 0 there, 4 here", "--precision auto there, fp32 here")
+    digits = data.load("Digits", "data")
+    subset = dataclasses.replace(digits, fingerprint="f" * 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "load", lambda *args: subset)
+        assert script("--resume") == 2
+    one_line(capsys, digits.fingerprint[:12], "f" * 12)
+    assert {path: path.read_bytes() for path in stopped.iterdir()} == before
+    assert script("--resume", "--mismatch_lambda=0", "--checkpoint_minutes=3", "--data_path=elsewhere") == 0
+
+
+def test_another_thread_count_is_mentioned(stopped, script, capsys):
+    torch.set_num_threads(2)
+    capsys.readouterr()
+    assert script("--resume") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "bitwise" in line)
+    assert "distilling cpu, 1 threads, fp32, now cpu, 2 threads, fp32" in line
+
+
+def changed(path, **entries):
+    saved = torch.load(path, weights_only=True)
+    torch.save({**saved, **entries}, path)
+
+
+def test_a_resumed_run_computes_as_its_checkpoint_says_or_not_at_all(stopped, script, capsys, monkeypatch):
+    path = stopped / f"ckpt_{NAME}.pt"
+    content = path.read_bytes()
+    changed(path, arithmetic=[["cpu", "fp32", False], ["cpu", "bf16", False]])
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.Run, "go", lambda *args: None)
+        assert script("--resume") == 0
+        assert "judges cpu, 1 threads, bf16" in capsys.readouterr().out
+        changed(path, arithmetic=[["mps", "fp32", False], ["cpu", "bf16", False]])
+        assert script("--resume") == 2
+        one_line(capsys, "computed on mps")
+        changed(path, arithmetic=[["cpu", "fp32", True], ["cpu", "fp32", True]])
+        patch.setattr(evaluate.shutil, "which", lambda name: None)
+        assert script("--resume") == 2
+        one_line(capsys, "--compile", "no C++ compiler")
+    changed(path, arithmetic=[["cpu", "fp32", False]] * 2, experiment={"exp": 1, "it": 3})
+    assert script("--resume") == 2
+    one_line(capsys, "another version")
+    path.write_bytes(content)
+    assert script("--resume") == 0
+
+
+# --- what is there is not overwritten
+
+
+def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_is_not_repeated(stopped, script, capsys):
+    before = {path: path.read_bytes() for path in stopped.iterdir()}
+    capsys.readouterr()
+    assert script() == 2
+    one_line(capsys, "unfinished run", "--resume", "--overwrite", "another folder")
+    assert script("--resume", "--overwrite") == 2
+    one_line(capsys, "--overwrite", "--resume")
+    assert {path: path.read_bytes() for path in stopped.iterdir()} == before
+    assert script("--resume") == 0
+    before = {path: path.read_bytes() for path in stopped.iterdir()}
+    assert not any("ckpt" in path.name or "lock" in path.name for path in before)
+    capsys.readouterr()
+    assert script("--resume") == 0
+    assert "finished already" in capsys.readouterr().out
+    assert script("--resume", "--lr_img=1") == 2
+    one_line(capsys, "--lr_img 0.2 there, 1.0 here")
+    assert {path: path.read_bytes() for path in stopped.iterdir()} == before
+
+
+def test_resuming_where_nothing_is_starts_from_the_beginning(script, assert_same, capsys):
+    assert script("--resume") == 0
+    assert "nothing to resume yet" in capsys.readouterr().out
+    assert_same()
+
+
+# --- locks and job arrays
+
+
+def lock(path, shared=False):
+    stack = contextlib.ExitStack()
+    runs._lock(stack, path, shared)
+    return stack
+
+
+def test_a_second_run_of_one_name_is_refused_and_a_dead_ones_lock_taken_over(script, tmp_path, capsys):
+    folder = tmp_path / "run/result"
+    folder.mkdir(parents=True)
+    with lock(folder / f"lock_{NAME}"):
+        assert script() == 2
+        one_line(capsys, "already going on", f"process {os.getpid()} on ")
+        assert script("--exp_index=1") == 2  # the whole run has every experiment
+    assert list(folder.iterdir()) == []
+    (folder / f"lock_{NAME}").write_text("process 99999999 on elsewhere\n")
+    assert script() == 0
+    assert "process 99999999 on elsewhere ended without finishing" in capsys.readouterr().out
+    assert not list(folder.glob("lock*"))
+
+
+def test_tasks_of_a_job_array_share_the_name_and_each_has_its_experiment(script, tmp_path, capsys):
+    folder = tmp_path / "run/result"
+    folder.mkdir(parents=True)
+    with lock(folder / f"lock_{NAME}", shared=True), lock(folder / f"lock_{NAME}_exp0"):
+        assert script("--exp_index=0") == 2
+        one_line(capsys, f"lock_{NAME}_exp0", "already going on")
+        assert script() == 2
+        one_line(capsys, "already going on")
+        assert script("--exp_index=1") == 0
+        assert (folder / f"lock_{NAME}").exists()
+    assert not list(folder.glob("lock*"))
+
+
+def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(script, at_event, tmp_path, capsys):
+    assert script(folder="undisturbed") == 0
+    assert script("--exp_index=1") == 0
+    assert "follows when experiments 0 have ended" in capsys.readouterr().out
+    at_event(5, ask("SIGTERM"))
+    assert script("--exp_index=0") == 75
+    assert script("--exp_index=1", "--resume") == 0
+    folder, whole = tmp_path / "run/result", tmp_path / "undisturbed/result"
+    assert not (folder / f"res_{NAME}.pt").exists()
+    assert script("--exp_index=0", "--resume") == 0
+    assert "all 2 experiments have ended" in capsys.readouterr().out
+    ours, theirs = (torch.load(f / f"res_{NAME}.pt", weights_only=True) for f in (folder, whole))
+    assert [torch.equal(a[i], b[i]) for a, b in zip(ours["data"], theirs["data"], strict=True) for i in (0, 1)] == [
+        True
+    ] * 4
+    assert (ours["accs_all_exps"], ours["meta"]) == (theirs["accs_all_exps"], theirs["meta"])
+    assert torture.events(folder / f"log_{NAME}.jsonl") == torture.events(whole / f"log_{NAME}.jsonl")
+    assert evaluate.table_of_runs(folder) == evaluate.table_of_runs(whole)  # parts and whole count once
+    for path in (folder / f"res_{NAME}.pt", folder / f"log_{NAME}.jsonl"):
+        path.unlink()
+    assert evaluate.table_of_runs(folder) == evaluate.table_of_runs(whole)
+
+
+def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_kept(script, tmp_path, capsys):
+    folder = tmp_path / "run/result"
+    assert script("--exp_index=0", "--seed=1") == 0
+    assert script("--exp_index=1") == 0
+    assert "not joined, some are of another run" in capsys.readouterr().out
+    assert not (folder / f"res_{NAME}.pt").exists()
+    assert script("--seed=2") == 0
+    before = (folder / f"res_{NAME}.pt").read_bytes()
+    (folder / f"res_{NAME}_exp0.pt").unlink()
+    (folder / f"log_{NAME}_exp0.jsonl").unlink()
+    capsys.readouterr()
+    assert script("--exp_index=0") == 0
+    assert "not joined; --overwrite replaces it" in capsys.readouterr().out
+    assert (folder / f"res_{NAME}.pt").read_bytes() == before
+
+
+# --- faults
+
+
+@pytest.fixture
+def small_disk():
+    """Files cannot grow beyond 66 kB, which a pool outgrows but a log and a fresh checkpoint do not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (66_000, before[1]))
+    yield before
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_the_last_checkpoint_goes_on(
+    script, small_disk, assert_same, tmp_path, capsys
+):
+    assert script("--checkpoint_minutes=0") == 2
+    one_line(capsys, f"ckpt_{NAME}.pt", "File too large")
+    assert not list((tmp_path / "run/result").glob("*.tmp"))
+    saved = utils.load_torch(tmp_path / f"run/result/ckpt_{NAME}.pt")
+    resource.setrlimit(resource.RLIMIT_FSIZE, small_disk)
+    assert saved["experiment"]["it"] >= 2
+    assert script("--checkpoint_minutes=0", "--resume") == 0
+    assert_same("--checkpoint_minutes=0")
+
+
+def test_a_log_line_that_does_not_fit_on_the_disk_is_not_there_in_part(tmp_path, small_disk):
+    log = utils.RunLog(tmp_path / "log.jsonl")
+    for number in range(4):
+        with contextlib.suppress(OSError):
+            log.write("x", number=number, text="y" * 20_000)
+    with pytest.raises(OSError, match=r"log\.jsonl"):
+        log.write("x", text="y" * 20_000)
+    log.close()
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [0, 1, 2]
+
+
+def test_too_little_free_space_is_refused_before_the_run(script, monkeypatch, capsys, tmp_path):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda path: usage._replace(free=1_400_000))
+    assert script("--net_num=100", "--Iteration=1000", "--model=ConvNet") == 2
+    one_line(capsys, "--save_path", "needs 716 MB", "1 MB are free")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_read_only_folder_is_refused_before_the_run(script, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(runs.os, "access", lambda path, mode: not mode & os.W_OK)
+    assert script() == 2
+    one_line(capsys, "--save_path result", "cannot write in")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(script, at_event, monkeypatch, capsys, assert_same):
+    def refuse(*args, **kwargs):
+        raise PermissionError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        at_event(3, lambda: patch.setattr(utils.tempfile, "mkstemp", refuse))
+        assert script("--checkpoint_minutes=0") == 2
+    one_line(capsys, f"ckpt_{NAME}.pt", "Read-only file system")
+    assert script("--resume") == 0
+    assert_same("--checkpoint_minutes=0")
+
+
+@pytest.mark.parametrize("when", [(2, distill.Distiller, "iterate"), (1, evaluate, "judge"), (1, torch, "save")])
+def test_a_folder_deleted_under_the_run_is_written_again(when, script, at_event, assert_same, tmp_path, capsys):
+    n, owner, name = when
+    at_event(n, lambda: shutil.rmtree(tmp_path / "run/result"), owner, name)
+    assert script() == 2
+    one_line(capsys, "result", "deleted", "--resume")
+    assert script("--resume") == 0
+    assert_same()
+
+
+def test_a_diverged_run_keeps_its_checkpoint_and_diverges_again(script, capsys, tmp_path):
+    assert script("--lr_img=1e30") == 3
+    assert script("--lr_img=1e30", "--resume") == 3
+    assert capsys.readouterr().err.count("\n") == 2
+    assert [e["event"] for e in log_events(tmp_path / "run")][-1] == "diverged"
+
+
+# --- clusters: the scripts of the README, as Slurm would run them
+
+
+SLURM = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A stand-in for Slurm: run a batch script with a signal to its first step; [exit codes], requeued jobs."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    wait = "until ls result/ckpt_*.pt; do sleep 0.1; done >/dev/null 2>&1; sleep 0.5"
+    stand_ins = {
+        "python": f'exec {sys.executable} "$@"',
+        "scontrol": 'echo "$@" >> requeued',
+        # as Slurm with --signal=USR1@300: the step's processes get the signal, srun returns their exit code
+        "srun": f'"$@" & step=$!\n[ -e signalled ] || {{ touch signalled; {wait}; kill -USR1 $step; }}\nwait $step',
+    }
+    for name, text in stand_ins.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(stat.S_IRWXU)
+
+    def submit(script, **variables):
+        environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "71", **variables}
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                              timeout=200, check=False)  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    return submit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SLURM, ids=["one job", "array"])
+def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, tmp_path):
+    options = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
+    assert any("--requeue" in line for line in options) and any("--signal=USR1@" in line for line in options)
+    command = "BACON_cifar10.py --ipc 10"
+    assert script.count(command) == 1
+    small = " ".join(f for f in SMALL if "save_path" not in f)
+    script = script.replace(command, f"{ROOT}/BACON_mnist.py {small} --epoch_eval_train=60")
+    variables, job = {}, "71"
+    if "--array" in script:
+        variables, job = {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "1"}, "70_1"
+    code, text = cluster(script, **variables)
+    assert (tmp_path / "requeued").read_text() == f"requeue {job}\n", text
+    assert "stopped by SIGUSR1" in text and code == 75
+    code, text = cluster(script, **variables)  # what the requeued job runs
+    assert code == 0 and "going on from" in text
+    assert (tmp_path / "requeued").read_text() == f"requeue {job}\n"
+    if variables:
+        code, text = cluster(script, **{**variables, "SLURM_ARRAY_TASK_ID": "0"})
+        assert code == 0 and "all 2 experiments have ended" in text
+    assert len(torch.load(tmp_path / f"result/res_{NAME}.pt", weights_only=True)["data"]) == 2
+
+
+@pytest.mark.slow
+def test_real_processes_killed_at_random_moments_resume_to_the_same_files(capsys):
+    assert torture.main(["--kills=4", "--terms=2"]) == 0
+    print(capsys.readouterr().out)
