@@ -232,15 +232,7 @@ class Distiller:
         indices = [self.real.indices(c, self.args.batch_real, rng) for c, rng in zip(classes, streams, strict=True)]
         transforms = [augment.draw(self.strategy, 1, rng) for rng in streams]  # Siamese: real and synthetic share it
 
-        moments = []
-        for group in self.groups([len(i) for i in indices], joint):
-            sizes = [len(i) for i in indices[group]]
-            images = self.real.take(np.concatenate(indices[group]))
-            with torch.no_grad():
-                images = augment.dsa_per_class(images, transforms[group], sizes)
-                embedding = self.embed_real(member.net, images, joint)
-            moments.append(utils.class_moments(embedding, sizes))
-        z, s = (torch.cat(parts) for parts in zip(*moments, strict=True))
+        z, s = self.real_moments(member.net, indices, transforms, joint)
 
         gradients, losses = [], []
         n = self.args.ipc * self.factor**2
@@ -277,9 +269,21 @@ class Distiller:
         """The rows of a logged loss: total, each term before its weight, cross-entropy, accuracy in percent."""
         return ["loss", *self.terms, "ce", "accuracy"]
 
-    def embed_real(self, net, images, joint):
-        pieces = [images] if joint else images.split(self.arithmetic.chunk(self.shape[1:]))
-        return torch.cat([self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces])
+    def real_moments(self, net, indices, transforms, joint):
+        """Mean and standard deviation of the embeddings of real images, (classes, D) each: see utils.class_moments.
+
+        indices, transforms: of each class. Without a graph, so that memory is one chunk's.
+        """
+        moments = []
+        for group in self.groups([len(i) for i in indices], joint):
+            sizes = [len(i) for i in indices[group]]
+            images = self.real.take(np.concatenate(indices[group]))
+            with torch.no_grad():
+                images = augment.dsa_per_class(images, transforms[group], sizes)
+                pieces = [images] if joint else images.split(self.arithmetic.chunk(self.shape[1:]))
+                embeddings = [self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces]
+            moments.append(utils.class_moments(torch.cat(embeddings), sizes))
+        return (torch.cat(parts) for parts in zip(*moments, strict=True))
 
     def groups(self, sizes, joint):
         """Slices over classes with `sizes` images each: as many at a time as a chunk holds, at least one; or all."""
