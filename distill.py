@@ -24,6 +24,7 @@ import augment
 import cost
 import data
 import evaluate
+import figures
 import networks
 import utils
 from utils import UserError, stream
@@ -324,9 +325,12 @@ class Distiller:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def check(args):
-    """Refuse what cannot work before anything is loaded or written: UserError that names the flag."""
-    spec = data.DATASETS[args.dataset]
+def check(args, dataset=None):
+    """Refuse what cannot work before anything is loaded or written: UserError that names the flag.
+
+    dataset: given for an ImageFolder, of which no table knows the shape.
+    """
+    spec = dataset or data.DATASETS[args.dataset]
     try:
         augment.parse_strategy(args.dsa_strategy)
     except ValueError as error:
@@ -448,9 +452,10 @@ def run(datasets, description, argv=None):
 
 def _run(settings):
     args = settings.args
-    check(args)
+    own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == utils.IMAGE_FOLDER else None
+    check(args, own)
     files = Files(args)
-    dataset = data.load(args.dataset, args.data_path)
+    dataset = own or data.load(args.dataset, args.data_path)
     notes = settings.notes + check_data(args, dataset)
     if not args.dry_run:
         files.prepare()
@@ -458,7 +463,9 @@ def _run(settings):
     for line in [*notes, *more, *describe(settings, dataset, distilling, judging, files)]:
         print(line, flush=True)
 
-    real = functools.partial(data.RealData, mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes)
+    real = functools.partial(
+        data.RealData, mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes, classes=dataset.classes
+    )
     train = real(dataset.images_train, dataset.labels_train, device=distilling.device)
     if args.zca:
         train.whitening = data.Whitening.fit(train)
@@ -503,6 +510,11 @@ def _run(settings):
         log.close()
     print(evaluate.table(accuracies))
     print(f"{files.result}\n{files.log}\n{files.grid(exp, args.Iteration)}")
+    if args.Iteration > args.eval_interval:  # several evaluations, so a curve
+        try:
+            print(evaluate.plot_run(files.log))
+        except UserError as error:  # such as a missing matplotlib: the run itself is done
+            print(f"no plot of the accuracy: {error}")
     return 0
 
 
@@ -572,9 +584,9 @@ def evaluate_canvases(distiller, it, test, judging, log, progress):
 
 
 def save_picture(distiller, path):
-    """Write the canvases as a PNG grid, a class per row."""
+    """Write the canvases as a PNG grid, class by class with their names."""
     images = distiller.canvases.flatten(0, 1)
     if distiller.real.whitening:
         images = distiller.real.whitening.invert(images)
     images = data.denormalise(images, distiller.real.mean, distiller.real.std)
-    utils.save_grid(images, path, per_row=distiller.args.ipc)
+    figures.grid(images, distiller.labels, distiller.real.classes, path)
