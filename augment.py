@@ -149,6 +149,25 @@ def dsa_per_class(images, transforms, sizes):
     return torch.cat(parts)
 
 
+def cutmix(images, targets, p, rng):
+    """CutMix (Yun et al. 2019): with probability p a box of each image is replaced by another image's of the batch.
+
+    targets: (n, classes), probabilities, mixed by area. The box covers a share U[0, 1) of the image and is cut at the
+    border; it is one for the batch, as in the published code. rng: a numpy.random.Generator.
+    """
+    if rng.random() >= p:
+        return images, targets
+    height, width = images.shape[2:]
+    side, centre = math.sqrt(rng.random()), rng.random(2)
+    top, bottom = (round(min(1, max(0, centre[0] + d * side / 2)) * height) for d in (-1, 1))
+    left, right = (round(min(1, max(0, centre[1] + d * side / 2)) * width) for d in (-1, 1))
+    other = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    images = images.clone()
+    images[:, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
+    share = (bottom - top) * (right - left) / (height * width)
+    return images, torch.lerp(targets, targets[other], share)
+
+
 def _check_divisible(images, factor):
     height, width = images.shape[2:]
     if height % factor or width % factor:

@@ -11,7 +11,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import augment
-import data
 import evaluate
 import networks
 from utils import stream
@@ -19,6 +18,8 @@ from utils import stream
 
 def flop_per_image(args, spec):
     """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
+
+    spec: a data.Dataset or data.Spec.
 
     Keys: "real", "synthetic", "train" for the distilling network; ("train", name) and ("test", name) for judges.
     """
@@ -67,7 +68,7 @@ def choose_arithmetic(args, dataset):
     Each is chosen by its own work, that of an experiment and that of an evaluation: neither judging more often nor
     running more experiments changes the arithmetic that makes the canvases.
     """
-    flop, images = flop_per_image(args, data.DATASETS[args.dataset]), images_per_kind(args, dataset)
+    flop, images = flop_per_image(args, dataset), images_per_kind(args, dataset)
     work = {kind: count * flop[kind] for kind, count in images.items()}
     distil = work["real"] + work["synthetic"] + work["train"]
     judge = (sum(work.values()) - distil) / number_of_evaluations(args)
@@ -86,10 +87,9 @@ def number_of_evaluations(args):
     return -(-args.Iteration // args.eval_interval) or 1
 
 
-def checkpoint_bytes(args):
+def checkpoint_bytes(args, spec):
     """Size of the largest checkpoint: the networks of a full pool with their momentum, the canvases with theirs, and
     the sets of the experiments that have ended."""
-    spec = data.DATASETS[args.dataset]
     net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
     members = min(args.net_num, 3 + -(-args.Iteration // args.net_generate_interval) * args.net_push_num)
     network = sum(p.numel() for p in net.parameters()) * (2 if args.net_decay else 1)
@@ -156,8 +156,7 @@ def seconds_per_image(args, train, test, distilling, judging):
 
 def dry_run(args, dataset, train, test, distilling, judging):
     """Print what the run will cost on this device."""
-    spec = data.DATASETS[dataset.name]
-    flop, images = flop_per_image(args, spec), images_per_kind(args, dataset)
+    flop, images = flop_per_image(args, dataset), images_per_kind(args, dataset)
     images = {kind: len(experiments(args)) * count for kind, count in images.items()}
     seconds = seconds_per_image(args, train, test, distilling, judging)
     labels = {"real": "real embeddings", "synthetic": "synthetic updates", "train": "pool training"}
@@ -173,7 +172,7 @@ def dry_run(args, dataset, train, test, distilling, judging):
     hours = sum(count * seconds[kind] for kind, count in images.items()) / 3600
     print(f"{'total':<32}{sum(images.values()):>14,}{total:>12,.1f}{'':>10}{hours:>10,.2f}")
 
-    state = checkpoint_bytes(args)
+    state = checkpoint_bytes(args, dataset)
     print(f"checkpoint about {state / 1e6:,.1f} MB; {3 * state / 1e6:,.1f} MB of disk while one is written")
     if distilling.device.type == "cuda":
         peak, where = torch.cuda.max_memory_allocated(), "GPU memory"

@@ -9,6 +9,8 @@ A dataset is looked for under the data path in this order:
 
 The first load through 2 or 3 writes 1, so that a job on a compute node without internet starts in a second. A file that
 is there but does not fit is an error: it is neither passed over for the next source nor overwritten.
+
+Beside them, the dataset `ImageFolder` is whatever the data path holds: train/ and val/ or test/, a folder per class.
 """
 
 import hashlib
@@ -228,14 +230,16 @@ class Dataset:
         return len(self.classes)
 
 
-def load(name, data_path, say=print):
+def load(name, data_path, say=print, im_size=None):
     """The `Dataset` called `name` in `DATASETS`, from the first source (see top) found under `data_path`.
 
-    say: called with one line for whatever takes time or writes files.
+    say: called with one line for whatever takes time or writes files. im_size: of ImageFolder, see `load_image_folder`.
     Raises UserError, naming the file, for anything missing, damaged or of another shape than the table's.
     """
+    if name == utils.IMAGE_FOLDER:
+        return load_image_folder(data_path, im_size)
     if name not in DATASETS:
-        raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)}")
+        raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {utils.IMAGE_FOLDER}")
     spec, root = DATASETS[name], Path(os.path.expanduser(data_path))
     cache = root / f"{name.lower()}.pt"
     if os.path.exists(cache):
@@ -255,9 +259,82 @@ def load(name, data_path, say=print):
     return dataset
 
 
-def _checked(name, entries, source):
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+def class_folders(folder):
+    """The folders in `folder` that hold pictures, at any depth, sorted by name: what ImageFolder calls classes."""
+    folders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
+    return [f for f in folders if any(file.suffix.lower() in PICTURES for file in f.rglob("*"))]
+
+
+def read_class_folders(folder, im_size=None):
+    """The pictures of class folders: (names, images uint8 (n,3,H,W), labels (n,), the place of the folder in `names`).
+
+    im_size: side of a square that pictures are resized to, by their shorter side, then cut at the centre; None takes
+    them as they are, all of one size. UserError, naming the picture, for one that cannot be decoded or does not fit.
+    """
+    from PIL import Image, ImageOps
+
+    folders, images, labels = class_folders(folder), [], []
+    for label, kind in enumerate(folders):
+        for file in sorted(path for path in kind.rglob("*") if path.suffix.lower() in PICTURES):
+            try:
+                with Image.open(file) as picture:
+                    picture = picture.convert("RGB")
+            except Exception as error:  # whatever a damaged picture provokes
+                raise UserError(f"{file}: cannot be decoded ({_short(error)})") from error
+            if im_size:
+                picture = ImageOps.fit(picture, (im_size, im_size), Image.Resampling.BICUBIC)
+            pixels = np.asarray(picture).transpose(2, 0, 1)
+            if images and pixels.shape != images[0].shape:
+                (_, h, w), (_, height, width) = pixels.shape, images[0].shape
+                raise UserError(f"{file}: has {h}x{w} pixels, others {height}x{width}; --im_size makes them equal")
+            images.append(pixels)
+            labels.append(label)
+    return [path.name for path in folders], torch.from_numpy(np.stack(images)), labels
+
+
+def is_grey(images):
+    """Whether the three channels of images (n,3,H,W) are one and the same."""
+    return torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
+
+
+def load_image_folder(data_path, im_size=None):
+    """The `Dataset` of train/ and val/ or test/ under `data_path`: a folder of pictures per class, which names it.
+
+    Images have one channel if all of them are grey, else three; mean and std are computed from the training images.
+    Nothing is cached: the folder may change. im_size: see `read_class_folders`.
+    """
+    root = Path(os.path.expanduser(data_path))
+    tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
+    if not (root / "train").is_dir() or not tests:
+        raise UserError(f"--data_path {root}: ImageFolder needs train/ and val/ or test/ there, with class folders")
+    for folder in (root / "train", tests[0]):
+        if not class_folders(folder):
+            raise UserError(f"{folder}: has no class folders with pictures")
+    names, train, train_labels = read_class_folders(root / "train", im_size)
+    test_names, test, test_labels = read_class_folders(tests[0], im_size)
+    if strange := sorted(set(test_names) - set(names)):
+        raise UserError(f"{tests[0] / strange[0]}: a class that {root / 'train'} does not have")
+    if is_grey(train) and is_grey(test):
+        train, test = train[:, :1], test[:, :1]
+    test_labels = [names.index(test_names[label]) for label in test_labels]
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    shares = [torch.bincount(train[:, c].flatten(), minlength=256) / train[:, c].numel() for c in range(train.shape[1])]
+    mean = [(share * levels).sum().item() for share in shares]
+    std = [(share * (levels - m) ** 2).sum().item() ** 0.5 for share, m in zip(shares, mean, strict=True)]
+    if min(std) < 1 / 255:
+        raise UserError(f"{root / 'train'}: all pixels of a channel are the same")
+    mean, std = (tuple(round(value, 4) for value in values) for values in (mean, std))
+    spec = Spec(train.shape[1], tuple(train.shape[2:]), len(names), mean, std, read_class_folders)
+    entries = _layout(names, (train, train_labels), (test, test_labels))
+    return _checked(utils.IMAGE_FOLDER, entries, root, spec)
+
+
+def _checked(name, entries, source, spec=None):
     """`Dataset` of entries in the .pt layout; UserError, naming `source`, where they do not fit the table."""
-    spec = DATASETS[name]
+    spec = spec or DATASETS[name]
     shape = (spec.channels, *spec.im_size)
 
     def demand(fact, key, wanted):
@@ -304,10 +381,12 @@ class RealData:
     """Labelled uint8 images kept on `device` (a quarter of float32's memory), normalised when a batch is taken.
 
     images: uint8 (N,C,H,W); labels: int64 (N,); mean, std: C numbers each, of pixels in [0,1]; whitening: a `Whitening`
-    or None. `counts`: images per class. Indices are drawn on the host from a numpy Generator, whatever the device.
+    or None; classes: their names, for pictures. `counts`: images per class. Indices are drawn on the host from a numpy
+    Generator, whatever the device.
     """
 
-    def __init__(self, images, labels, mean, std, num_classes, device, whitening=None):
+    def __init__(self, images, labels, mean, std, num_classes, device, whitening=None, classes=None):
+        self.classes = classes or [str(c) for c in range(num_classes)]
         host_labels = labels.cpu().numpy()
         self.counts = np.bincount(host_labels, minlength=num_classes).tolist()
         self._of_class = np.split(np.argsort(host_labels, kind="stable"), np.cumsum(self.counts)[:-1])

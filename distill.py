@@ -26,6 +26,7 @@ import augment
 import cost
 import data
 import evaluate
+import figures
 import networks
 import runs
 import utils
@@ -265,15 +266,7 @@ class Distiller:
         indices = [self.real.indices(c, self.args.batch_real, rng) for c, rng in zip(classes, streams, strict=True)]
         transforms = [augment.draw(self.strategy, 1, rng) for rng in streams]  # Siamese: real and synthetic share it
 
-        moments = []
-        for group in self.groups([len(i) for i in indices], joint):
-            sizes = [len(i) for i in indices[group]]
-            images = self.real.take(np.concatenate(indices[group]))
-            with torch.no_grad():
-                images = augment.dsa_per_class(images, transforms[group], sizes)
-                embedding = self.embed_real(member.net, images, joint)
-            moments.append(utils.class_moments(embedding, sizes))
-        z, s = (torch.cat(parts) for parts in zip(*moments, strict=True))
+        z, s = self.real_moments(member.net, indices, transforms, joint)
 
         gradients, losses = [], []
         n = self.args.ipc * self.factor**2
@@ -310,9 +303,21 @@ class Distiller:
         """The rows of a logged loss: total, each term before its weight, cross-entropy, accuracy in percent."""
         return ["loss", *self.terms, "ce", "accuracy"]
 
-    def embed_real(self, net, images, joint):
-        pieces = [images] if joint else images.split(self.arithmetic.chunk(self.shape[1:]))
-        return torch.cat([self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces])
+    def real_moments(self, net, indices, transforms, joint):
+        """Mean and standard deviation of the embeddings of real images, (classes, D) each: see utils.class_moments.
+
+        indices, transforms: of each class. Without a graph, so that memory is one chunk's.
+        """
+        moments = []
+        for group in self.groups([len(i) for i in indices], joint):
+            sizes = [len(i) for i in indices[group]]
+            images = self.real.take(np.concatenate(indices[group]))
+            with torch.no_grad():
+                images = augment.dsa_per_class(images, transforms[group], sizes)
+                pieces = [images] if joint else images.split(self.arithmetic.chunk(self.shape[1:]))
+                embeddings = [self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces]
+            moments.append(utils.class_moments(torch.cat(embeddings), sizes))
+        return (torch.cat(parts) for parts in zip(*moments, strict=True))
 
     def groups(self, sizes, joint):
         """Slices over classes with `sizes` images each: as many at a time as a chunk holds, at least one; or all."""
@@ -369,9 +374,11 @@ class Distiller:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def check(args):
-    """Refuse what cannot work before anything is loaded or written: UserError that names the flag."""
-    spec = data.DATASETS[args.dataset]
+def check(args, spec):
+    """Refuse what cannot work before anything is written: UserError that names the flag.
+
+    spec: the shape of the images and the classes, a data.Spec, or a data.Dataset where no table knows them.
+    """
     try:
         augment.parse_strategy(args.dsa_strategy)
     except ValueError as error:
@@ -478,11 +485,13 @@ def run(datasets, description, argv=None):
 
 def _run(settings):
     args = settings.args
-    check(args)
+    own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == utils.IMAGE_FOLDER else None
+    spec = own or data.DATASETS[args.dataset]
+    check(args, spec)
     files = runs.Files(args, args.exp_index)
     if not args.dry_run:
-        files.check(args.resume, args.overwrite, cost.checkpoint_bytes(args))
-    dataset = data.load(args.dataset, args.data_path)
+        files.check(args.resume, args.overwrite, cost.checkpoint_bytes(args, spec))
+    dataset = own or data.load(args.dataset, args.data_path)
     notes = settings.notes + check_data(args, dataset)
     distilling, judging, more = cost.choose_arithmetic(args, dataset)
     notes += more
@@ -560,7 +569,12 @@ def resuming(saved, meta, files):
 def real_data(args, dataset, device):
     """Training and test images as data.RealData on the device, whitened with --zca."""
     real = functools.partial(
-        data.RealData, mean=dataset.mean, std=dataset.std, num_classes=dataset.num_classes, device=device
+        data.RealData,
+        mean=dataset.mean,
+        std=dataset.std,
+        num_classes=dataset.num_classes,
+        device=device,
+        classes=dataset.classes,
     )
     train = real(dataset.images_train, dataset.labels_train)
     if args.zca:
@@ -658,6 +672,11 @@ class Run:
         files.finish()
         print(evaluate.table(accuracies))
         print(f"{files.result}\n{files.log}\n{files.grid(self.ended[-1][0], self.args.Iteration)}")
+        if self.args.Iteration > self.args.eval_interval:  # several evaluations, so a curve
+            try:
+                print(evaluate.plot_run(files.log))
+            except UserError as error:  # such as a missing matplotlib: the run itself is done
+                print(f"no plot of the accuracy: {error}")
 
     def position(self):
         return {"exp": self.experiment.exp, "it": self.experiment.it} if self.experiment else {"ended": len(self.ended)}
@@ -762,7 +781,7 @@ class Experiment:
                 rng = distiller.stream("judge", name, number)
                 score = evaluate.judge(
                     name, images, labels, self.test, distiller.num_classes, protocol, rng, self.judging,
-                    before_epoch=record.stop_if_asked,
+                    after_epoch=lambda epoch: record.stop_if_asked(),
                 )  # fmt: skip
                 scores.append(score)
             seconds = time.perf_counter() - began
@@ -775,9 +794,9 @@ class Experiment:
 
 
 def save_picture(distiller, path):
-    """Write the canvases as a PNG grid, a class per row."""
+    """Write the canvases as a PNG grid, class by class with their names."""
     images = distiller.canvases.flatten(0, 1)
     if distiller.real.whitening:
         images = distiller.real.whitening.invert(images)
     images = data.denormalise(images, distiller.real.mean, distiller.real.std)
-    utils.save_grid(images, path, per_row=distiller.args.ipc)
+    figures.grid(images, distiller.labels, distiller.real.classes, path)

@@ -1,26 +1,41 @@
-"""Train networks on a distilled set and test them on real images: the field's judge, by the paper's protocol.
+"""Train networks on a distilled set and test them on real images: the field's judge, for anybody's sets.
 
 Also here, because distilling and judging share them: `Arithmetic`, which decides how networks are computed, and the
-training step of a network. The protocol is that of Dataset Condensation (Zhao et al. 2021) as BACON and IDM use it: the
-last epoch of the last iteration counts, nothing is selected on the test set.
+training step of a network. The default protocol is that of Dataset Condensation (Zhao et al. 2021) as BACON and IDM use
+it: the last epoch of the last iteration counts, nothing is selected on the test set.
 
-    python evaluate.py --table result      one line for each finished run below a folder, seeds taken together
+    python evaluate.py PATH ... --dataset CIFAR10        score saved sets of any layout that sets.py knows
+    python evaluate.py PATH --export png OUT             write a set in another layout
+    python evaluate.py PATH --grid OUT.png               look at it
+    python evaluate.py --table result                    the finished runs below a folder beside the paper's figures
+    python evaluate.py --plot result/log_x.jsonl OUT.png accuracy over iterations
 """
 
+import argparse
+import contextlib
+import ctypes
 import dataclasses
+import functools
 import json
 import os
 import shutil
 import statistics
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import augment
+import data
+import figures
 import networks
+import sets
 import utils
+from utils import UserError
 
 
 def _embed(net, images, last):
@@ -34,7 +49,8 @@ def _embed_and_classify(net, images, last):
 
 def _loss_and_correct(net, images, labels):
     logits = net.classify(images).float()
-    return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
+    hard = labels if labels.dim() == 1 else labels.argmax(1)
+    return F.cross_entropy(logits, labels), (logits.argmax(1) == hard).sum()
 
 
 def _correct(net, images, labels):
@@ -80,7 +96,10 @@ class Arithmetic:
         return self._call(self._correct, net, images, labels)
 
     def training_step(self, net, optimizer, images, labels):
-        """One step of cross-entropy on a batch; returns how many of it were classified correctly, on the device."""
+        """One step of cross-entropy on a batch; returns how many of it were classified correctly, on the device.
+
+        labels: int64 (n,), or soft ones, probabilities (n, classes).
+        """
         loss, correct = self._call(self._loss_and_correct, net, images, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -103,6 +122,24 @@ class Arithmetic:
         return f"{self.device}{threads}, {self.precision}{', compiled' if self.compiled else ''}"
 
 
+def keep_freed_memory():
+    """Tell glibc to keep the memory of freed tensors for the next ones; no effect with another C library.
+
+    By default it hands every large block back to the system, and the page faults of taking it again are a quarter of
+    the time that a ConvNet of width 128 takes on a CPU. Peak memory hardly changes: the next step needs it again.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+def has_device(name):
+    """Whether PyTorch can compute on the device `name`: cpu, cuda or mps, with or without a number."""
+    kind = torch.device(name).type
+    return kind == "cpu" or getattr(torch.backends if kind == "mps" else torch, kind).is_available()
+
+
 COMPILE_FROM = 4e12  # planned FLOP on a CPU from which compiling, about a minute, repays itself
 
 
@@ -116,6 +153,8 @@ def choose_arithmetic(device, precision, compiled, planned_flop):
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
     wanted = (device == "cpu" and planned_flop >= COMPILE_FROM) if compiled is None else compiled
     compiler = os.environ.get("CXX", "g++")
     if wanted and device == "cpu" and not shutil.which(compiler):
@@ -133,31 +172,75 @@ def choose_arithmetic(device, precision, compiled, planned_flop):
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a judging network trains: `epochs` + 1 passes over the set, rate `lr`, DSA with the operations `strategy`."""
+    """How a judging network trains: batches of `batch`, rate `lr`, DSA with the operations `strategy`.
+
+    optimizer: a key of OPTIMIZERS, which also sets the rate's schedule over `epochs`. cutmix: probability per batch.
+    """
 
     epochs: int
     batch: int
     lr: float
     strategy: tuple
+    optimizer: str = "sgd"
+    cutmix: float = 0.0
+
+    @property
+    def passes(self):
+        """Passes over the set: with SGD one more than `epochs`, as in the published code."""
+        return self.epochs + (self.optimizer == "sgd")
+
+    def __str__(self):
+        mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
+        strategy = "_".join(self.strategy) or "none"
+        return f"{self.epochs} epochs, batch {self.batch}, {self.optimizer} {self.lr:g}, DSA {strategy}{mixed}"
 
 
-def train(net, images, labels, protocol, rng, arithmetic, before_epoch=lambda: None):
-    """Train `net` on images (n,C,H,W) float32, normalised and decoded, with labels (n,) int64, by the paper's protocol.
+def _new_sgd(net, lr, optimizer, arithmetic):
+    return arithmetic.optimizer(net, lr, decay=True)  # momentum starts from zero again
 
-    Shuffled batches, the last partial one kept; SGD with momentum 0.9 and weight decay 5e-4; after epoch index
-    epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum starting from zero. before_epoch: called before every
-    epoch; it may raise to give up.
+
+def _same_adamw(net, lr, optimizer, arithmetic):
+    optimizer = optimizer or torch.optim.AdamW(net.parameters())  # its weight decay is PyTorch's default, 0.01
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return optimizer
+
+
+# name: (the optimizer at a new rate, the epochs after which the rate changes, by which factor)
+OPTIMIZERS = {
+    "sgd": (_new_sgd, lambda epochs: {epochs // 2 + 1}, 0.1),
+    "adamw": (_same_adamw, lambda epochs: {max(1, k * epochs // 5) - 1 for k in (1, 2, 3, 4)}, 0.5),
+}
+
+
+def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
+    """Train `net` on images (n,C,H,W) float32, normalised and decoded.
+
+    labels: int64 (n,), or soft ones, probabilities (n, classes). after_epoch: called with the number of each epoch;
+    it may raise to give up.
+    Shuffled batches, the last partial one kept. By the paper's protocol: SGD with momentum 0.9 and weight decay 5e-4;
+    after epoch index epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum starting from zero.
     """
     net.train()
-    optimizer = arithmetic.optimizer(net, protocol.lr, decay=True)
-    for epoch in range(protocol.epochs + 1):
-        before_epoch()
+    make, drops, factor = OPTIMIZERS[protocol.optimizer]
+    drops, lr = drops(protocol.epochs), protocol.lr
+    optimizer = make(net, lr, None, arithmetic)
+    if protocol.cutmix and labels.dim() == 1:
+        labels = F.one_hot(labels, net.classifier.out_features).float()
+    for epoch in range(protocol.passes):
         order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=images.is_cuda)
         for index in order.split(protocol.batch):
             batch = augment.dsa(images[index], augment.draw(protocol.strategy, len(index), rng))
-            arithmetic.training_step(net, optimizer, batch, labels[index])
-        if epoch == protocol.epochs // 2 + 1:
-            optimizer = arithmetic.optimizer(net, protocol.lr * 0.1, decay=True)
+            targets = labels[index]
+            if protocol.cutmix:
+                batch, targets = augment.cutmix(batch, targets, protocol.cutmix, rng)
+            arithmetic.training_step(net, optimizer, batch, targets)
+        if epoch in drops:
+            lr *= factor
+            optimizer = make(net, lr, optimizer, arithmetic)
+        if after_epoch:
+            after_epoch(epoch)
+            net.train()
 
 
 @torch.no_grad()
@@ -170,10 +253,10 @@ def accuracy(net, test, arithmetic):
     return correct.item() / len(test)
 
 
-def judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, before_epoch=lambda: None):
+def judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, after_epoch=None):
     """Train one fresh network `name` on a decoded synthetic set and return its accuracy on the test set, in [0, 1]."""
     net = arithmetic.build(name, images.shape[1:], num_classes, rng)
-    train(net, images, labels, protocol, rng, arithmetic, before_epoch)
+    train(net, images, labels, protocol, rng, arithmetic, after_epoch)
     return accuracy(net, test, arithmetic)
 
 
@@ -218,71 +301,712 @@ def summary(accuracies):
 
 def table(by_architecture):
     """A text table of `summary` per architecture: {name: [[accuracy per network] per experiment]}."""
-    lines = [f"{'network':<16}{'accuracy %':>16}{'networks':>10}{'std networks':>14}{'std experiments':>17}"]
+    rows = []
     for name, accuracies in by_architecture.items():
         s = summary(accuracies)
-        between = "-" if s["std_experiments"] is None else f"{s['std_experiments']:.2f}"
-        figure = f"{s['mean']:.2f} +- {s['std']:.2f}"
-        lines.append(f"{name:<16}{figure:>16}{s['networks']:>10}{s['std_networks']:>14.2f}{between:>17}")
-    return "\n".join(lines)
+        row = {"network": name, "accuracy %": _figure(s), "networks": s["networks"]}
+        rows.append(row | {"std networks": f"{s['std_networks']:.2f}", "std experiments": _std(s["std_experiments"])})
+    return render(rows)
 
 
-def finished_runs(folder):
-    """Runs that ended, by their logs below `folder`: {what was run: {architecture: {(seed, exp): [accuracy]}}}.
+def render(rows, markdown=False):
+    """A table of rows, each {column: cell}, as text or Markdown; a cell that a row lacks is '-'."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, *([str(row.get(column, "-")) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    if markdown:
+        lines.insert(1, ["-" * width for width in widths])
+    padded = [[f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines]
+    if markdown:
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
-    What was run: a tuple of the table's first columns and the other flags. UserError if there is no such folder or a
-    log is damaged.
+
+def _figure(s):
+    return f"{s['mean']:.2f} +- {s['std']:.2f}"
+
+
+def _std(value):
+    return "-" if value is None else f"{value:.2f}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scoring saved sets
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """A row of PROTOCOLS: what --protocol takes where neither a flag nor the set says otherwise."""
+
+    epochs: int
+    plain_epochs: int  # where DSA is switched off
+    batch: int
+    lr: float
+    optimizer: str
+    cutmix: float
+    source: str
+
+
+PROTOCOLS = {
+    "paper": Rules(1000, 1000, 256, 0.01, "sgd", 0.0, "DC's judge as IDM and BACON run it; a run of ours has its own"),
+    "dc-bench": Rules(1000, 300, 256, 0.01, "sgd", 0.0, "DC-bench (Cui et al. 2022), as DC (Zhao et al. 2021)"),
+    "ncfm": Rules(2000, 2000, 128, 0.001, "adamw", 0.5, "NCFM (Wang et al. 2025); the rate halves at each fifth"),
+}
+_FROM_THE_RUN = ("epoch_eval_train", "batch_train", "lr_net", "dsa_strategy")  # flags of a run that are its protocol
+
+
+def protocol_of(saved, args):
+    """The Protocol by which --protocol and the flags in `args` judge a sets.SavedSet."""
+    rules, own = PROTOCOLS[args.protocol], {}
+    if args.protocol == "paper":
+        own = {name: saved.meta["args"][name] for name in _FROM_THE_RUN if saved.meta}
+    if rules.optimizer == "sgd" and saved.lr:
+        own["lr_net"] = saved.lr
+    own |= {name: value for name in _FROM_THE_RUN if (value := getattr(args, name)) is not None}
+    try:
+        strategy = augment.parse_strategy(own.get("dsa_strategy", utils.COMMON["dsa_strategy"]))
+    except ValueError as error:
+        raise UserError(f"--dsa_strategy: {error}") from None
+    epochs = own.get("epoch_eval_train", rules.epochs if strategy else rules.plain_epochs)
+    batch, lr = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr)
+    return Protocol(epochs, batch, lr, strategy, rules.optimizer, rules.cutmix)
+
+
+def arithmetic_of(saved, args, planned_flop):
+    """How the judges of a set are computed, and lines for the user: as in the run that made it, or by the flags."""
+    logged = saved.meta.get("arithmetic", {}).get("judging")
+    settings = args.device, args.precision, args.compile
+    if logged and settings == ("auto", "auto", None):
+        device, *rest = logged.split(", ")
+        settings = device if has_device(device) else "auto", "bf16" if "bf16" in rest else "fp32", "compiled" in rest
+    arithmetic, notes = choose_arithmetic(*settings, planned_flop)
+    if logged and str(arithmetic) != logged:
+        notes.append(f"{saved.path}: was judged on {logged}, here on {arithmetic}, so the last digits may differ")
+    return arithmetic, notes
+
+
+def training_flop(name, shape, num_classes):
+    """FLOP of one image in a training step of the network `name`, counted without computing anything."""
+    net = networks.check(name, shape[0], num_classes, tuple(shape[1:]))
+    with FlopCounterMode(display=False) as counter:
+        net.classify(torch.empty(1, *shape, device="meta")).sum().backward()
+    return counter.get_total_flops()
+
+
+class RealImages:
+    """The real images on a device, in each space that sets live in: normalised, or whitened by ZCA."""
+
+    def __init__(self, dataset, say):
+        self.dataset, self.say, self.made = dataset, say, {}
+
+    def whitening(self, space, device="cpu"):
+        """The data.Whitening that a set with SavedSet.zca `space` was distilled in."""
+        self.say(f"fitting the ZCA whitening on {len(self.dataset.labels_train):,} training images")
+        return data.Whitening.fit(self.of("train", space, device))
+
+    def of(self, split, space, device, whitening=None):
+        """A split, train or test, as a data.RealData."""
+        dataset = self.dataset
+        images, labels = getattr(dataset, f"images_{split}"), getattr(dataset, f"labels_{split}")
+        # MTT whitens pixels in [0,1], these scripts normalised images.
+        zero, one = (0.0,) * dataset.channels, (1.0,) * dataset.channels
+        mean, std = (zero, one) if space == "pixels" else (dataset.mean, dataset.std)
+        return data.RealData(images, labels, mean, std, dataset.num_classes, device, whitening, dataset.classes)
+
+    def test(self, space, device):
+        """The test images as a data.RealData for sets with SavedSet.zca `space`."""
+        if (space, device) not in self.made:
+            whitening = self.whitening(space, device) if space else None
+            self.made[space, device] = self.of("test", space, device, whitening)
+        return self.made[space, device]
+
+
+def score(saved, names, test, num_classes, protocol, seed, num_eval, arithmetic, every=0, say=print):
+    """Judge one sets.SavedSet: {architecture: ([accuracy] of the last epoch, [best accuracy] or [], seconds)}.
+
+    The random stream of a judge is that of the run which saved the set, so one of ours gets the logged accuracy again.
+    every: if not 0, test after every so many epochs too; the best of these is selected on the test set, so biased.
     """
+    images, labels = (tensor.to(arithmetic.device) for tensor in saved.decoded())
+    if labels.dim() == 2:
+        labels = labels.softmax(1)
+    scores = {}
+    for name in names:
+        last, best, began = [], [], time.perf_counter()
+        for number in range(num_eval):
+            rng, seen = utils.stream(seed, saved.exp, "judge", name, number), []
+            net = arithmetic.build(name, images.shape[1:], num_classes, rng)
+
+            def test_now(epoch, net=net, seen=seen):
+                if (epoch + 1) % every == 0:
+                    seen.append(accuracy(net, test, arithmetic))
+
+            train(net, images, labels, protocol, rng, arithmetic, test_now if every else None)
+            last.append(accuracy(net, test, arithmetic))
+            if every:
+                best.append(max([*seen, last[-1]]))
+            say(f"{_short_name(saved)}  {name} {number + 1}/{num_eval}: {100 * last[-1]:.2f} %")
+        scores[name] = last, best, time.perf_counter() - began
+    return scores
+
+
+def _short_name(saved):
+    return "/".join(Path(saved.path).parts[-2:]) if saved.layout != "baseline" else saved.path
+
+
+def _per_class(labels, num_classes):
+    counts = torch.bincount(labels, minlength=num_classes).tolist()
+    return str(counts[0]) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+
+
+def score_rows(experiments, scores, protocol, num_classes):
+    """Rows of the scorer's table, one for each architecture, from the experiments of a file taken together.
+
+    experiments: [SavedSet]. scores: the result of `score` for each of them.
+    """
+    rows, saved = [], experiments[0]
+    for name in scores[0]:
+        last, best, seconds = zip(*(of_experiment[name] for of_experiment in scores), strict=True)
+        row = {
+            "set": saved.path, "name": _short_name(saved), "layout": saved.layout, "assumed": saved.assumed,
+            "stored per class": _per_class(saved.hard_labels(), num_classes),
+            "decoded per class": _per_class(saved.hard_labels().repeat(saved.factor**2), num_classes),
+            "network": name, **summary(last), "accuracy": last, "protocol": str(protocol), "epochs": protocol.epochs,
+            "seconds": sum(seconds),
+        }  # fmt: skip
+        recorded = [one.recorded.get(name, []) for one in experiments]
+        if all(recorded):
+            same = all(a[: len(b)] == b[: len(a)] for a, b in zip(last, recorded, strict=True))
+            row |= {"logged": summary(recorded)["mean"], "logged, the same networks": same}
+        if all(best):
+            row["best epoch on test (biased)"] = summary(best)["mean"]
+        rows.append(row)
+    return rows
+
+
+def _score_cells(row):
+    """The columns of the printed table."""
+    cells = {
+        "set": row["name"], "stored/class": row["stored per class"], "decoded/class": row["decoded per class"],
+        "network": row["network"], "mean %": f"{row['mean']:.2f}", "std": f"{row['std']:.2f}",
+        "networks": row["networks"], "epochs": row["epochs"], "seconds": f"{row['seconds']:.0f}",
+    }  # fmt: skip
+    if "logged" in row:
+        cells["logged %"] = f"{row['logged']:.2f}" + (" reproduced" if row["logged, the same networks"] else "")
+    if "best epoch on test (biased)" in row:
+        cells["best epoch on test (biased)"] = f"{row['best epoch on test (biased)']:.2f}"
+    return cells
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Baselines: real images in place of a distilled set
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _random(real, ipc, factor, seed):
+    """Canvases of random real images, by the streams of a run with --Iteration 0: the same images."""
+    canvases = []
+    for c in range(len(real.counts)):
+        rng = utils.stream(seed, 0, "init", c)
+        indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
+        canvases.append(augment.tile(real.take(indices), factor))
+    return torch.cat(canvases)
+
+
+def _herding(real, ipc, seed):
+    """Herding (Welling 2009): images added one by one so that their mean stays nearest to the class's, in pixels."""
+    chosen = []
+    for c in range(len(real.counts)):
+        indices = np.sort(real.indices(c, real.counts[c], utils.stream(seed, 0, "coreset", c)))
+        images = real.take(indices).flatten(1)
+        mean, total = images.mean(0), torch.zeros(images.shape[1])
+        free = torch.zeros(len(images))
+        for k in range(ipc):
+            nearest = ((mean * (k + 1) - total - images).square().sum(1) + free).argmin()
+            free[nearest] = np.inf
+            total += images[nearest]
+            chosen.append(indices[nearest])
+    return real.take(np.array(chosen))
+
+
+# name: (factor, (real training images on the host, ipc, seed) -> canvases, class by class); full is the whole set
+BASELINES = {
+    "random": (1, lambda real, ipc, seed: _random(real, ipc, 1, seed)),
+    "random4": (2, lambda real, ipc, seed: _random(real, ipc, 2, seed)),
+    "herding": (1, _herding),
+    "full": (1, None),
+}
+
+
+def baseline(kind, real, ipc, seed):
+    """A baseline as a sets.SavedSet: `ipc` stored images per class of `real`, a data.RealData on the host."""
+    factor, choose = BASELINES[kind]
+    if choose is None:
+        return sets.SavedSet("full", 0, "baseline", real.take(slice(None)), real.labels)
+    if ipc > min(real.counts):
+        raise UserError(f"--baseline {kind}: the smallest class has {min(real.counts)} training images, not {ipc}")
+    labels = torch.arange(len(real.counts)).repeat_interleave(ipc)
+    return sets.SavedSet(kind, 0, "baseline", choose(real, ipc, seed), labels, factor)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables and plots of finished runs, from their logs
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Top-1 test accuracy in percent at ipc 50, 10 and 1, with ConvNet-3, as the paper's page gives it.
+PAPER = {
+    "DM": {
+        "MNIST": (94.8, 94.3, 89.2), "CIFAR10": (63, 48.9, 26), "CIFAR100": (43.6, 29.7, 11.4),
+        "TinyImageNet": (None, 12.9, 3.9),
+    },
+    "IDM": {
+        "MNIST": (97.01, 96.26, 93.82), "FashionMNIST": (84.03, 82.53, 78.23), "SVHN": (87.5, 82.95, 69.45),
+        "CIFAR10": (67.5, 58.6, 45.6), "CIFAR100": (50, 45.1, 20.1), "TinyImageNet": (None, 21.9, 10.1),
+    },
+    "BACON": {
+        "MNIST": (98.01, 97.3, 94.15), "FashionMNIST": (85.52, 84.23, 78.48), "SVHN": (89.1, 84.64, 69.04),
+        "CIFAR10": (70.06, 62.06, 45.62), "CIFAR100": (49.44, 46.15, 23.68), "TinyImageNet": (None, 21.7, 9.7),
+    },
+}  # fmt: skip
+
+
+def paper_figure(method, dataset, ipc):
+    """The paper's accuracy in percent, or None where it gives none."""
+    return dict(zip((50, 10, 1), PAPER.get(method, {}).get(dataset, ()), strict=False)).get(ipc)
+
+
+# How many training and test images the whole datasets have.
+WHOLE = {
+    "MNIST": (60000, 10000), "FashionMNIST": (60000, 10000), "SVHN": (73257, 26032), "CIFAR10": (50000, 10000),
+    "CIFAR100": (50000, 10000), "TinyImageNet": (100000, 10000), "Digits": (1201, 596),
+}  # fmt: skip
+
+_TERMS = ("lh_weight", "tv_weight", "clip_weight", "clip_prior", "syn_ce", "ce_weight")  # what an ablation varies
+# Flags that a table shows in columns of their own, or that change no figure.
+_COLUMNS = (
+    "aug",
+    "Iteration",
+    "model",
+    "num_exp",
+    "num_eval",
+    "eval_interval",
+    "eval_mode",
+    "init",
+    "epoch_eval_train",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run as its log tells it. scores: {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}."""
+
+    args: dict
+    data: str  # whole or a subset, and the start of the hash over its images and labels
+    flags: tuple  # those that depart from the recipe, without what the table shows in columns of its own
+    scores: dict
+
+    @property
+    def what(self):
+        """The method, or the baseline that a run without iterations is."""
+        return self.args["method"] if self.args["Iteration"] else f"random ({self.args['init']})"
+
+    def about(self, network):
+        """What was run, but for the seed: runs that agree in it are one cell of a table."""
+        args = self.args
+        return {
+            "dataset": args["dataset"], "ipc": args["ipc"], "set": self.what,
+            "images/canvas": "four" if args["aug"] else "one", "distilled with": args["model"],
+            "iterations": args["Iteration"], "judge": network, "epochs": args["epoch_eval_train"], "data": self.data,
+            "other flags": " ".join(f"--{name} {value}" for name, value in self.flags),
+        }  # fmt: skip
+
+
+def read_run(log):
+    """The `Run` of a log, or None if it did not end. UserError if it is damaged."""
+    try:
+        events = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+        if not events or events[-1]["event"] != "end":
+            return None
+        start = events[0]
+        args, departures = start["args"], start["departures"]
+        flags = tuple((name, value) for name, (value, _) in departures.items() if name not in _COLUMNS)
+        sizes = start["train_images"], start["test_images"]
+        whole = "whole" if WHOLE.get(args["dataset"]) == sizes else f"{sizes[0]}+{sizes[1]}"
+        scores = {}
+        for event in events:
+            if event["event"] == "evaluation":
+                by_it = scores.setdefault(event["network"], {})
+                by_it.setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
+        return Run(args, f"{whole} {start['data_sha256'][:8]}", flags, scores)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{log}: not a log of these scripts ({type(error).__name__})") from error
+
+
+def finished_runs(folder, flag="--table"):
+    """Every `Run` that ended, by the logs below `folder`. UserError if there is no such folder or a log is damaged."""
     if not Path(folder).is_dir():
-        raise utils.UserError(f"--table {folder}: no such folder")
-    runs = {}
-    for path in sorted(Path(folder).rglob("log_*.jsonl")):
-        try:
-            events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if not events or events[-1]["event"] != "end":
-                continue
-            args = events[0]["args"]
-            flags = (f"--{k} {v}" for k, (v, _) in events[0]["departures"].items() if k not in _COLUMNS)
-            about = (
-                *(args["dataset"], args["ipc"], args["method"] if args["Iteration"] else f"random ({args['init']})"),
-                *("four" if args["aug"] else "one", args["Iteration"], args["model"]),
-                *(events[0]["data_sha256"][:8], " ".join(flags)),
-            )
-            for event in events:
-                if event["event"] == "evaluation" and event["it"] == args["Iteration"]:
-                    scores = runs.setdefault(about, {}).setdefault(event["network"], {})
-                    scores[args["seed"], event["exp"]] = event["accuracy"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise utils.UserError(f"{path}: not a log of these scripts ({type(error).__name__})") from error
-    return runs
+        raise UserError(f"{flag} {folder}: no such folder")
+    runs = (read_run(log) for log in sorted(Path(folder).rglob("log_*.jsonl")))
+    return [run for run in runs if run]
 
 
-_COLUMNS = ("aug", "Iteration", "model", "num_exp", "num_eval", "init")
+def _cells(runs):
+    """[(about, {(seed, exp): [accuracy of the last iteration]}, mean of the best iteration, a run)], a cell each."""
+    cells = {}
+    for run in runs:
+        for network, by_it in run.scores.items():
+            about = run.about(network)
+            _, scores, best, _ = cells.setdefault(tuple(about.values()), (about, {}, [], run))
+            last = by_it.get(run.args["Iteration"], {})
+            for exp, accuracies in last.items():
+                scores[run.args["seed"], exp] = accuracies
+                best.append(max(100 * statistics.fmean(at[exp]) for at in by_it.values() if exp in at))
+    return [cell for cell in cells.values() if cell[1]]
 
 
-def table_of_runs(folder):
-    """The finished runs below `folder` as a text table, the experiments of all seeds taken together."""
-    about = ("dataset", "ipc", "set", "images/canvas", "iterations", "distilled with", "data")
-    rows = [(*about, "judge", "accuracy %", "networks", "seeds", "other flags")]
-    for (*about, flags), by_architecture in finished_runs(folder).items():
-        for name, scores in by_architecture.items():
-            s = summary(list(scores.values()))
-            figure = f"{s['mean']:.2f} +- {s['std']:.2f}"
-            rows.append((*about, name, figure, s["networks"], len({seed for seed, _ in scores}), flags))
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(f"{cell!s:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+def tables_of_runs(folder, biased=False):
+    """The finished runs below `folder` as tables: {title: rows for `render`}.
+
+    biased: add the best iteration by test accuracy, which several released codes report.
+    """
+    cells = _cells(finished_runs(folder))
+    if not cells:
+        raise UserError(f"--table {folder}: no finished run below it")
+    paper, details, ablations = {}, [], {}
+    for about, scores, best, run in cells:
+        s = summary(list(scores.values()))
+        figure, dataset, ipc = _figure(s), about["dataset"], about["ipc"]
+        published = paper_figure(about["set"], dataset, ipc)
+        budget = f"{about['iterations']} it, {about['epochs']} epochs"
+        row = {"set": about["set"], "images/canvas": about["images/canvas"], "network": about["distilled with"]}
+        row |= {"judge": about["judge"], "budget": budget, "data": about["data"]}
+        key = (*row.values(), about["other flags"])
+        cell = f"{figure} (paper {published})" if published else figure
+        paper.setdefault(key, dict(row))[f"{dataset} ipc {ipc}"] = cell
+        if about["other flags"]:
+            paper[key]["other flags"] = paper[key].pop("other flags", about["other flags"])  # the last column
+        detail = {"dataset": dataset, "ipc": ipc, **row, "mean %": f"{s['mean']:.2f}", "std": f"{s['std']:.2f}"}
+        detail |= {"std networks": f"{s['std_networks']:.2f}", "std experiments": _std(s["std_experiments"])}
+        detail |= {"networks": s["networks"], "experiments": len(scores)}
+        if biased:
+            detail["best iteration on test (biased)"] = f"{statistics.fmean(best):.2f}"
+        details.append(detail)
+        if about["set"] == "BACON":
+            flags = tuple(pair for pair in run.flags if pair[0] not in _TERMS)
+            kind = (*(value for name, value in about.items() if name != "other flags"), flags)
+            terms = {"log-likelihood": run.args["lh_weight"], "total variation": run.args["tv_weight"]}
+            terms["clip prior"] = f"{run.args['clip_weight']} {run.args['clip_prior']}"
+            terms["cross-entropy"] = run.args["ce_weight"] if run.args["syn_ce"] else 0
+            ablations.setdefault(kind, []).append({**terms, "accuracy %": figure, "networks": s["networks"]})
+    title = "Accuracy in percent, mean +- std over all networks (in brackets the paper's, at its own budget)"
+    tables = {title: list(paper.values()), "What is behind each figure": details}
+    for (dataset, ipc, _, _, model, iterations, *_), rows in ablations.items():
+        if len(rows) > 1:
+            tables[f"Weights of the terms: BACON on {dataset}, ipc {ipc}, {model}, {iterations} iterations"] = rows
+    return tables
+
+
+def plot_run(log, path=None):
+    """Draw the accuracy over iterations of the run that wrote `log`, or of the runs of one kind below a folder.
+
+    Returns the path of the PNG, by default acc_*.png beside log_*.jsonl. Beside the curve: the paper's figure and, if a
+    run with --Iteration 0 on the same data and with the same judges is found in the same folder or one beside it, the
+    accuracy of random images, of the same seeds if there are such. UserError where there is nothing to draw.
+    """
+    log = Path(log)
+    path = path or log.with_name("acc_" + log.stem.removeprefix("log_") + ".png")
+    runs = finished_runs(log, "--plot") if log.is_dir() else [run for run in [_read_existing(log)] if run]
+    curves = {}
+    for run in (run for run in runs if run.args["Iteration"]):
+        kind = (*(run.args[name] for name in ("dataset", "ipc", "model", "Iteration")), run.data)
+        for network, by_it in run.scores.items():
+            points = curves.setdefault(kind, {}).setdefault(f"{run.what}, judged by {network}", {})
+            for it, by_exp in by_it.items():
+                points.setdefault(it, []).extend(100 * a for accuracies in by_exp.values() for a in accuracies)
+    if len(curves) != 1:
+        raise UserError(f"--plot {log}: holds finished runs of {len(curves)} kinds (dataset, ipc, network), needs one")
+    ((dataset, ipc, model, iterations, _), drawn), run = *curves.items(), next(r for r in runs if r.args["Iteration"])
+    lines = {}
+    for method in dict.fromkeys(r.what for r in runs):
+        if published := paper_figure(method, dataset, ipc):
+            lines[f"the paper's {method} (ConvNet, full budget)"] = published
+    near = (log if log.is_dir() else log.parent).resolve()
+    logs = {*near.rglob("log_*.jsonl"), *near.parent.glob("*/log_*.jsonl")}
+    random = []
+    for other in sorted(logs):
+        with contextlib.suppress(UserError):  # a damaged log of another run does not matter here
+            random.append(read_run(other))
+    random = [other for other in random if other and not other.args["Iteration"]]
+    alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "zca")
+    seeds = {r.args["seed"] for r in runs}
+    random = [other for other in random if other.args["seed"] in seeds] or random
+    for network in run.scores:
+        found = [
+            accuracy
+            for other in random
+            if other.data == run.data and all(other.args[name] == run.args[name] for name in alike)
+            for accuracies in other.scores.get(network, {}).get(0, {}).values()
+            for accuracy in accuracies
+        ]
+        if found:
+            lines[f"random images, judged by {network}"] = 100 * statistics.fmean(found)
+    figures.curve(drawn, lines, f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations", path)
+    return path
+
+
+def _read_existing(log):
+    if not log.is_file():
+        raise UserError(f"--plot {log}: no such file or folder")
+    return read_run(log)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command line
+# ---------------------------------------------------------------------------------------------------------------------
+
+_SHARED = {name: (kind, text) for flags in utils.FLAGS.values() for name, kind, _, text in flags}  # with the scripts
+
+
+def build_parser():
+    """The parser of evaluate.py. An absent flag is None where the set, or else the protocol, decides."""
+    parser = utils.OneLineParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument_group("what to do").add_argument
+    add("paths", nargs="*", metavar="PATH", help="saved sets: files, folders of files, or class folders of pictures")
+    add("--table", metavar="FOLDER", help="tabulate the finished runs below a folder")
+    add("--plot", nargs=2, metavar=("LOG", "OUT.png"), help="draw a run's accuracy over iterations")
+    add("--export", nargs=2, metavar=("FORMAT", "OUT"), help=f"write the set as {', '.join(sets.EXPORTS)}; see README")
+    add("--grid", metavar="OUT.png", help="draw the set's canvases by class (with --decode what they hold)")
+    add("--tsne", metavar="OUT.png", help="draw a t-SNE of real and synthetic embeddings, up to ten classes")
+    add = parser.add_argument_group("the sets").add_argument
+    add(
+        "--dataset",
+        choices=(*data.DATASETS, utils.IMAGE_FOLDER),
+        metavar="NAME",
+        help="of which data they are; our own say so",
+    )
+    add("--data_path", default="data", help="folder of the datasets (default data)")
+    add("--im_size", type=utils.whole(4), help=_SHARED["im_size"][1])
+    add("--factor", type=int, choices=(1, 2), help="2: a canvas holds four images (default: what the layout implies)")
+    add(
+        "--zca",
+        action="store_true",
+        help="sets of other programs live in ZCA space: test images are whitened as by MTT",
+    )
+    add("--exp", type=utils.whole(0), help="only this experiment of a file with several (to export or draw: default 0)")
+    add("--decode", action="store_true", help="draw the decoded images instead of the canvases")
+    add = parser.add_argument_group("judging").add_argument
+    add("--protocol", choices=PROTOCOLS, default="paper", help=f"{', '.join(PROTOCOLS)} (default paper); see README")
+    add("--eval_mode", choices=utils.EVAL_MODES, nargs="+", default=["S"], metavar="MODE", help=_SHARED["eval_mode"][1])
+    add("--model", help="the network of modes S, SS and C (default: the one that distilled the set, else ConvNet)")
+    add("--num_eval", type=utils.whole(1), help="fresh networks per architecture (default: as the run, else 5)")
+    for name in _FROM_THE_RUN:
+        add(f"--{name}", type=_SHARED[name][0], help=f"{_SHARED[name][1]} (default: the run's or the protocol's)")
+    add(
+        "--baseline",
+        type=lambda text: text.split(","),
+        default=[],
+        help=f"also judge real images: {','.join(BASELINES)}",
+    )
+    add("--ipc", type=utils.whole(1), help="stored images per class of the baselines (default: as the sets)")
+    add("--full_epochs", type=utils.whole(1), default=20, help="epochs on the whole training set, --baseline full")
+    add(
+        "--biased",
+        type=utils.whole(1),
+        metavar="N",
+        help="also show the best of every N epochs on the test set",
+    )
+    add("--seed", type=utils.whole(0), help="every random number follows from it (default: the run's, else 0)")
+    add("--device", choices=_SHARED["device"][0], default="auto", help=_SHARED["device"][1])
+    add("--precision", choices=_SHARED["precision"][0], default="auto", help=_SHARED["precision"][1])
+    add("--compile", action="store_true", default=None, help="torch.compile (default: as the run, else if it pays)")
+    add("--no_compile", dest="compile", action="store_false", default=None, help=argparse.SUPPRESS)
+    add = parser.add_argument_group("output").add_argument
+    add("--format", choices=("text", "json", "markdown"), default="text", help="text, JSON lines or Markdown")
+    return parser
 
 
 def main(argv=None):
-    """The command line: see the top of this file. Returns the exit code."""
-    parser = utils.OneLineParser(description="Tabulate finished runs.")
-    parser.add_argument("--table", metavar="FOLDER", required=True, help="the folder whose logs are tabulated")
+    """The command line: see the top of this file. Returns the exit code: 0, or 2 for a mistake, said in one line."""
+    args = build_parser().parse_args(argv)
     try:
-        print(table_of_runs(parser.parse_args(argv).table))
-    except utils.UserError as error:
+        return _main(args)
+    except UserError as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        print(f"evaluate.py: error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+    return 2
+
+
+def _main(args):
+    if args.table:
+        for title, rows in tables_of_runs(args.table, args.biased).items():
+            _print(args.format, rows, rows, title)
+        return 0
+    if args.plot:
+        _say(plot_run(*args.plot))
+        return 0
+    if args.device != "auto" and not has_device(args.device):
+        raise UserError(f"--device {args.device}: PyTorch finds no such device here; use --device cpu or auto")
+    for kind in args.baseline:
+        if kind not in BASELINES:
+            raise UserError(f"--baseline {kind}: unknown; choose from {', '.join(BASELINES)}")
+    if args.export and args.export[0] not in sets.EXPORTS:
+        raise UserError(f"--export {args.export[0]}: unknown; choose from {', '.join(sets.EXPORTS)}")
+    if not args.paths and not args.baseline:
+        raise UserError("nothing to do: give paths of saved sets, --baseline, --table or --plot; --help explains them")
+    return _with_sets(args)
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)  # the table alone goes to standard output
+
+
+def _print(kind, rows, shown, title=None):
+    if kind == "json":
+        for row in rows:
+            print(json.dumps(row))
+        return
+    if title:
+        print(f"### {title}\n" if kind == "markdown" else title)
+    print(render(shown, markdown=kind == "markdown"), end="\n\n" if title else "\n")
+
+
+def _dataset_name(args, metas):
+    """Of which dataset the sets are, by --dataset and what they say themselves."""
+    names = {path: meta["args"]["dataset"] for path, meta in metas.items() if meta}
+    name = args.dataset or next(iter(names.values()), None)
+    for path in metas:
+        if name is None:
+            raise UserError(f"{path}: does not say of which dataset it is; give --dataset")
+        if names.get(path, name) != name:
+            raise UserError(f"{path}: was distilled from {names[path]}, not from {name}")
+    if name is None:
+        raise UserError("--baseline: give --dataset")
+    return name
+
+
+def _with_sets(args):
+    metas = {path: sets.read_meta(path) for path in args.paths}
+    name = _dataset_name(args, metas)
+    if not args.im_size and name == utils.IMAGE_FOLDER:
+        args.im_size = next((meta["args"]["im_size"] for meta in metas.values() if meta), None)
+    dataset = data.load(name, args.data_path, _say, args.im_size)
+    facts = sets.Facts.of(dataset)
+    by_path = {}
+    for path in args.paths:
+        for saved in sets.read(path, facts, args.factor, args.zca):
+            by_path.setdefault(saved.path, []).append(saved)
+    for path, experiments in by_path.items():
+        if args.exp is not None:
+            by_path[path] = [saved for saved in experiments if saved.exp == args.exp]
+            if not by_path[path]:
+                numbers = ", ".join(str(saved.exp) for saved in experiments)
+                raise UserError(f"--exp {args.exp}: {path} has experiments {numbers}")
+        saved = experiments[0]
+        _say(f"{path}: {saved.layout} layout, {len(experiments)} experiments; assumed: {saved.assumed}")
+        other = saved.meta.get("data_sha256", dataset.fingerprint)
+        if other != dataset.fingerprint:
+            _say(f"{path}: distilled from data with hash {other[:8]}, judged on {dataset.fingerprint[:8]}")
+    real = RealImages(dataset, _say)
+    if args.export or args.grid or args.tsne:
+        first = [experiments[0] for experiments in by_path.values()]
+        if len(first) != 1:
+            raise UserError(f"--export, --grid, --tsne: need one set, found {len(first)}")
+        _show(first[0], args, facts, real)
+        return 0
+    rows = _score(args, by_path, real, facts)
+    _print(args.format, rows, [_score_cells(row) for row in rows])
     return 0
+
+
+def _show(saved, args, facts, real):
+    """Do what --export, --grid and --tsne say with one set."""
+    whitening = real.whitening(saved.zca) if saved.zca else None
+    if args.export:
+        _say(sets.export(saved, *args.export, facts, whitening))
+    images, labels = saved.canvases, saved.hard_labels()
+    if args.decode or args.tsne:
+        images, labels = saved.decoded()[0], labels.repeat(saved.factor**2)
+    if args.grid:
+        figures.grid(sets.pixels(saved, images, facts, whitening), labels, facts.classes, args.grid)
+        _say(args.grid)
+    if args.tsne:
+        _tsne(saved, images, labels, args, real, whitening)
+        _say(args.tsne)
+
+
+TSNE_CLASSES, TSNE_REAL, TSNE_TRAIN, TSNE_EPOCHS = 10, 100, 5000, 10
+
+
+def _tsne(saved, images, labels, args, real, whitening):
+    """Map the first classes' real test images and synthetic ones by a network trained on real training images."""
+    dataset, seed = real.dataset, args.seed or 0
+    arithmetic, _ = choose_arithmetic(args.device, args.precision, args.compile, 0)
+    device, rng = arithmetic.device, utils.stream(seed, "t-SNE")
+    train_images = real.of("train", saved.zca, device, whitening)
+    held_out = real.of("test", saved.zca, device, whitening)
+    name = args.model or saved.meta.get("args", {}).get("model", "ConvNet")
+    net = arithmetic.build(name, images.shape[1:], dataset.num_classes, rng)
+    index = train_images.any_indices(TSNE_TRAIN, rng)
+    protocol = Protocol(TSNE_EPOCHS, 256, 0.01, augment.parse_strategy(utils.COMMON["dsa_strategy"]))
+    train(net, train_images.take(index), train_images.labels_of(index), protocol, rng, arithmetic)
+    net.eval()
+    classes = dict(list(enumerate(dataset.classes))[:TSNE_CLASSES])
+    chosen = np.concatenate([held_out.indices(c, TSNE_REAL, rng) for c in classes])
+    shown = labels < len(classes)
+    with torch.no_grad():
+        real_embedding = arithmetic.embed(net, held_out.take(chosen), None)
+        synthetic = arithmetic.embed(net, images[shown].to(device), None)
+    title = f"t-SNE of {name}'s embeddings, trained on {len(index):,} real images"
+    figures.tsne(real_embedding, held_out.labels_of(chosen), synthetic, labels[shown], classes, args.tsne, title)
+
+
+def _judges_of(saved, args, facts):
+    """(architectures, networks of each, seed) by the flags, else as in the run that made the set."""
+    run = saved.meta.get("args", {})
+    model = args.model or run.get("model", "ConvNet")
+    names = list(dict.fromkeys(name for mode in args.eval_mode for name in architectures(mode, model)))
+    for name in names:
+        try:
+            networks.check(name, facts.shape[0], facts.num_classes, facts.shape[1:])
+        except ValueError as error:
+            raise UserError(f"--model, --eval_mode: {error}") from None
+    return names, args.num_eval or run.get("num_eval", 5), run.get("seed", 0) if args.seed is None else args.seed
+
+
+def _score(args, by_path, real, facts):
+    """Judge every set, then the baselines, with the settings of the first set: rows of `score_rows`."""
+    groups = [(experiments, experiments[0]) for experiments in by_path.values()]  # and whose settings judge them
+    for kind in args.baseline:
+        like = dataclasses.replace(groups[0][1], zca=None, lr=None) if by_path else _NO_SET
+        ipc = args.ipc or (len(like.canvases) // facts.num_classes if by_path else 10)
+        _, _, seed = _judges_of(like, args, facts)
+        groups.append(([baseline(kind, real.of("train", None, "cpu"), ipc, seed)], like))
+
+    rows, arithmetics = [], {}
+    for experiments, like in groups:
+        (names, num_eval, seed), protocol = _judges_of(like, args, facts), protocol_of(like, args)
+        if experiments[0].path == "full":
+            protocol = dataclasses.replace(protocol, epochs=args.full_epochs)
+        flop = max(training_flop(name, facts.shape, facts.num_classes) for name in names)
+        images = len(experiments[0].canvases) * experiments[0].factor ** 2 * protocol.passes * num_eval
+        arithmetic, notes = arithmetic_of(like, args, flop * images)
+        arithmetic = arithmetics.setdefault(str(arithmetic), arithmetic)  # compiled code serves all sets
+        for line in [*notes, f"{experiments[0].path}: {protocol}; seed {seed}; {arithmetic}"]:
+            _say(line)
+        test = real.test(experiments[0].zca, arithmetic.device)
+        judge_one = functools.partial(
+            score, names=names, test=test, num_classes=facts.num_classes, protocol=protocol, seed=seed,
+            num_eval=num_eval, arithmetic=arithmetic, every=args.biased or 0, say=_say,
+        )  # fmt: skip
+        rows += score_rows(experiments, [judge_one(saved) for saved in experiments], protocol, facts.num_classes)
+    return rows
+
+
+_NO_SET = sets.SavedSet("", 0, "", torch.empty(0), torch.empty(0))  # stands for the settings of no set in particular
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ def objective_terms(method, lh_weight, tv_weight, clip_weight, clip_prior):
 # Recipes: the flags of the released command list, by dataset and ipc
 # ---------------------------------------------------------------------------------------------------------------------
 
+IMAGE_FOLDER = "ImageFolder"  # the dataset of any labelled pictures, which every script accepts
+
 COMMON = {
     "dsa_strategy": "color_crop_cutout_flip_scale_rotate", "init": "real", "aug": True, "Iteration": 20000,
     "lr_img": 0.2, "batch_real": 256, "embed_last": 1000, "outer_loop": 1, "syn_ce": True, "ce_weight": 0.5,
@@ -121,6 +123,7 @@ RECIPES = {
     "MNIST": _MNIST,
     "FashionMNIST": _MNIST,
     "Digits": _MNIST,
+    "ImageFolder": _CIFAR10,
     "SVHN": _CIFAR10,
     "CIFAR10": _CIFAR10,
     "CIFAR100": {
@@ -134,6 +137,7 @@ RECIPES = {
         50: {"ce_weight": 0.8, "eval_interval": 1000, **_LONG},  # IDM's line: BACON published none
     },
 }
+_BORROWED = {"Digits": "MNIST", "ImageFolder": "CIFAR10"}  # whose recipe stands where none is published
 _IDM = {("CIFAR100", 50): {"model_train_steps": 10}, ("TinyImageNet", 10): {"model_train_steps": 10}}
 
 # DM in terms of the pool: one untrained network, replaced at every iteration. These are the method, not settings.
@@ -158,10 +162,10 @@ def recipe(dataset, ipc, method="BACON"):
         listed = max((i for i in RECIPES[dataset] if i <= ipc), default=1)
         settings = {**COMMON, **RECIPES[dataset][listed]}
         owner = "IDM" if (dataset, listed) == ("TinyImageNet", 50) else method
-        words = f"{owner}'s for {'MNIST' if dataset == 'Digits' else dataset} at ipc {listed}"
+        words = f"{owner}'s for {_BORROWED.get(dataset, dataset)} at ipc {listed}"
         if method == "IDM":
             settings.update(_IDM.get((dataset, listed), {}))
-        if dataset == "Digits" or owner != method or listed != ipc:
+        if dataset in _BORROWED or owner != method or listed != ipc:
             words += f" (none is published for {method} on {dataset} at ipc {ipc})"
     settings.update(FIXED[method])
     settings.setdefault("meter_reset", settings["eval_interval"])
@@ -202,6 +206,7 @@ METHODS = tuple(FIXED)
 FLAGS = {
     "recipe": [
         ("dataset", str, None, "which images to distil"),
+        ("im_size", whole(4), None, "of ImageFolder: side in pixels that images are resized to (default: as they are)"),
         ("model", str, "ConvNet", "network that distils, of the ConvNet family: ConvNet, ConvNetW32, ConvNetD4, ..."),
         ("ipc", whole(1), 50, "synthetic canvases per class"),
         ("method", METHODS, "BACON", "BACON, its parent IDM, or plain distribution matching DM"),
@@ -253,7 +258,7 @@ FLAGS = {
         ("num_exp", whole(1), None, "independent experiments"),
     ],
     "input and output": [
-        ("data_path", str, "data", "folder of the datasets"),
+        ("data_path", str, "data", "folder of the datasets; of ImageFolder, that with train/ and val/ or test/"),
         ("save_path", str, "result", "folder for results, logs and image grids"),
         ("overwrite", _SWITCH, False, "replace an earlier run of the same name in save_path"),
         ("resume", _SWITCH, False, "go on from the newest checkpoint in save_path; starts a run that is not there yet"),
@@ -335,7 +340,8 @@ def build_parser(datasets, description):
         group = parser.add_argument_group(title)
         for name, kind, default, text in flags:
             if name == "dataset":
-                kind, default, text = tuple(datasets), datasets[0], f"{text}: {', '.join(datasets)}"
+                kind, default = (*datasets, IMAGE_FOLDER), datasets[0]
+                text = f"{text}: {', '.join(datasets)}, or {IMAGE_FOLDER}: your own, see --data_path"
             elif isinstance(kind, tuple) and name not in ("eval_mode", "method"):
                 text = f"{text}; one of {', '.join(map(str, kind))}"
             elif kind == _SWITCH:
@@ -372,6 +378,9 @@ def parse_args(datasets, description, argv=None):
     values = {**plain, **settings, **given}
 
     notes = []
+    if values["im_size"] and values["dataset"] != IMAGE_FOLDER:
+        notes.append(f"--im_size {values['im_size']} has no effect: only {IMAGE_FOLDER} resizes")
+        values["im_size"] = None
     for name, _, default, command in DEAD_FLAGS:
         if values[name] not in (default, command):
             notes.append(f"--{name} {values[name]} has no effect: the released code never reads it")
@@ -384,7 +393,7 @@ def parse_args(datasets, description, argv=None):
     departures = {
         name: (values[name], usual[name])
         for name in values
-        if name in about_images - {"dataset", "ipc", "method"} and values[name] != usual[name]
+        if name in about_images - {"dataset", "ipc", "method", "im_size"} and values[name] != usual[name]
     }
     return Settings(argparse.Namespace(**values), words, departures, notes)
 
@@ -405,7 +414,7 @@ def stream(seed, *name):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Run records: result, log, image grid, lines for the user
+# Run records: result, log, lines for the user
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -490,15 +499,6 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def save_grid(images, path, per_row):
-    """Write images (n,C,H,W) in [0,1] as a PNG grid, `per_row` in each row, at least 64 screen pixels an image."""
-    from torchvision.utils import save_image  # takes seconds to import
-
-    zoom = max(1, -(-64 // images.shape[-1]))
-    images = images.repeat_interleave(zoom, -1).repeat_interleave(zoom, -2)
-    save_image(images, path, nrow=per_row, padding=2, pad_value=1.0)
 
 
 TIME = "%Y-%m-%dT%H:%M:%S"

@@ -2,6 +2,8 @@
 
 import copy
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -202,3 +204,19 @@ def test_how_one_distils_does_not_depend_on_how_often_one_judges(iterations, dig
     assert usual == chosen(eval_interval=1) == chosen(num_eval=500) == chosen(num_exp=100) == chosen(eval_mode="W")
     assert usual == chosen(num_exp=100, exp_index=3)
     assert ("compiled" in usual) == (iterations == 1000 and shutil.which("g++") is not None)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_memory_of_large_tensors_stays_with_the_process():
+    program = """if True:
+        import resource, torch, evaluate
+        evaluate.keep_freed_memory()
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones(2**24)  # 64 MB, 16,384 pages
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        print(*(faults() for _ in range(12)))"""
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    faults = list(map(int, output.split()))
+    assert faults[0] > 10_000
+    assert max(faults[6:]) < 100  # the first few calls still grow the heap

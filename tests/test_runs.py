@@ -236,16 +236,17 @@ def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_
     assert script("--num_exp=1") == 75
     args = make_args(ipc=1, Iteration=6, net_generate_interval=2, net_num=5)
     size = (tmp_path / f"run/result/ckpt_{NAME}.pt").stat().st_size
-    assert cost.checkpoint_bytes(args) < size < 1.2 * cost.checkpoint_bytes(args)
+    announced = cost.checkpoint_bytes(args, data.DATASETS["Digits"])
+    assert announced < size < 1.2 * announced
 
 
 def test_checkpoints_of_a_full_pool_have_the_published_size(make_args):
     flags = {"ipc": 10, "Iteration": 20000, "net_num": 100, "net_generate_interval": 30, "model": "ConvNet"}
     args = make_args(**flags)
-    args.dataset = "CIFAR10"
-    assert cost.checkpoint_bytes(args) == pytest.approx(100 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
+    spec = data.DATASETS["CIFAR10"]
+    assert cost.checkpoint_bytes(args, spec) == pytest.approx(100 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
     args.Iteration = 30
-    assert cost.checkpoint_bytes(args) == pytest.approx(4 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
+    assert cost.checkpoint_bytes(args, spec) == pytest.approx(4 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
 
 
 # --- checkpoints that are not valid

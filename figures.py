@@ -1,0 +1,144 @@
+"""Pictures of results: the images of a set by class, accuracy over iterations, embeddings of real and synthetic images.
+
+Everything is written as a PNG; no display is needed. Functions take plain values. matplotlib and scikit-learn are
+imported where they are used: they cost a second.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from utils import UserError
+
+SIDE = 64  # screen pixels that an image gets at least, where there are not too many
+AREA = 6_000_000  # screen pixels of a grid at most
+LINE = 25  # images of a class in one line at most
+
+
+def _font(size):
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def _shorten(text, font, width):
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def grid(images, labels, classes, path):
+    """Write images (n,C,H,W) in [0,1] with labels (n,) as a PNG: class by class, the name of the class before it.
+
+    Images are magnified by whole factors. A class of more than LINE images takes several lines, many classes stand in
+    several columns; where even that is too large only the first images of each class are shown, and a caption says so.
+    """
+    from PIL import Image, ImageDraw
+
+    labels = labels.tolist()
+    of_class = [[i for i, label in enumerate(labels) if label == c] for c in range(len(classes))]
+    most = max(map(len, of_class))
+    height, width = images.shape[2:]
+    zoom, shown = max(1, -(-SIDE // width)), most
+
+    def area():
+        return len(classes) * shown * (zoom * width + 2) * (zoom * height + 2)
+
+    while zoom * width > SIDE // 2 and zoom > 1 and area() > AREA:
+        zoom -= 1
+    while shown > 1 and area() > AREA:
+        shown -= 1
+    lines = -(-shown // LINE)
+    per_line = -(-shown // lines)
+
+    h, w = zoom * height + 2, zoom * width + 2
+    size = min(24, max(11, lines * h // 4))
+    font = _font(size)
+    label_width = math.ceil(min(200, max(font.getlength(name) for name in classes))) + 12
+    block_w, block_h = label_width + per_line * w + 6, lines * h + (4 if lines > 1 else 0)
+    # As many columns of classes as bring the picture nearest to 4:3.
+    columns = min(
+        range(1, len(classes) + 1),
+        key=lambda k: abs(math.log(k * block_w / (-(-len(classes) // k) * block_h) / (4 / 3))),
+    )
+    rows = -(-len(classes) // columns)
+    caption = f"the first {shown} of {most} images of each class" if shown < most else ""
+    top = size + 8 if caption else 2
+
+    canvas = Image.new("RGB", (columns * block_w, top + rows * block_h), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((4, 2), caption, "black", font)
+    for c, (name, members) in enumerate(zip(classes, of_class, strict=True)):
+        x, y = c // rows * block_w, top + c % rows * block_h
+        name = _shorten(str(name), font, label_width - 8)
+        draw.text((x + label_width - 6, y + lines * h // 2), name, "black", font, anchor="rm")
+        pixels = images[members[:shown]].clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+        for k, image in enumerate(pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()):
+            picture = Image.fromarray(image.repeat(zoom, 0).repeat(zoom, 1))
+            canvas.paste(picture, (x + label_width + k % per_line * w, y + k // per_line * h))
+    canvas.save(path, format="PNG")
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("plots need matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")  # needs no display
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def curve(curves, lines, title, path):
+    """Write a plot of accuracy over iterations.
+
+    curves: {name: {iteration: [accuracy in percent of every network]}}, drawn with their mean and population standard
+    deviation. lines: {name: accuracy in percent}, drawn dashed across the plot.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(6, 4), dpi=110, layout="constrained")
+    for color, (name, points) in enumerate(curves.items()):
+        its = sorted(points)
+        mean, std = (np.array([f(points[it]) for it in its]) for f in (np.mean, np.std))
+        axes.plot(its, mean, "o-", color=f"C{color}", markersize=4, label=name)
+        axes.fill_between(its, mean - std, mean + std, color=f"C{color}", alpha=0.2, linewidth=0)
+    for k, (name, value) in enumerate(lines.items()):
+        axes.axhline(value, linestyle=("--", ":", "-.")[k % 3], color="0.35", label=f"{name}: {value:.2f}")
+    axes.set(xlabel="iteration", ylabel="test accuracy, %", title=title)
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", fontsize=8)
+    figure.savefig(path, format="png")
+    pyplot.close(figure)
+
+
+def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""):
+    """Write a t-SNE map of embeddings (n,D): real images as dots, synthetic ones as stars, classes by colour."""
+    from sklearn.manifold import TSNE
+
+    pyplot = _pyplot()
+    both = torch.cat([real, synthetic]).cpu().numpy()
+    perplexity = min(30, (len(both) - 1) / 3)
+    points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(both)
+    figure, axes = pyplot.subplots(figsize=(7, 5.5), dpi=110, layout="constrained")
+    color = pyplot.get_cmap("tab10" if len(classes) <= 10 else "tab20")
+    kinds = (
+        ("real", points[: len(real)], real_labels, {"s": 16, "alpha": 0.6, "linewidths": 0}),
+        (
+            "synthetic",
+            points[len(real) :],
+            synthetic_labels,
+            {"s": 55, "marker": "*", "ec": "k", "linewidths": 0.5},
+        ),
+    )
+    for kind, place, labels, style in kinds:
+        for k, (c, name) in enumerate(classes.items()):
+            of_class = place[(labels == c).cpu().numpy()]
+            axes.scatter(*of_class.T, color=color(k), label=name if kind == "real" else None, **style)
+    axes.set(xticks=[], yticks=[], title=f"{title}\ndots: real test images, stars: synthetic images")
+    axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, format="png")
+    pyplot.close(figure)

@@ -1,0 +1,261 @@
+"""Facts about saved sets of other programs: each layout is read as the same tensors; every mistake is one line."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import ImageFolder
+from torchvision.utils import save_image
+
+import augment
+import data
+import evaluate
+import sets
+import utils
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("Digits", "nowhere")
+
+
+@pytest.fixture(scope="module")
+def facts(digits):
+    return sets.Facts.of(digits)
+
+
+@pytest.fixture(scope="module")
+def canvases(digits):
+    """Two canvases of each class, four real images each, normalised, and their labels."""
+    real = data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu")
+    made = evaluate.baseline("random4", real, 2, seed=0)
+    return made.canvases, made.labels
+
+
+def to_pixels(images, facts):
+    return images * torch.tensor(facts.std).view(-1, 1, 1) + torch.tensor(facts.mean).view(-1, 1, 1)
+
+
+def save_ours(path, images, labels, facts, factor):
+    args = {"dataset": "Digits", "model": "ConvNetW32", "seed": 0, "num_eval": 1, "epoch_eval_train": 1}
+    args |= {"batch_train": 256, "lr_net": 0.01, "dsa_strategy": "color_crop", "im_size": None}
+    meta = {"args": args, "mean": list(facts.mean), "std": list(facts.std), "factor": factor, "zca": None}
+    torch.save({"data": [[images, labels]], "accs_all_exps": {"ConvNetW32": [0.5]}, "meta": meta}, path)
+
+
+def save_dc(folder, images, labels, facts):
+    accuracies = {"ConvNet": [np.float64(0.5), np.float32(0.25)]}  # numpy numbers, as the released programs save them
+    torch.save({"data": [[images, labels]] * 2, "accs_all_exps": accuracies}, folder / "res_DC_x.pt")
+
+
+def save_mtt(folder, images, labels, facts):
+    torch.save(images.clone().requires_grad_(), folder / "images_best.pt")
+    torch.save(labels, folder / "labels_best.pt")
+    torch.save(torch.tensor(0.03125), folder / "lr_best.pt")
+
+
+def save_datm(folder, images, labels, facts):
+    save_mtt(folder, images, torch.nn.functional.one_hot(labels, 10) * 3.0, facts)
+
+
+def save_ncfm(folder, images, labels, facts):
+    torch.save([to_pixels(images, facts).clamp(0, 1), labels], folder / "data_20000.pt")
+
+
+def save_pictures(folder, images, labels, facts):
+    for i, (image, label) in enumerate(zip(to_pixels(images, facts), labels.tolist(), strict=True)):
+        (folder / str(label)).mkdir(exist_ok=True)
+        save_image(image, folder / str(label) / f"{i:03d}.png")
+
+
+# layout: how it is written, the tolerance in normalised units, what the tool calls it
+LAYOUTS = {
+    "DC": (save_dc, 0, "DC"),
+    "MTT": (save_mtt, 0, "MTT"),
+    "DATM": (save_datm, 0, "MTT, soft labels (DATM)"),
+    "NCFM": (save_ncfm, 1e-6 / 0.3, "NCFM"),
+    "PNG": (save_pictures, 0.501 / 255 / 0.3757, "image folder"),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(kind, canvases, facts, digits, tmp_path):
+    write, tolerance, name = LAYOUTS[kind]
+    (tmp_path / "theirs").mkdir()
+    write(tmp_path / "theirs", *canvases, facts)
+    save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
+    (ours,) = sets.read(tmp_path / "ours.pt", facts)
+    theirs = sets.read(tmp_path / "theirs", facts, factor=2)[0]
+    assert theirs.layout == name and theirs.assumed and ours.layout == "these scripts'"
+    (a, a_labels), (b, b_labels) = ours.decoded(), theirs.decoded()
+    assert torch.equal(a, data.load_distilled(tmp_path / "ours.pt")[0])
+    assert (a - b).abs().max() <= tolerance and (tolerance or torch.equal(a, b))
+    assert torch.equal(a_labels, b_labels if kind != "DATM" else b_labels.argmax(1))
+    assert (theirs.lr == 0.03125) == (kind in ("MTT", "DATM"))
+    if kind == "DATM":
+        return
+    test = data.RealData(digits.images_test, digits.labels_test, digits.mean, digits.std, 10, "cpu")
+    protocol, arithmetic = (
+        evaluate.Protocol(3, 256, 0.01, augment.parse_strategy("flip_crop")),
+        evaluate.Arithmetic("cpu"),
+    )
+    (x, _, _), (y, _, _) = (
+        evaluate.score(one, ["ConvNetW32"], test, 10, protocol, 0, 1, arithmetic, say=str)["ConvNetW32"]
+        for one in (ours, theirs)
+    )
+    assert x == (y if not tolerance else pytest.approx(y, abs=0.01))
+
+
+def test_factors_that_a_layout_implies(canvases, facts, tmp_path):
+    implied = {"DC": 1, "MTT": 1, "NCFM": 2, "PNG": 1}
+    for kind, factor in implied.items():
+        (tmp_path / kind).mkdir()
+        LAYOUTS[kind][0](tmp_path / kind, *canvases, facts)
+        assert {saved.factor for saved in sets.read(tmp_path / kind, facts)} == {factor}
+
+
+def test_class_folders_may_have_numbers_or_names(canvases, facts, tmp_path):
+    images, labels = canvases
+    for c in range(10):
+        for folder in (tmp_path / "numbers" / f"{9 - c:02d}", tmp_path / "words" / "abcdefghij"[c]):
+            folder.mkdir(parents=True)
+            save_image(to_pixels(images[labels == c], facts)[0], folder / "x.png")
+    (numbers,), (words,) = (sets.read(tmp_path / name, facts) for name in ("numbers", "words"))
+    assert numbers.labels.tolist() == words.labels.tolist() == list(range(10))
+    assert torch.equal(numbers.canvases, words.canvases.flip(0))
+
+
+# --- writing
+
+
+def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(canvases, facts, tmp_path):
+    save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
+    (ours,) = sets.read(tmp_path / "ours.pt", facts)
+    line = sets.export(ours, "png", tmp_path / "out", facts)
+    assert "80 images" in line and "clipped" in line
+    images, labels = ours.decoded()
+    folder = ImageFolder(tmp_path / "out")
+    assert len(folder) == 80 and folder.classes[3].startswith("003")
+    of_class = {c: iter(images[labels == c]) for c in range(10)}
+    for picture, label in folder:
+        found = torch.from_numpy(np.asarray(picture.convert("L"), dtype=np.float32) / 255)
+        exact = to_pixels(next(of_class[label]), facts)[0].clamp(0, 1)
+        assert (found - exact).abs().max() <= 0.501 / 255
+    assert len(sets.read(tmp_path / "out", facts)[0].canvases) == 80
+
+
+def test_an_exported_dc_file_trains_the_same_network(canvases, facts, tmp_path):
+    save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
+    (ours,) = sets.read(tmp_path / "ours.pt", facts)
+    sets.export(ours, "dc", tmp_path / "dc.pt", facts)
+    (read,) = sets.read(tmp_path / "dc.pt", facts)
+    for a, b in zip(ours.decoded(), read.decoded(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    with pytest.raises(utils.UserError, match="exists already"):
+        sets.export(ours, "dc", tmp_path / "dc.pt", facts)
+
+
+def test_ddranking_gets_its_own_statistics(facts, tmp_path):
+    spec = data.DATASETS["CIFAR100"]
+    c100 = sets.Facts("CIFAR100", (3, 32, 32), 100, spec.mean, spec.std)
+    pixels = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    saved = sets.SavedSet("x", 0, "DC", sets._normalise(pixels, c100), torch.arange(200) % 100)
+    sets.export(saved, "ddranking", tmp_path / "x.pt", c100)
+    content = torch.load(tmp_path / "x.pt", weights_only=True)
+    theirs = data.DATASETS["CIFAR10"]  # what the package normalises CIFAR-100's test images by
+    torch.testing.assert_close(data.denormalise(content["image_tensor"], theirs.mean, theirs.std), pixels)
+    assert torch.equal(content["hard_labels"], saved.labels)
+    with pytest.raises(utils.UserError, match="has no Digits"):
+        sets.export(saved, "ddranking", tmp_path / "y.pt", facts)
+
+
+def test_a_whitened_set_is_exported_as_plain_pixels(canvases, facts, digits, tmp_path):
+    for space in ("normalised", "pixels"):
+        test = evaluate.RealImages(digits, str)
+        whitening = test.whitening(space)
+        plain = canvases[0] if space == "normalised" else to_pixels(canvases[0], facts)
+        saved = sets.SavedSet("x", 0, "MTT", whitening.apply(plain), canvases[1], zca=space)
+        exact = to_pixels(canvases[0], facts)
+        torch.testing.assert_close(sets.pixels(saved, saved.canvases, facts, whitening), exact, rtol=0, atol=1e-4)
+        assert test.test(space, "cpu").whitening is not None and test.test(None, "cpu").whitening is None
+
+
+# --- mistakes: one line, code 2
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("boom",))
+
+
+def nan(images, labels):
+    images = images.clone()
+    images[3, 0, 2, 2] = float("nan")
+    return {"data": [[images, labels]]}
+
+
+# what is saved as x.pt, and the words the line must have
+MISTAKES = {
+    "code": (lambda x, y: {"data": [[x, y]], "accs_all_exps": Bomb()}, ["x.pt", "plain tensors"]),
+    "shape": (lambda x, y: {"data": [[torch.zeros(20, 3, 32, 32), y]]}, ["x.pt", "3x32x32", "Digits", "1x8x8"]),
+    "too many classes": (lambda x, y: {"data": [[x, y * 5]]}, ["x.pt", "0..45", "10 classes"]),
+    "too few classes": (lambda x, y: {"data": [[x, y // 2]]}, ["x.pt", "5 classes", "Digits has 10"]),
+    "NaN": (nan, ["x.pt", "1 of 20", "NaN"]),
+    "labels of other length": (lambda x, y: [x.clamp(0, 1), y[:5]], ["x.pt", "labels", "20 images"]),
+    "no labels": (lambda x, y: x, ["x.pt", "without labels"]),
+    "labels no tensor": (lambda x, y: {"data": [[x, None]]}, ["x.pt", "NoneType"]),
+    "no pair": (lambda x, y: {"data": [x]}, ["x.pt", "damaged"]),
+    "not in [0,1]": (lambda x, y: [x, y], ["x.pt", "[0,1]"]),
+    "something else": (lambda x, y: {"state_dict": x}, ["x.pt", "state_dict", "none of the known layouts"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys):
+    make, words = MISTAKES[kind]
+    torch.save(make(*canvases), tmp_path / "x.pt")
+    assert evaluate.main([str(tmp_path / "x.pt"), "--dataset=Digits"]) == 2
+    text = capsys.readouterr()
+    assert text.err.count("\n") == 1 and "Traceback" not in text.err and text.out == ""
+    assert all(word in text.err for word in words), text.err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{ours} --dataset CIFAR10", ["ours.pt", "Digits", "CIFAR10"]),
+        ("{dc}", ["dc: does not say", "--dataset"]),
+        ("{empty} --dataset Digits", ["empty", "a folder without sets"]),
+        ("{nowhere} --dataset Digits", ["nowhere", "no such file"]),
+        ("{three} --dataset Digits", ["three", "3 class folders", "10 classes"]),
+        ("{ours} --exp 3", ["--exp 3", "experiments 0"]),
+        ("{ours} --export zip {empty}/x", ["--export zip", "png"]),
+        ("{ours} --export dc {ours}", ["--export dc", "exists"]),
+        ("{ours} --baseline best", ["--baseline best", "random4"]),
+        ("{ours} --eval_mode M", ["LeNet", "8x8"]),
+        ("{ours} --model Nonsense", ["--model", "Nonsense"]),
+        ("{ours} --dsa_strategy color_blur", ["--dsa_strategy", "blur"]),
+        ("{pictures} --dataset Digits --zca", ["--zca", "pictures"]),
+        ("{ours} --device cuda", ["--device cuda"]),
+        ("", ["nothing to do"]),
+        ("--baseline random", ["--dataset"]),
+        ("--plot {nowhere} {empty}/x.png", ["--plot", "nowhere"]),
+        ("--table {empty}", ["--table", "no finished run"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_on_the_command_line_is_one_line(line, words, canvases, facts, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    names = {name: tmp_path / name for name in ("dc", "empty", "three", "nowhere", "pictures")}
+    names["ours"] = tmp_path / "ours.pt"
+    for name in ("dc", "empty", "three", "pictures"):
+        names[name].mkdir()
+    save_ours(names["ours"], *canvases, facts, 2)
+    save_dc(names["dc"], *canvases, facts)
+    save_pictures(names["pictures"], *canvases, facts)
+    save_pictures(names["three"], *(tensor[:6] for tensor in canvases), facts)
+    before = sorted(tmp_path.rglob("*"))
+    assert evaluate.main(line.format(**names).split()) == 2
+    errors = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
+    assert len(errors) == 1 and all(word in errors[0] for word in words), errors
+    assert sorted(tmp_path.rglob("*")) == before
