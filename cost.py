@@ -1,8 +1,13 @@
 """What a run will cost: its work counted from shapes, and the hours, memory and disk it takes on this device.
 
 The counted work also decides how networks are computed (`choose_arithmetic`): compiling has to repay itself.
+
+    python cost.py [--tflops 20] [--gigabytes 10] [--microseconds 50]
+
+prints what several processes gain: a model, whose assumptions are these three flags.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -11,8 +16,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import augment
+import data
 import evaluate
 import networks
+import utils
 from utils import stream
 
 
@@ -182,3 +189,73 @@ def dry_run(args, dataset, train, test, distilling, judging):
         unit = 1 if sys.platform == "darwin" else 1024
         peak, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "memory"
     print(f"peak {where} about {(peak + state) / 1e9:,.1f} GB")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What several processes gain
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def bytes_per_iteration(args):
+    """Bytes that every process of a parallel run gives to sums in an iteration: of each training step the gradients and
+    one count, float32. Canvas updates exchange nothing."""
+    spec = data.DATASETS[args.dataset]
+    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
+    steps = args.outer_loop * args.fetch_net_num * args.model_train_steps
+    return steps * 4 * (sum(p.numel() for p in net.parameters()) + 1)
+
+
+# Training images per class of the complete datasets, on average: what limits --batch_real.
+IMAGES_PER_CLASS = {
+    "MNIST": 6000, "FashionMNIST": 6000, "SVHN": 7325, "CIFAR10": 5000, "CIFAR100": 500, "TinyImageNet": 500,
+}  # fmt: skip
+
+
+def iteration_flop(args, processes=1):
+    """FLOP of an iteration on the process that has most to do: the most classes, and training batches that are filled
+    up to a multiple of 32."""
+    flop = flop_per_image(args, data.DATASETS[args.dataset])
+    classes = -(-data.DATASETS[args.dataset].num_classes // processes)
+    real = min(args.batch_real, IMAGES_PER_CLASS[args.dataset])
+    batch = args.trained_bs if processes == 1 else -(-args.trained_bs // processes // 32) * 32
+    steps = args.outer_loop * args.fetch_net_num * args.model_train_steps
+    per_class = real * flop["real"] + args.ipc * (4 if args.aug else 1) * flop["synthetic"]
+    return args.outer_loop * args.train_net_num * classes * per_class + steps * batch * flop["train"]
+
+
+def speed_up(args, processes, flops, link, latency):
+    """Model of a parallel iteration: (how many times faster than one process, share of the time that sums take).
+
+    flops: FLOP/s that a device reaches; link: bytes/s between two neighbours of a ring, which carries each summed byte
+    2 (N-1)/N times; latency: seconds that a sum takes beside.
+    """
+    steps = args.outer_loop * args.fetch_net_num * args.model_train_steps
+    carried = bytes_per_iteration(args) * 2 * (processes - 1) / processes
+    sums = carried / link + (steps * latency if processes > 1 else 0)
+    seconds = iteration_flop(args, processes) / flops + sums
+    return iteration_flop(args) / flops / seconds, sums / seconds
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tflops", type=float, default=20, help="TFLOP/s that a device reaches (default 20)")
+    parser.add_argument("--gigabytes", type=float, default=10, help="GB/s of the slowest link (default 10)")
+    parser.add_argument("--microseconds", type=float, default=50, help="latency of a sum (default 50)")
+    options = parser.parse_args(argv)
+    assumed = options.tflops * 1e12, options.gigabytes * 1e9, options.microseconds * 1e-6
+    counts = (1, 2, 4, 8, 16)
+    print("| dataset | ipc | TFLOP | MB summed | " + " | ".join(f"N = {n}" for n in counts) + " |")
+    print("|---|---|---|---|" + "---|" * len(counts))
+    for name in IMAGES_PER_CLASS:
+        for ipc in (1, 10, 50):
+            args = utils.parse_args(tuple(data.DATASETS), "", ["--dataset", name, "--ipc", str(ipc)]).args
+            gains = []
+            for n in counts:
+                gain, share = speed_up(args, n, *assumed)
+                gains.append(f"{gain:.1f}x, {share:.0%}" if n <= data.DATASETS[name].num_classes else "-")
+            summed = bytes_per_iteration(args) / 1e6
+            print(f"| {name} | {ipc} | {iteration_flop(args) / 1e12:.2f} | {summed:.1f} | {' | '.join(gains)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -382,20 +382,31 @@ class RealData:
 
     images: uint8 (N,C,H,W); labels: int64 (N,); mean, std: C numbers each, of pixels in [0,1]; whitening: a `Whitening`
     or None; classes: their names, for pictures. `counts`: images per class. Indices are drawn on the host from a numpy
-    Generator, whatever the device.
+    Generator, whatever the device. own: a range of classes, None for all. Images of other classes are not kept; every
+    index still counts in all N, so that the processes of a parallel run, which own different classes, draw the same.
     """
 
-    def __init__(self, images, labels, mean, std, num_classes, device, whitening=None, classes=None):
+    def __init__(self, images, labels, mean, std, num_classes, device, whitening=None, classes=None, own=None):
         self.classes = classes or [str(c) for c in range(num_classes)]
         host_labels = labels.cpu().numpy()
         self.counts = np.bincount(host_labels, minlength=num_classes).tolist()
         self._of_class = np.split(np.argsort(host_labels, kind="stable"), np.cumsum(self.counts)[:-1])
+        self._total, self._place = len(labels), None
+        if own is not None and len(own) < num_classes:
+            kept = np.flatnonzero((own.start <= host_labels) & (host_labels < own.stop))
+            self._place = np.full(len(labels), -1)  # where an image is among those kept; -1: it is not
+            self._place[kept] = np.arange(len(kept))
+            images, labels = images[torch.from_numpy(kept)], labels[torch.from_numpy(kept)]
         self.images, self.labels = images.to(device), labels.to(device)
         self.mean, self.std, self.whitening = mean, std, whitening
         self._mean_255, self._std_255 = (255 * _per_channel(v, device) for v in (mean, std))
 
     def __len__(self):
-        return len(self.images)
+        return self._total
+
+    def owned(self, indices):
+        """Those of an index array whose images are kept here, in the same order."""
+        return indices if self._place is None else indices[self._place[indices] >= 0]
 
     def indices(self, c, n, rng):
         """Indices, int64 (n,) on the host, of n distinct images of class c; of all of them if it has fewer."""
@@ -421,6 +432,10 @@ class RealData:
     def _pick(self, tensor, indices):
         if isinstance(indices, slice):
             return tensor[indices]
+        if self._place is not None:
+            indices = self._place[indices]
+            if (indices < 0).any():
+                raise IndexError("an image of a class that is not kept here")
         indices = torch.from_numpy(indices)
         if tensor.is_cuda:  # an upload from memory that is not pinned may wait for the device
             indices = indices.pin_memory()

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ import data
 import evaluate
 import figures
 import networks
+import parallel
 import runs
 import utils
 from utils import UserError, stream
@@ -43,14 +45,14 @@ REPORT_EVERY = 10  # iterations between readings of the loss; a reading waits fo
 def initial_canvases(real, ipc, init, factor, streams):
     """Canvases (classes, ipc, ch, H, W) float32: real images or standard normal noise.
 
-    With factor 2 every quadrant gets its own draw of ipc distinct real images. streams: one generator per class.
+    With factor 2 every quadrant gets its own draw of ipc distinct real images. streams: {class: generator}.
     """
     shape = (ipc, *real.images.shape[1:])
     if init == "noise":
-        noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams])
+        noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
         return torch.from_numpy(noise).to(real.images.device)
     canvases = []
-    for c, rng in enumerate(streams):
+    for c, rng in streams.items():
         indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
         canvases.append(augment.tile(real.take(indices), factor))
     return torch.stack(canvases)
@@ -70,11 +72,16 @@ class ClosedFormSGD:
     gradient depends on its own canvases only, so all gradients of a pass can be computed at once.
     """
 
-    def __init__(self, canvases, lr, turns, momentum=0.5):
-        """canvases: (classes, ...), updated in place. turns: the ranges of classes that are served one by one."""
+    def __init__(self, canvases, lr, turns, own=None, momentum=0.5):
+        """canvases: (classes, ...), updated in place. turns: the ranges of classes that are served one by one.
+
+        own: the range of classes that `canvases` holds, by default all of `turns`.
+        """
         self.canvases, self.lr, self.momentum = canvases, lr, momentum
+        self.own = own or range(len(canvases))
         self.velocity = torch.zeros_like(canvases)
-        turn = torch.tensor([t for t, classes in enumerate(turns) for _ in classes], dtype=torch.float64)
+        turn = [t for t, classes in enumerate(turns) for c in classes if c in self.own]
+        turn = torch.tensor(turn, dtype=torch.float64)
         self.before, self.after = self._drift_factors(turn), self._drift_factors(len(turns) - 1 - turn)
 
     def _drift_factors(self, steps):
@@ -90,36 +97,47 @@ class ClosedFormSGD:
     def run_pass(self, gradient):
         """One pass. gradient: function(range of classes) -> gradient of the loss at their current canvases."""
         self._drift(*self.before)
-        self.velocity.mul_(self.momentum).add_(gradient(range(len(self.canvases))))
+        self.velocity.mul_(self.momentum).add_(gradient(self.own))
         self.canvases.add_(self.velocity, alpha=-self.lr)
         self._drift(*self.after)
 
-    def state_dict(self):
-        return {"velocity": self.velocity}
+    def state_dict(self, gather=lambda rows: rows):
+        """gather: own rows, one per class, -> the rows of all classes."""
+        return {"velocity": gather(self.velocity)}
 
     def load_state_dict(self, state):
-        self.velocity.copy_(state["velocity"])
+        """From a `state_dict` of all classes, of which the own ones are taken."""
+        self.velocity.copy_(state["velocity"][self.own.start : self.own.stop])
 
 
 class PerClassAdam:
     """Adam with PyTorch's defaults, one step over all canvases for every turn: no closed form, so slow."""
 
-    def __init__(self, canvases, lr, turns):
-        self.canvases, self.turns = canvases, turns
+    def __init__(self, canvases, lr, turns, own=None):
+        self.canvases, self.turns, self.own = canvases, turns, own or range(len(canvases))
         self.adam = torch.optim.Adam([canvases], lr=lr)
 
     def run_pass(self, gradient):
         """One pass, as in ClosedFormSGD."""
         for classes in self.turns:
             self.canvases.grad = torch.zeros_like(self.canvases)
-            self.canvases.grad[classes.start : classes.stop] = gradient(classes)
+            mine = range(max(classes.start, self.own.start), min(classes.stop, self.own.stop))
+            if mine:
+                self.canvases.grad[mine.start - self.own.start : mine.stop - self.own.start] = gradient(mine)
             self.adam.step()
 
-    def state_dict(self):
-        return self.adam.state_dict()
+    def state_dict(self, gather=lambda rows: rows):
+        """As in ClosedFormSGD."""
+        return self._of_rows(self.adam.state_dict(), gather)
 
     def load_state_dict(self, state):
-        self.adam.load_state_dict(state)
+        """As in ClosedFormSGD."""
+        self.adam.load_state_dict(self._of_rows(state, lambda rows: rows[self.own.start : self.own.stop]))
+
+    def _of_rows(self, state, function):
+        moments = state["state"].get(0, {})  # empty before the first step; `step` is a number
+        moments = {name: function(value) if value.dim() else value for name, value in moments.items()}
+        return {**state, "state": {0: moments} if moments else {}}
 
 
 OPTIMIZERS = {"sgd": ClosedFormSGD, "adam": PerClassAdam}
@@ -197,23 +215,27 @@ class NetPool:
 
 
 class Distiller:
-    """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them."""
+    """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them.
 
-    def __init__(self, args, exp, real, arithmetic):
+    Of a parallel run's canvases it holds those of the classes that `world` gives to this process; see parallel.py.
+    """
+
+    def __init__(self, args, exp, real, arithmetic, world=None):
         self.args, self.exp, self.real, self.arithmetic = args, exp, real, arithmetic
+        self.world = world or parallel.World()
         self.shape, self.num_classes = tuple(real.images.shape[1:]), len(real.counts)
         self.strategy = augment.parse_strategy(args.dsa_strategy)
         self.factor = 2 if args.aug else 1
         self.terms = utils.objective_terms(
             args.method, args.lh_weight, args.tv_weight, args.clip_weight, args.clip_prior
         )
-        everything = range(self.num_classes)
-        streams = [self.stream("init", c) for c in everything]
+        everything, self.own = range(self.num_classes), self.world.share(self.num_classes)
+        streams = {c: self.stream("init", c) for c in self.own}
         self.canvases = initial_canvases(real, args.ipc, args.init, self.factor, streams)
-        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(args.ipc)
         # DM steps once for the sum over classes, the others once per class.
         turns = [everything] if args.method == "DM" else [range(c, c + 1) for c in everything]
-        self.optimizer = OPTIMIZERS[args.optim](self.canvases, args.lr_img, turns)
+        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(args.ipc)  # of all
+        self.optimizer = OPTIMIZERS[args.optim](self.canvases, args.lr_img, turns, self.own)
         self.pool = NetPool(self.fresh_member, args.net_num)
         self.losses = []  # (iteration, (terms, classes) on the device) of every pass not yet read
 
@@ -246,15 +268,19 @@ class Distiller:
         member.net.train().requires_grad_(True)
         for _ in range(self.args.model_train_steps):
             indices = self.real.any_indices(self.args.trained_bs, rng)
-            images, labels = self.real.take(indices), self.real.labels_of(indices)
-            correct = self.arithmetic.training_step(member.net, member.optimizer, images, labels)
+            mine = self.real.owned(indices)
+            batch = member.net, member.optimizer, self.real.take(mine), self.real.labels_of(mine)
+            if self.world.size == 1:
+                correct = self.arithmetic.training_step(*batch)
+            else:
+                correct = self.arithmetic.shared_training_step(*batch, len(indices), self.world)
             member.correct = member.correct + correct
             member.seen += len(indices)
         member.optimizer.zero_grad(set_to_none=True)  # or a pool of 100 would keep 100 gradients
         member.net.requires_grad_(False)
 
     def gradient(self, member, when, classes):
-        """Gradient of the loss of `classes` (a range) with respect to their canvases, (classes, ipc, ch, H, W).
+        """Gradient of the loss of `classes`, a range of own ones, with respect to their canvases, (n, ipc, ch, H, W).
 
         when: (iteration, outer loop, network), which names the random streams. The values of the loss are kept in
         `losses` for `read_losses`.
@@ -270,13 +296,15 @@ class Distiller:
 
         gradients, losses = [], []
         n = self.args.ipc * self.factor**2
+        here = self.canvases[classes.start - self.own.start : classes.stop - self.own.start]
+        labels_here = torch.arange(classes.start, classes.stop, device=here.device)[:, None]
         for group in self.groups([n] * len(classes), joint):
-            canvases = self.canvases[classes.start : classes.stop][group].detach().requires_grad_()
+            canvases = here[group].detach().requires_grad_()
             images = augment.dsa_per_class(decode(canvases, self.factor), transforms[group], [n] * len(canvases))
             embedding, logits = self.arithmetic.embed_and_classify(member.net, images, self.args.embed_last)
             z_syn = embedding.unflatten(0, (-1, n)).mean(1)
-            labels = self.labels.unflatten(0, (self.num_classes, -1))[classes.start : classes.stop][group, :1]
-            values, loss = self.loss(member, z_syn, z[group], s[group], logits.unflatten(0, (-1, n)), labels)
+            logits = logits.unflatten(0, (-1, n))
+            values, loss = self.loss(member, z_syn, z[group], s[group], logits, labels_here[group])
             gradients += torch.autograd.grad(loss.sum(), canvases)
             losses.append(values)
         self.losses.append((when[0], classes.start, torch.cat(losses, 1)))
@@ -335,10 +363,10 @@ class Distiller:
 
         Raises DivergedError if any of them is NaN or infinite.
         """
-        if not self.losses:
+        losses, self.losses = self.all_losses(), []
+        if not losses:
             return {}
-        whens, starts, values = zip(*self.losses, strict=True)
-        self.losses = []
+        whens, starts, values = zip(*losses, strict=True)
         values = [v.cpu().double() for v in values]  # MPS has no float64
         for it, start, value in zip(whens, starts, values, strict=True):
             if not value.isfinite().all():
@@ -352,21 +380,48 @@ class Distiller:
         means = torch.cat(values, 1).mean(1).tolist()
         return dict(zip(self.loss_names, means, strict=True))
 
+    def all_losses(self):
+        """`losses` of all processes, by iteration and class."""
+        if self.world.size == 1:
+            return self.losses
+        parts = self.world.gather_objects([(it, start, value.cpu()) for it, start, value in self.losses])
+        return sorted((entry for part in parts for entry in part), key=lambda entry: entry[:2])
+
+    def all_canvases(self):
+        """Canvases (classes * ipc, ch, H, W) of all classes."""
+        return self.gather(self.canvases).flatten(0, 1)
+
+    def gather(self, rows):
+        return self.world.gather(rows, self.num_classes)
+
+    def check_networks(self):
+        """Raises ParallelError unless the networks are the same on all processes, to the bit."""
+        sums = [sum(p.double().sum() for p in member.net.parameters()).item() for member in self.pool.members]
+        if self.world.size > 1 and len(set(map(repr, self.world.gather_objects(sums)))) > 1:
+            raise parallel.ParallelError(
+                "the networks of the pool are no longer the same on all processes; are their hardware and PyTorch?"
+            )
+
     def state_dict(self):
-        """All that the next iteration depends on; random streams are named by it and need no state."""
+        """All that the next iteration depends on, of all processes; random streams are named by it, need no state."""
         return {
-            "canvases": self.canvases,
-            "optimizer": self.optimizer.state_dict(),
+            "canvases": self.gather(self.canvases),
+            "optimizer": self.optimizer.state_dict(self.gather),
             "pool": self.pool.state_dict(),
-            "losses": self.losses,
+            "losses": self.all_losses(),
         }
 
     def load_state_dict(self, state):
-        """Go on from a `state_dict`, from whichever device, of a distiller with the same settings."""
-        self.canvases.copy_(state["canvases"])
+        """Go on from a `state_dict`, from any device and any number of processes, of the same settings."""
+        own = self.own
+        self.canvases.copy_(state["canvases"][own.start : own.stop])
         self.optimizer.load_state_dict(state["optimizer"])
         self.pool.load_state_dict(state["pool"])
-        self.losses = [(it, start, value.to(self.canvases.device)) for it, start, value in state["losses"]]
+        self.losses = []
+        for it, start, value in state["losses"]:
+            first, stop = max(start, own.start), min(start + value.shape[1], own.stop)
+            if first < stop:
+                self.losses.append((it, first, value[:, first - start : stop - start].to(self.canvases.device)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -434,7 +489,7 @@ def check_data(args, dataset):
     return []
 
 
-def describe(settings, dataset, distilling, judging, files):
+def describe(settings, dataset, distilling, judging, files, world=None):
     """What is about to run, as lines for the user."""
     args, (height, width) = settings.args, dataset.im_size
     train, test = len(dataset.labels_train), len(dataset.labels_test)
@@ -452,7 +507,8 @@ def describe(settings, dataset, distilling, judging, files):
         f"recipe     {settings.recipe}" + (f", except {departures}" if departures else ""),
         f"judges     every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
         f"{args.epoch_eval_train:,} epochs",
-        f"device     {distilling}; judges {judging}",
+        f"device     {distilling}; judges {judging}"
+        + (f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""),
         f"files      {files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     ]
 
@@ -460,12 +516,15 @@ def describe(settings, dataset, distilling, judging, files):
 def run(datasets, description, argv=None):
     """Do what a script's command line says; returns its exit code.
 
-    0: done. 2: a bad flag, file, folder or disk, said in one line. 3: the loss became NaN or infinite. 75: stopped by a
-    signal, to be started again with --resume. 130: interrupted before there was anything to keep.
+    0: done. 2: a bad flag, file, folder or disk, said in one line. 3: the loss became NaN or infinite. 4: another
+    process of a parallel run was lost. 75: stopped by a signal. 130: interrupted before there was anything to keep.
+    After 4 and 75, start again with --resume.
     """
     script = Path(sys.argv[0]).name
     try:
-        return _run(utils.parse_args(datasets, description, argv))
+        settings = utils.parse_args(datasets, description, argv)
+        with parallel.joined(settings.args.device) as world:
+            return run_settings(settings, world)
     except UserError as error:
         print(f"{script}: error: {utils.one_line(error)}", file=sys.stderr)
         return 2
@@ -475,6 +534,9 @@ def run(datasets, description, argv=None):
     except utils.DivergedError as error:
         print(f"{script}: diverged: {error}", file=sys.stderr)
         return 3
+    except parallel.ParallelError as error:
+        print(f"{script}: {error}; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        return 4
     except utils.Stopped as stop:
         print(f"{script}: {stop}", file=sys.stderr)
         return runs.STOPPED
@@ -483,42 +545,67 @@ def run(datasets, description, argv=None):
         return 130
 
 
-def _run(settings):
+def run_settings(settings, world):
+    """Do what parsed and checked settings say, as one process of `world`; returns the exit code."""
     args = settings.args
     own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == utils.IMAGE_FOLDER else None
     spec = own or data.DATASETS[args.dataset]
     check(args, spec)
+    check_world(args, spec, world)
     files = runs.Files(args, args.exp_index)
-    if not args.dry_run:
-        files.check(args.resume, args.overwrite, cost.checkpoint_bytes(args, spec))
-    dataset = own or data.load(args.dataset, args.data_path)
-    notes = settings.notes + check_data(args, dataset)
-    distilling, judging, more = cost.choose_arithmetic(args, dataset)
-    notes += more
-    if args.dry_run:
-        tell(notes, describe(settings, dataset, distilling, judging, files))
-        cost.dry_run(args, dataset, *real_data(args, dataset, distilling.device), distilling, judging)
-        return 0
-
-    meta = about(settings, dataset)
     with contextlib.ExitStack() as stack:
+        if not world.leads:  # one process speaks
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        if not args.dry_run:
+            needed = cost.checkpoint_bytes(args, spec)
+            world.from_leader(lambda: files.check(args.resume, args.overwrite, needed))
+        dataset = own or load(args, world)
+        notes = settings.notes + check_data(args, dataset)
+        distilling, judging, more = cost.choose_arithmetic(args, dataset)
+        notes += more
+        if args.dry_run:
+            tell(notes, describe(settings, dataset, distilling, judging, files))
+            if world.leads:
+                cost.dry_run(args, dataset, *real_data(args, dataset, distilling.device), distilling, judging)
+            return 0
+
+        meta = about(settings, dataset)
         signals = stack.enter_context(runs.StopSignals())
-        saved, more = files.claim(stack, meta, args.resume, args.overwrite)
+        saved, more = world.from_leader(lambda: files.claim(stack, meta, args.resume, args.overwrite))
         notes += more
         if saved == "finished":
             tell(notes, [f"{files.result}: finished already"])
         else:
             if saved:
                 distilling, judging = map(restored, saved["arithmetic"])
-            meta["arithmetic"] = {"distilling": str(distilling), "judging": str(judging)}
+            meta["arithmetic"] = {"distilling": str(distilling), "judging": str(judging), "processes": world.size}
             if saved:
                 notes += resuming(saved, meta, files)
-            tell(notes, describe(settings, dataset, distilling, judging, files))
-            train, test = real_data(args, dataset, distilling.device)
-            Run(args, meta, train, test, distilling, judging).go(files, signals, saved)
-        if args.exp_index is not None:
+            tell(notes, describe(settings, dataset, distilling, judging, files, world))
+            train, test = real_data(args, dataset, distilling.device, world.share(dataset.num_classes))
+            del dataset, own, spec  # of several processes each keeps its share
+            Run(args, meta, train, test, distilling, judging, world).go(files, signals, saved)
+        if args.exp_index is not None and world.leads:
             print(runs.merge(args, meta))
     return 0
+
+
+def check_world(args, spec, world):
+    """Refuse what several processes cannot do. spec: as in `check`."""
+    if world.size > spec.num_classes:
+        raise UserError(f"--nproc_per_node: {world.size} processes for {spec.num_classes} classes; start fewer")
+    net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
+    if world.size > 1 and net.has_batch_statistics:
+        raise UserError(
+            f"--model {args.model}: batch normalisation needs all classes in one process; start one process"
+        )
+
+
+def load(args, world):
+    """The dataset, which the leading process fetches and caches before the others read it."""
+    loaded = []
+    world.from_leader(lambda: loaded.append(data.load(args.dataset, args.data_path)))
+    return loaded[0] if loaded else data.load(args.dataset, args.data_path)
 
 
 def about(settings, dataset):
@@ -566,20 +653,17 @@ def resuming(saved, meta, files):
     return lines
 
 
-def real_data(args, dataset, device):
-    """Training and test images as data.RealData on the device, whitened with --zca."""
-    real = functools.partial(
-        data.RealData,
-        mean=dataset.mean,
-        std=dataset.std,
-        num_classes=dataset.num_classes,
-        device=device,
-        classes=dataset.classes,
-    )
-    train = real(dataset.images_train, dataset.labels_train)
-    if args.zca:
-        train.whitening = data.Whitening.fit(train)
-    return train, real(dataset.images_test, dataset.labels_test, whitening=train.whitening)
+def real_data(args, dataset, device, own=None):
+    """Training images, of the range `own` of classes or of all, and test images as data.RealData on the device.
+
+    Whitened with --zca, which is fitted on all training images.
+    """
+    names = ("mean", "std", "num_classes", "classes")
+    real = functools.partial(data.RealData, device=device, **{name: getattr(dataset, name) for name in names})
+    training = dataset.images_train, dataset.labels_train
+    whitening = data.Whitening.fit(real(*training)) if args.zca else None
+    test = real(dataset.images_test, dataset.labels_test, whitening=whitening)
+    return real(*training, whitening=whitening, own=own), test
 
 
 def tell(*lines):
@@ -590,9 +674,11 @@ def tell(*lines):
 class Run:
     """The experiments of a run: those that have ended and the one on its way. Its `state_dict` is a checkpoint."""
 
-    def __init__(self, args, meta, train, test, distilling, judging):
-        self.args, self.meta, self.distilling, self.judging = args, meta, distilling, judging
-        self.start = functools.partial(Experiment, args, train=train, test=test, distilling=distilling, judging=judging)
+    def __init__(self, args, meta, train, test, distilling, judging, world):
+        self.args, self.meta, self.distilling, self.judging, self.world = args, meta, distilling, judging, world
+        self.start = functools.partial(
+            Experiment, args, train=train, test=test, distilling=distilling, judging=judging, world=world
+        )
         self.ended = []  # [experiment, canvases, labels, {architecture: [accuracy]}] of each
         self.experiment = None
         self.began = time.perf_counter()
@@ -625,7 +711,7 @@ class Run:
         if saved:
             self.load_state_dict(saved)
         bytes_kept = saved["log_bytes"] if saved else 0
-        record = runs.Record(files, self.args.checkpoint_minutes, signals, self.state_dict, bytes_kept)
+        record = runs.Record(files, self.args.checkpoint_minutes, signals, self.state_dict, self.world, bytes_kept)
         with contextlib.closing(record):
             try:
                 if not saved:
@@ -669,14 +755,20 @@ class Run:
         accuracies = self.accuracies()
         summaries = {name: evaluate.summary(scores) for name, scores in accuracies.items()}
         record.log.write("end", seconds=time.perf_counter() - self.began, accuracy=summaries)
-        files.finish()
-        print(evaluate.table(accuracies))
-        print(f"{files.result}\n{files.log}\n{files.grid(self.ended[-1][0], self.args.Iteration)}")
-        if self.args.Iteration > self.args.eval_interval:  # several evaluations, so a curve
-            try:
-                print(evaluate.plot_run(files.log))
-            except UserError as error:  # such as a missing matplotlib: the run itself is done
-                print(f"no plot of the accuracy: {error}")
+        if self.world.leads:
+            plot = self.plot(files)
+            files.finish()
+            print(evaluate.table(accuracies))
+            print(f"{files.result}\n{files.log}\n{files.grid(self.ended[-1][0], self.args.Iteration)}{plot}")
+
+    def plot(self, files):
+        """Draw the accuracy over iterations, if there were several evaluations; what to tell the user of it."""
+        if self.args.Iteration <= self.args.eval_interval:
+            return ""
+        try:
+            return f"\n{evaluate.plot_run(files.log)}"
+        except UserError as error:  # such as a missing matplotlib: the run itself is done
+            return f"\nno plot of the accuracy: {error}"
 
     def position(self):
         return {"exp": self.experiment.exp, "it": self.experiment.it} if self.experiment else {"ended": len(self.ended)}
@@ -687,6 +779,8 @@ class Run:
         return {name: [scores[name] for scores in every] for name in every[0]}
 
     def save_result(self, files):
+        if not self.world.leads:
+            return
         flat = {name: [a for experiment in scores for a in experiment] for name, scores in self.accuracies().items()}
         sets = [[canvases, labels] for _, canvases, labels, _ in self.ended]
         meta = {**self.meta, "experiments": [exp for exp, *_ in self.ended]}
@@ -698,9 +792,9 @@ class Run:
 class Experiment:
     """One experiment on its way: its distiller, and how far it and its evaluation have come."""
 
-    def __init__(self, args, exp, train, test, distilling, judging):
-        self.args, self.exp, self.test, self.judging = args, exp, test, judging
-        self.distiller = Distiller(args, exp, train, distilling)
+    def __init__(self, args, exp, train, test, distilling, judging, world):
+        self.args, self.exp, self.test, self.judging, self.world = args, exp, test, judging, world
+        self.distiller = Distiller(args, exp, train, distilling, world)
         self.it = 0  # the iteration that comes next
         self.unread, self.since = 0, time.perf_counter()  # iterations whose losses are not reported yet, and since when
         self.scores = {}  # {architecture: [accuracy]}: the judges of iteration `it` that have finished
@@ -744,11 +838,12 @@ class Experiment:
                     self.unread += 1
         finally:
             progress.close()
-        return distiller.canvases.flatten(0, 1).cpu(), distiller.labels.cpu(), self.scores
+        return distiller.all_canvases().cpu(), distiller.labels.cpu(), self.scores
 
     def report_losses(self, log, progress):
         """Log and show the losses of the unread iterations; waits for the device."""
         losses, pool = self.distiller.read_losses(), len(self.distiller.pool.members)
+        self.distiller.check_networks()
         seconds = (time.perf_counter() - self.since) / self.unread
         log.write("losses", exp=self.exp, it=self.it, pool=pool, seconds=seconds, **losses)
         accuracy = losses.pop("accuracy")
@@ -768,22 +863,30 @@ class Experiment:
         networks in `scores` already need not be trained again.
         """
         args, distiller = self.args, self.distiller
-        images = augment.split(distiller.canvases.flatten(0, 1), distiller.factor)
+        images = augment.split(distiller.all_canvases(), distiller.factor)
         labels = augment.split_labels(distiller.labels, distiller.factor)
         protocol = evaluate.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
         for name in evaluate.architectures(args.eval_mode, args.model):
             scores, began = self.scores.setdefault(name, []), time.perf_counter()
             if len(scores) == args.num_eval:
                 continue  # judged, and logged, before the checkpoint
-            for number in range(len(scores), args.num_eval):
+            while len(scores) < args.num_eval:
                 record.point()
+                number, score, stop = len(scores) + self.world.rank, None, None  # every process trains one
                 progress.now(f"judging with {name} {number + 1}/{args.num_eval}")
-                rng = distiller.stream("judge", name, number)
-                score = evaluate.judge(
-                    name, images, labels, self.test, distiller.num_classes, protocol, rng, self.judging,
-                    after_epoch=lambda epoch: record.stop_if_asked(),
-                )  # fmt: skip
-                scores.append(score)
+                if number < args.num_eval:
+                    rng = distiller.stream("judge", name, number)
+                    try:
+                        score = evaluate.judge(
+                            name, images, labels, self.test, distiller.num_classes, protocol, rng, self.judging,
+                            after_epoch=lambda epoch: record.stop_if_asked(),
+                        )  # fmt: skip
+                    except utils.Stopped as error:
+                        stop = str(error)
+                found, stops = zip(*self.world.gather_objects((score, stop)), strict=True)
+                scores += itertools.takewhile(lambda score: score is not None, found)
+                if any(stops):
+                    raise utils.Stopped(next(filter(None, stops)))
             seconds = time.perf_counter() - began
             figures = evaluate.summary([scores])
             record.log.write("evaluation", exp=self.exp, it=self.it, network=name, accuracy=scores, seconds=seconds)
@@ -795,7 +898,9 @@ class Experiment:
 
 def save_picture(distiller, path):
     """Write the canvases as a PNG grid, class by class with their names."""
-    images = distiller.canvases.flatten(0, 1)
+    images = distiller.all_canvases()
+    if not distiller.world.leads:
+        return
     if distiller.real.whitening:
         images = distiller.real.whitening.invert(images)
     images = data.denormalise(images, distiller.real.mean, distiller.real.std)

@@ -53,6 +53,12 @@ def _loss_and_correct(net, images, labels):
     return F.cross_entropy(logits, labels), (logits.argmax(1) == hard).sum()
 
 
+def _share_of_loss_and_correct(net, images, labels, total):
+    logits = net.classify(images).float()
+    loss = F.cross_entropy(logits, labels, reduction="sum") / total  # the label -100 weighs nothing
+    return loss, (logits.argmax(1) == labels).sum()
+
+
 def _correct(net, images, labels):
     return (net.classify(images).argmax(1) == labels).sum()
 
@@ -73,6 +79,7 @@ class Arithmetic:
         wrap = (lambda f: torch.compile(f, dynamic=False)) if compiled else (lambda f: f)
         self._embed, self._embed_and_classify = wrap(_embed), wrap(_embed_and_classify)
         self._loss_and_correct, self._correct = wrap(_loss_and_correct), wrap(_correct)
+        self._share_of_loss_and_correct = wrap(_share_of_loss_and_correct)
 
     def _call(self, function, net, images, *rest):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -105,6 +112,26 @@ class Arithmetic:
         loss.backward()
         optimizer.step()
         return correct
+
+    def shared_training_step(self, net, optimizer, images, labels, total, world):
+        """`training_step` on a batch of `total` images of which this process has `images`; other processes the others.
+
+        Gradients and the count are summed over all processes, so that the network stays the same on each. Shapes that
+        recur are computed: the share is filled up with images that weigh nothing.
+        """
+        fill = -len(images) % 32 or (32 if len(images) == 0 else 0)
+        images = torch.cat([images, images.new_zeros(fill, *images.shape[1:])])
+        labels = torch.cat([labels, labels.new_full((fill,), -100)])
+        loss, correct = self._call(self._share_of_loss_and_correct, net, images, labels, total)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradients = [parameter.grad for parameter in net.parameters()]
+        buffer = torch.cat([*(g.flatten() for g in gradients), correct[None]])
+        world.sum_(buffer)
+        for gradient, summed in zip(gradients, buffer[:-1].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+        optimizer.step()
+        return buffer[-1].to(correct.dtype)
 
     def optimizer(self, net, lr, decay):
         """SGD for a network's parameters: with `decay` momentum 0.9 and weight decay 5e-4, else plain."""
@@ -602,6 +629,7 @@ class Run:
     """A finished run as its log tells it. scores: {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}."""
 
     args: dict
+    precision: str  # the number format inside the networks: fp32 or bf16
     data: str  # whole or a subset, and the start of the hash over its images and labels
     flags: tuple  # those that depart from the recipe, without what the table shows in columns of its own
     scores: dict
@@ -617,7 +645,8 @@ class Run:
         return {
             "dataset": args["dataset"], "ipc": args["ipc"], "set": self.what,
             "images/canvas": "four" if args["aug"] else "one", "distilled with": args["model"],
-            "iterations": args["Iteration"], "judge": network, "epochs": args["epoch_eval_train"], "data": self.data,
+            "iterations": args["Iteration"], "judge": network, "epochs": args["epoch_eval_train"],
+            "precision": self.precision, "data": self.data,
             "other flags": " ".join(f"--{name} {value}" for name, value in self.flags),
         }  # fmt: skip
 
@@ -638,7 +667,8 @@ def read_run(log):
             if event["event"] == "evaluation":
                 by_it = scores.setdefault(event["network"], {})
                 by_it.setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
-        return Run(args, f"{whole} {start['data_sha256'][:8]}", flags, scores)
+        precision = "bf16" if "bf16" in start["arithmetic"]["distilling"] else "fp32"
+        return Run(args, precision, f"{whole} {start['data_sha256'][:8]}", flags, scores)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{log}: not a log of these scripts ({type(error).__name__})") from error
 
@@ -680,7 +710,7 @@ def tables_of_runs(folder, biased=False):
         published = paper_figure(about["set"], dataset, ipc)
         budget = f"{about['iterations']} it, {about['epochs']} epochs"
         row = {"set": about["set"], "images/canvas": about["images/canvas"], "network": about["distilled with"]}
-        row |= {"judge": about["judge"], "budget": budget, "data": about["data"]}
+        row |= {name: about[name] for name in ("judge", "precision")} | {"budget": budget, "data": about["data"]}
         key = (*row.values(), about["other flags"])
         cell = f"{figure} (paper {published})" if published else figure
         paper.setdefault(key, dict(row))[f"{dataset} ipc {ipc}"] = cell

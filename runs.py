@@ -295,12 +295,15 @@ class StopSignals:
 
 
 class Record:
-    """What a process at work leaves behind: the log, and checkpoints of what `state` returns."""
+    """What a run at work leaves behind: the log, and checkpoints of what `state` returns.
 
-    def __init__(self, files, minutes, signals, state, log_bytes=0):
+    Of several processes the leading one writes; all have to call `point` and `save` at the same places.
+    """
+
+    def __init__(self, files, minutes, signals, state, world, log_bytes=0):
         """state: function() -> what to save, plain containers and tensors. log_bytes: of the log to go on with."""
-        self.files, self.seconds, self.signals, self.state = files, 60 * minutes, signals, state
-        self.log = utils.RunLog(files.log, log_bytes)
+        self.files, self.seconds, self.signals, self.state, self.world = files, 60 * minutes, signals, state, world
+        self.log = utils.RunLog(files.log, log_bytes) if world.leads else utils.NoLog()
         self.saved = time.monotonic()
 
     def point(self):
@@ -308,8 +311,11 @@ class Record:
 
         Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due.
         """
-        self.stop_if_asked()
-        if time.monotonic() - self.saved >= self.seconds:
+        due = self.world.leads and time.monotonic() - self.saved >= self.seconds
+        verdict = self.world.most(2 if self.signals.asked else int(due))
+        if verdict == 2:
+            raise utils.Stopped(self.signals.asked or "a signal to another process")
+        if verdict == 1:
             self.save()
 
     def stop_if_asked(self):
@@ -319,12 +325,16 @@ class Record:
 
     def save(self):
         """Write a checkpoint; the one before is kept."""
+        state = self.state()
+        self.saved = time.monotonic()
+        if not self.world.leads:
+            return
         if not self.files.log.exists():
             raise FileNotFoundError(errno.ENOENT, "was deleted while the run went on", str(self.files.log))
         self.log.sync()
-        state = {"format": FORMAT, "log_bytes": len(self.log), **self.state()}
+        state = {"format": FORMAT, "log_bytes": len(self.log), **state}
         utils.save_torch(state, self.files.checkpoint, self.files.previous)
-        self.saved = time.monotonic()
+        self.saved = time.monotonic()  # from the end, however long it took
 
     def restore(self):
         """Write the log and a checkpoint again, after their folder was deleted."""

@@ -544,6 +544,16 @@ class RunLog:
         self.file.close()
 
 
+class NoLog:
+    """The log of a process that leaves records to another one."""
+
+    def write(self, event, **fields):
+        pass
+
+    def close(self):
+        pass
+
+
 class Progress:
     """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
 

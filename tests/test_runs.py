@@ -471,10 +471,10 @@ def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(scr
     ] * 4
     assert (ours["accs_all_exps"], ours["meta"]) == (theirs["accs_all_exps"], theirs["meta"])
     assert torture.events(folder / f"log_{NAME}.jsonl") == torture.events(whole / f"log_{NAME}.jsonl")
-    assert evaluate.table_of_runs(folder) == evaluate.table_of_runs(whole)  # parts and whole count once
+    assert evaluate.tables_of_runs(folder) == evaluate.tables_of_runs(whole)  # parts and whole count once
     for path in (folder / f"res_{NAME}.pt", folder / f"log_{NAME}.jsonl"):
         path.unlink()
-    assert evaluate.table_of_runs(folder) == evaluate.table_of_runs(whole)
+    assert evaluate.tables_of_runs(folder) == evaluate.tables_of_runs(whole)
 
 
 def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_kept(script, tmp_path, capsys):
@@ -588,16 +588,18 @@ def cluster(tmp_path):
     wait = "until ls result/ckpt_*.pt; do sleep 0.1; done >/dev/null 2>&1; sleep 0.5"
     stand_ins = {
         "python": f'exec {sys.executable} "$@"',
-        "scontrol": 'echo "$@" >> requeued',
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
+        "scontrol": 'if [ $1 = show ]; then echo localhost; else echo "$@" >> requeued; fi',
         # as Slurm with --signal=USR1@300: the step's processes get the signal, srun returns their exit code
-        "srun": f'"$@" & step=$!\n[ -e signalled ] || {{ touch signalled; {wait}; kill -USR1 $step; }}\nwait $step',
+        "srun": f'"$@" & step=$!\n[ -e signalled ] || {{ touch signalled; {wait}; kill -$SIGNAL $step; }}\nwait $step',
     }
     for name, text in stand_ins.items():
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
         (tools / name).chmod(stat.S_IRWXU)
 
     def submit(script, **variables):
-        environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "71", **variables}
+        variables = {"SLURM_JOB_ID": "71", "SIGNAL": "USR1", **variables}
+        environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", **variables}
         done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
                               timeout=200, check=False)  # fmt: skip
         return done.returncode, done.stdout + done.stderr
@@ -606,14 +608,14 @@ def cluster(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SLURM, ids=["one job", "array"])
+@pytest.mark.parametrize("script", SLURM[:2], ids=["one job", "array"])
 def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, tmp_path):
     options = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
     assert any("--requeue" in line for line in options) and any("--signal=USR1@" in line for line in options)
     command = "BACON_cifar10.py --ipc 10"
     assert script.count(command) == 1
     small = " ".join(f for f in SMALL if "save_path" not in f)
-    script = script.replace(command, f"{ROOT}/BACON_mnist.py {small} --epoch_eval_train=60")
+    script = script.replace(command, f"{ROOT}/BACON_mnist.py {small} --epoch_eval_train=30")
     variables, job = {}, "71"
     if "--array" in script:
         variables, job = {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "1"}, "70_1"
@@ -630,6 +632,30 @@ def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, tmp
 
 
 @pytest.mark.slow
+def test_the_slurm_script_for_several_nodes_requeues_and_resumes(cluster, tmp_path):
+    script = SLURM[2]
+    assert "--signal=TERM@" in script
+    small = " ".join(f for f in SMALL if "save_path" not in f)
+    for theirs, ours in {
+        "--nproc_per_node=4": "--nproc_per_node=2",
+        "$head:29500": "$head:0",  # any free port
+        "BACON_tiny.py --ipc 10": f"{ROOT}/BACON_mnist.py {small} --epoch_eval_train=30",
+        "log_BACON_TinyImageNet_ConvNet_10ipc": f"log_{NAME}",
+    }.items():
+        assert script.count(theirs) == 1
+        script = script.replace(theirs, ours)
+    variables = {"SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "localhost", "SIGNAL": "TERM", "OMP_NUM_THREADS": "1"}
+    _, text = cluster(script, **variables)
+    assert (tmp_path / "requeued").read_text() == "requeue 71\n", text
+    assert "stopped by SIGTERM" in text
+    _, text = cluster(script, **variables)
+    assert "going on from" in text
+    assert (tmp_path / "requeued").read_text() == "requeue 71\n"
+    assert len(torch.load(tmp_path / f"result/res_{NAME}.pt", weights_only=True)["data"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.torture  # python -m pytest -m torture runs it
 def test_real_processes_killed_at_random_moments_resume_to_the_same_files(capsys):
     assert torture.main(["--kills=4", "--terms=2"]) == 0
     print(capsys.readouterr().out)

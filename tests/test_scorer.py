@@ -212,7 +212,7 @@ def test_a_cell_shows_the_paper_and_a_subset_never_passes_for_the_whole(tmp_path
     args |= {"lh_weight": 1, "tv_weight": 0.8, "clip_weight": 0.2, "clip_prior": "released"}
     for name, sizes in (("whole", (50000, 10000)), ("subset", (500, 100))):
         start = {"event": "start", "args": args, "departures": {}, "data_sha256": name * 5}
-        start |= {"train_images": sizes[0], "test_images": sizes[1]}
+        start |= {"train_images": sizes[0], "test_images": sizes[1], "arithmetic": {"distilling": "cpu, bf16"}}
         end = {"event": "evaluation", "exp": 0, "it": 200, "network": "ConvNetW32", "accuracy": [0.5]}
         lines = [json.dumps(event) for event in (start, end, {"event": "end"})]
         (tmp_path / f"log_{name}.jsonl").write_text("\n".join(lines))

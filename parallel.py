@@ -1,0 +1,141 @@
+"""One distillation over several processes, as torchrun starts them: who owns which classes, and what they exchange.
+
+    torchrun --nproc_per_node=4 BACON_tiny.py --ipc 10
+
+Within a pass of canvas updates no class depends on another, so every process owns a share of them: their canvases, the
+momentum and their real images. Networks are on all processes and stay equal, because every training step adds the
+gradients of all shares (`World.sum_`). Random numbers come from named streams, so every process knows what the others
+draw, and the result is that of one process up to the rounding of that sum.
+"""
+
+import contextlib
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from utils import UserError
+
+# How long to wait for a process that hangs; one that dies is noticed at once.
+TIMEOUT = timedelta(minutes=30)  # within an iteration
+PATIENCE = timedelta(hours=24)  # where another may be training a judge
+
+
+class ParallelError(Exception):
+    """Another process of the run is gone, or no longer agrees: printed as one line, exit code 4."""
+
+
+class World:
+    """The processes of a run. `World()` is a run of one process: it owns every class and exchanges nothing.
+
+    rank, size: this process among how many. sent: bytes that this process has given to collective operations, which is
+    the size of its tensors; what a link carries depends on the algorithm (a ring carries 2 (N-1)/N of a sum).
+    """
+
+    def __init__(self, rank=0, size=1, control=None):
+        self.rank, self.size, self._control, self.sent = rank, size, control, 0
+
+    @property
+    def leads(self):
+        """True for the one process that writes files and speaks to the user."""
+        return self.rank == 0
+
+    def share(self, count):
+        """The part of range(count) that this process owns: contiguous, sizes differ by one at most."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def sum_(self, tensor):
+        """Replace a tensor by its sum over all processes, the same to the bit on each."""
+        self._collective(dist.all_reduce, tensor)
+
+    def gather(self, tensor, count):
+        """Concatenate what the processes hold of `count` rows, in the order of `share`; every process gets all rows."""
+        if self.size == 1:
+            return tensor
+        rows = max(len(World(rank, self.size).share(count)) for rank in range(self.size))
+        padded = tensor.new_zeros(rows, *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        self._collective(dist.all_gather, parts, padded)
+        return torch.cat([part[: len(World(r, self.size).share(count))] for r, part in enumerate(parts)])
+
+    def most(self, number):
+        """The greatest `number` of all processes; between hosts, so that no device is waited for."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor(number)
+        self._collective(dist.all_reduce, numbers, dist.ReduceOp.MAX, self._control)
+        return numbers.item()
+
+    def from_leader(self, function):
+        """What function() returns on the leading process (plain containers and tensors), on every process.
+
+        If it fails there, by a mistake of the user or an operating system error, every process ends.
+        """
+        if self.size == 1:
+            return function()
+        value = error = None
+        if self.leads:
+            try:
+                value = function()
+            except (UserError, OSError) as failure:
+                error = failure
+        box = [(value, error is not None)]
+        self._collective(dist.broadcast_object_list, box, 0, self._control)
+        value, failed = box[0]
+        if error:
+            raise error
+        if failed:
+            raise SystemExit(2)  # the leading process says why
+        return value
+
+    def gather_objects(self, value):
+        """Every process's `value` (plain Python) as a list by rank, on every process."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        self._collective(dist.all_gather_object, values, value, self._control)
+        return values
+
+    def _collective(self, operation, *args):
+        if self.size == 1:
+            return
+        self.sent += sum(a.numel() * a.element_size() for a in args if isinstance(a, torch.Tensor))
+        try:
+            operation(*args)
+        except RuntimeError as error:  # how the backends report a closed connection or a timeout
+            raise ParallelError(f"process {self.rank} of {self.size} lost contact with the others") from error
+
+
+@contextlib.contextmanager
+def joined(device):
+    """The World of the processes that torchrun started, if it did, for the time of a `with` block.
+
+    device: --device. NCCL connects GPUs, each process taking the one of its number on its machine; gloo CPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield World()
+        return
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if device == "mps":
+        raise UserError("--device mps: several processes need cuda or cpu")
+    if cuda and local >= torch.cuda.device_count():
+        raise UserError(
+            f"--nproc_per_node: process {local} has no GPU of its own, there are {torch.cuda.device_count()}; start "
+            "one process per GPU, or use --device cpu"
+        )
+    try:
+        if cuda:
+            torch.cuda.set_device(local)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+        control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    except RuntimeError as error:
+        raise ParallelError(f"process {rank} of {size} cannot reach the others ({error})") from error
+    world = World(rank, size, control)
+    try:
+        yield world
+        world.most(0)  # nobody hangs up while another is still listening
+    finally:
+        dist.destroy_process_group()
