@@ -629,7 +629,7 @@ class Run:
     """A finished run as its log tells it. scores: {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}."""
 
     args: dict
-    precision: str  # the number format inside the networks: fp32 or bf16
+    precision: str  # the number format inside the networks, where it differs of distilling/judging: fp32 or bf16
     data: str  # whole or a subset, and the start of the hash over its images and labels
     flags: tuple  # those that depart from the recipe, without what the table shows in columns of its own
     scores: dict
@@ -667,7 +667,9 @@ def read_run(log):
             if event["event"] == "evaluation":
                 by_it = scores.setdefault(event["network"], {})
                 by_it.setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
-        precision = "bf16" if "bf16" in start["arithmetic"]["distilling"] else "fp32"
+        kinds = ("distilling", "judging") if args["Iteration"] else ("judging",)
+        formats = ["bf16" if "bf16" in start["arithmetic"][kind] else "fp32" for kind in kinds]
+        precision = "/".join(dict.fromkeys(formats))
         return Run(args, precision, f"{whole} {start['data_sha256'][:8]}", flags, scores)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{log}: not a log of these scripts ({type(error).__name__})") from error

@@ -210,15 +210,17 @@ def test_a_cell_shows_the_paper_and_a_subset_never_passes_for_the_whole(tmp_path
     args = {"dataset": "CIFAR10", "ipc": 10, "method": "BACON", "Iteration": 200, "aug": True, "model": "ConvNetW32"}
     args |= {"seed": 0, "epoch_eval_train": 200, "init": "real", "syn_ce": True, "ce_weight": 0.5}
     args |= {"lh_weight": 1, "tv_weight": 0.8, "clip_weight": 0.2, "clip_prior": "released"}
+    arithmetic = {"distilling": "cpu, bf16, compiled", "judging": "cpu, fp32"}
     for name, sizes in (("whole", (50000, 10000)), ("subset", (500, 100))):
         start = {"event": "start", "args": args, "departures": {}, "data_sha256": name * 5}
-        start |= {"train_images": sizes[0], "test_images": sizes[1], "arithmetic": {"distilling": "cpu, bf16"}}
+        start |= {"train_images": sizes[0], "test_images": sizes[1], "arithmetic": arithmetic}
         end = {"event": "evaluation", "exp": 0, "it": 200, "network": "ConvNetW32", "accuracy": [0.5]}
         lines = [json.dumps(event) for event in (start, end, {"event": "end"})]
         (tmp_path / f"log_{name}.jsonl").write_text("\n".join(lines))
     assert evaluate.main(["--table", str(tmp_path)]) == 0
     table = capsys.readouterr().out.split("\n\n")[0]
     assert table.count("50.00 +- 0.00 (paper 62.06)") == 2 and "whole whole" in table and "500+100 subset" in table
+    assert table.count("bf16/fp32") == 2
 
 
 def test_a_run_ends_in_a_plot_of_its_accuracy(runs, tmp_path, capsys):
