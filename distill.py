@@ -399,7 +399,7 @@ class Distiller:
         sums = [sum(p.double().sum() for p in member.net.parameters()).item() for member in self.pool.members]
         if self.world.size > 1 and len(set(map(repr, self.world.gather_objects(sums)))) > 1:
             raise parallel.ParallelError(
-                "the networks of the pool are no longer the same on all processes; are their hardware and PyTorch?"
+                "the networks of the pool are no longer the same on all processes, whose hardware or PyTorch may differ"
             )
 
     def state_dict(self):

@@ -17,6 +17,7 @@ import BACON_mnist
 import cost
 import data
 import distill
+import evaluate
 import parallel
 import utils
 
@@ -170,6 +171,23 @@ def test_what_several_processes_cannot_do_is_refused(make_args):
     with pytest.raises(utils.UserError, match="ConvNetBN"):
         distill.check_world(make_args(model="ConvNetBN", method="DM"), spec, parallel.World(0, 2))
     distill.check_world(make_args(model="ConvNetBN", method="DM"), spec, parallel.World())
+
+
+def test_networks_that_differ_between_processes_end_the_run(digits, make_args):
+    class World(parallel.World):
+        drift = 0.0
+
+        def gather_objects(self, value):
+            return [value, [number + self.drift for number in value]]
+
+    world = World(0, 2)
+    images = digits.images_train, digits.labels_train
+    real = data.RealData(*images, digits.mean, digits.std, 10, "cpu", own=world.share(10))
+    distiller = distill.Distiller(make_args(), 0, real, evaluate.Arithmetic("cpu"), world)
+    distiller.check_networks()
+    world.drift = 1e-12
+    with pytest.raises(parallel.ParallelError, match="no longer the same"):
+        distiller.check_networks()
 
 
 def test_indices_mean_the_same_image_in_every_share(digits):
