@@ -138,4 +138,7 @@ def joined(device):
         yield world
         world.most(0)  # nobody hangs up while another is still listening
     finally:
+        # Nobody may hold a group beyond this: freed as the interpreter ends, gloo aborts the process now and then.
+        world._control = None
+        del control
         dist.destroy_process_group()
