@@ -232,9 +232,9 @@ class Distiller:
         everything, self.own = range(self.num_classes), self.world.share(self.num_classes)
         streams = {c: self.stream("init", c) for c in self.own}
         self.canvases = initial_canvases(real, args.ipc, args.init, self.factor, streams)
+        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(args.ipc)  # of all
         # DM steps once for the sum over classes, the others once per class.
         turns = [everything] if args.method == "DM" else [range(c, c + 1) for c in everything]
-        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(args.ipc)  # of all
         self.optimizer = OPTIMIZERS[args.optim](self.canvases, args.lr_img, turns, self.own)
         self.pool = NetPool(self.fresh_member, args.net_num)
         self.losses = []  # (iteration, (terms, classes) on the device) of every pass not yet read
@@ -396,8 +396,10 @@ class Distiller:
 
     def check_networks(self):
         """Raises ParallelError unless the networks are the same on all processes, to the bit."""
+        if self.world.size == 1:
+            return
         sums = [sum(p.double().sum() for p in member.net.parameters()).item() for member in self.pool.members]
-        if self.world.size > 1 and len(set(map(repr, self.world.gather_objects(sums)))) > 1:
+        if len(set(map(repr, self.world.gather_objects(sums)))) > 1:
             raise parallel.ParallelError(
                 "the networks of the pool are no longer the same on all processes, whose hardware or PyTorch may differ"
             )
