@@ -13,7 +13,6 @@ import sys
 import time
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import augment
 import data
@@ -31,19 +30,13 @@ def flop_per_image(args, spec):
     Keys: "real", "synthetic", "train" for the distilling network; ("train", name) and ("test", name) for judges.
     """
 
-    def count(name, params, image, last):
-        net = networks.check(name, spec.channels, spec.num_classes, spec.im_size).requires_grad_(params).eval()
-        images = torch.empty(1, spec.channels, *spec.im_size, device="meta", requires_grad=image)
-        with FlopCounterMode(display=False) as counter:
-            embedding, logits = net.embed_and_classify(images, last)
-            if params or image:
-                (embedding.sum() + logits.sum()).backward()
-        return counter.get_total_flops()
-
-    flop = {"train": count(args.model, True, False, None), "real": count(args.model, False, False, args.embed_last)}
-    flop["synthetic"] = count(args.model, False, True, args.embed_last)
+    shape = spec.channels, spec.num_classes, spec.im_size
+    flop = {"train": networks.flop(args.model, *shape)}
+    flop["real"] = networks.flop(args.model, *shape, weights=False, last=args.embed_last)
+    flop["synthetic"] = networks.flop(args.model, *shape, weights=False, image=True, last=args.embed_last)
     for name in evaluate.architectures(args.eval_mode, args.model):
-        flop["train", name], flop["test", name] = count(name, True, False, None), count(name, False, False, None)
+        flop["train", name] = networks.flop(name, *shape)
+        flop["test", name] = networks.flop(name, *shape, weights=False)
     return flop
 
 

@@ -442,6 +442,22 @@ class RealData:
         return tensor.index_select(0, indices.to(tensor.device, non_blocking=True))
 
 
+def initial_canvases(real, ipc, init, factor, streams):
+    """Canvases (classes, ipc, ch, H, W) float32: real images or standard normal noise.
+
+    With factor 2 every quadrant gets its own draw of ipc distinct real images. streams: {class: generator}.
+    """
+    shape = (ipc, *real.images.shape[1:])
+    if init == "noise":
+        noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
+        return torch.from_numpy(noise).to(real.images.device)
+    canvases = []
+    for c, rng in streams.items():
+        indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
+        canvases.append(augment.tile(real.take(indices), factor))
+    return torch.stack(canvases)
+
+
 def denormalise(images, mean, std):
     """Images (n,C,H,W) normalised by mean and std (C numbers each) as pixels in [0,1], clamped, for pictures."""
     return (images * _per_channel(std, images.device) + _per_channel(mean, images.device)).clamp(0, 1)

@@ -42,22 +42,6 @@ REPORT_EVERY = 10  # iterations between readings of the loss; a reading waits fo
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def initial_canvases(real, ipc, init, factor, streams):
-    """Canvases (classes, ipc, ch, H, W) float32: real images or standard normal noise.
-
-    With factor 2 every quadrant gets its own draw of ipc distinct real images. streams: {class: generator}.
-    """
-    shape = (ipc, *real.images.shape[1:])
-    if init == "noise":
-        noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
-        return torch.from_numpy(noise).to(real.images.device)
-    canvases = []
-    for c, rng in streams.items():
-        indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
-        canvases.append(augment.tile(real.take(indices), factor))
-    return torch.stack(canvases)
-
-
 def decode(canvases, factor):
     """Canvases (G, ipc, ch, H, W) to the images they hold, class by class: (G * factor^2 * ipc, ch, H, W)."""
     images = augment.split(canvases.flatten(0, 1), factor)
@@ -231,7 +215,7 @@ class Distiller:
         )
         everything, self.own = range(self.num_classes), self.world.share(self.num_classes)
         streams = {c: self.stream("init", c) for c in self.own}
-        self.canvases = initial_canvases(real, args.ipc, args.init, self.factor, streams)
+        self.canvases = data.initial_canvases(real, args.ipc, args.init, self.factor, streams)
         self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(args.ipc)  # of all
         # DM steps once for the sum over classes, the others once per class.
         turns = [everything] if args.method == "DM" else [range(c, c + 1) for c in everything]
@@ -464,17 +448,10 @@ def check(args, spec):
         raise UserError("--overwrite: contradicts --resume; give one of them")
     if args.exp_index is not None and args.exp_index >= args.num_exp:
         raise UserError(f"--exp_index {args.exp_index}: must be below --num_exp {args.num_exp}")
-    check_device(args.device)
+    evaluate.check_device(args.device)
     prior = args.clip_weight if args.clip_prior == "residual" else 0
     if args.method == "BACON" and not (args.lh_weight or args.tv_weight or prior or args.syn_ce):
         raise UserError("--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise")
-
-
-def check_device(device):
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: PyTorch finds no Apple GPU here; use --device cpu or auto")
 
 
 def check_data(args, dataset):
@@ -633,7 +610,7 @@ def restored(saved):
     """The arithmetic of a checkpoint, which need not be the one chosen here; UserError if it is impossible here."""
     device, precision, compiled = saved
     try:
-        check_device(device)
+        evaluate.check_device(device)
     except UserError as error:
         raise UserError(f"--resume: the checkpoint was computed on {device}; {error}") from None
     arithmetic, notes = evaluate.choose_arithmetic(device, precision, compiled, 0)

@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 import augment
 import data
@@ -165,6 +164,13 @@ def has_device(name):
     """Whether PyTorch can compute on the device `name`: cpu, cuda or mps, with or without a number."""
     kind = torch.device(name).type
     return kind == "cpu" or getattr(torch.backends if kind == "mps" else torch, kind).is_available()
+
+
+def check_device(name):
+    """UserError unless --device `name` can compute here; auto can."""
+    if name != "auto" and not has_device(name):
+        what = {"cuda": "CUDA device", "mps": "Apple GPU"}[name]
+        raise UserError(f"--device {name}: PyTorch finds no {what} here; use --device cpu or auto")
 
 
 # Planned FLOP on a CPU from which compiling repays itself: CIFAR-10, ConvNetW32, 4.05e12 FLOP took 81 s with compiling
@@ -415,14 +421,6 @@ def arithmetic_of(saved, args, planned_flop):
     return arithmetic, notes
 
 
-def training_flop(name, shape, num_classes):
-    """FLOP of one image in a training step of the network `name`, counted without computing anything."""
-    net = networks.check(name, shape[0], num_classes, tuple(shape[1:]))
-    with FlopCounterMode(display=False) as counter:
-        net.classify(torch.empty(1, *shape, device="meta")).sum().backward()
-    return counter.get_total_flops()
-
-
 class RealImages:
     """The real images on a device, in each space that sets live in: normalised, or whitened by ZCA."""
 
@@ -535,12 +533,8 @@ def _score_cells(row):
 
 def _random(real, ipc, factor, seed):
     """Canvases of random real images, by the streams of a run with --Iteration 0: the same images."""
-    canvases = []
-    for c in range(len(real.counts)):
-        rng = utils.stream(seed, 0, "init", c)
-        indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
-        canvases.append(augment.tile(real.take(indices), factor))
-    return torch.cat(canvases)
+    streams = {c: utils.stream(seed, 0, "init", c) for c in range(len(real.counts))}
+    return data.initial_canvases(real, ipc, "real", factor, streams).flatten(0, 1)
 
 
 def _herding(real, ipc, seed):
@@ -882,8 +876,7 @@ def _main(args):
     if args.plot:
         _say(plot_run(*args.plot))
         return 0
-    if args.device != "auto" and not has_device(args.device):
-        raise UserError(f"--device {args.device}: PyTorch finds no such device here; use --device cpu or auto")
+    check_device(args.device)
     for kind in args.baseline:
         if kind not in BASELINES:
             raise UserError(f"--baseline {kind}: unknown; choose from {', '.join(BASELINES)}")
@@ -1025,7 +1018,7 @@ def _score(args, by_path, real, facts):
         (names, num_eval, seed), protocol = _judges_of(like, args, facts), protocol_of(like, args)
         if experiments[0].path == "full":
             protocol = dataclasses.replace(protocol, epochs=args.full_epochs)
-        flop = max(training_flop(name, facts.shape, facts.num_classes) for name in names)
+        flop = max(networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:]) for name in names)
         images = len(experiments[0].canvases) * experiments[0].factor ** 2 * protocol.passes * num_eval
         arithmetic, notes = arithmetic_of(like, args, flop * images)
         arithmetic = arithmetics.setdefault(str(arithmetic), arithmetic)  # compiled code serves all sets

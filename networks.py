@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 class Network(nn.Module):
@@ -215,6 +216,20 @@ def check(name, channels, num_classes, im_size):
             return NETWORKS[name](channels, num_classes, im_size)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
+
+
+def flop(name, channels, num_classes, im_size, weights=True, image=False, last=None):
+    """FLOP (2 per multiply-add) of one image in the network `name`, counted from shapes without computing anything.
+
+    weights, image: whether the gradient with respect to these is computed too. last: of the embedding, see `Network`.
+    """
+    net = check(name, channels, num_classes, tuple(im_size)).requires_grad_(weights).eval()
+    images = torch.empty(1, channels, *im_size, device="meta", requires_grad=image)
+    with FlopCounterMode(display=False) as counter:
+        embedding, logits = net.embed_and_classify(images, last)
+        if weights or image:
+            (embedding.sum() + logits.sum()).backward()
+    return counter.get_total_flops()
 
 
 @torch.no_grad()
