@@ -580,12 +580,34 @@ def test_a_diverged_run_keeps_its_checkpoint_and_diverges_again(script, capsys, 
 SLURM = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+# A script whose first run waits, after its first safe place to stop, until the signal has come to each of its processes.
+HELD = """
+import pathlib, runpy, sys, time
+sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
+import runs
+
+point, holding = runs.Record.point, pathlib.Path("holding")
+
+def hold(self):
+    point(self)
+    holding.touch()
+    while not self.signals.asked:
+        time.sleep(0.05)
+
+if not holding.exists():
+    runs.Record.point = hold
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.fixture
 def cluster(tmp_path):
-    """A stand-in for Slurm: run a batch script with a signal to its first step; [exit codes], requeued jobs."""
+    """A stand-in for Slurm: submit(script) runs it with a signal to its first step: (exit code, output)."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    wait = "until ls result/ckpt_*.pt; do sleep 0.1; done >/dev/null 2>&1; sleep 0.5"
+    (tmp_path / "held.py").write_text(HELD)
+    wait = "until [ -e holding ]; do sleep 0.1; done"
     stand_ins = {
         "python": f'exec {sys.executable} "$@"',
         "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
@@ -615,7 +637,7 @@ def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, tmp
     command = "BACON_cifar10.py --ipc 10"
     assert script.count(command) == 1
     small = " ".join(f for f in SMALL if "save_path" not in f)
-    script = script.replace(command, f"{ROOT}/BACON_mnist.py {small} --epoch_eval_train=30")
+    script = script.replace(command, f"held.py {ROOT}/BACON_mnist.py {small}")
     variables, job = {}, "71"
     if "--array" in script:
         variables, job = {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "1"}, "70_1"
@@ -639,7 +661,7 @@ def test_the_slurm_script_for_several_nodes_requeues_and_resumes(cluster, tmp_pa
     for theirs, ours in {
         "--nproc_per_node=4": "--nproc_per_node=2",
         "$head:29500": "$head:0",  # any free port
-        "BACON_tiny.py --ipc 10": f"{ROOT}/BACON_mnist.py {small} --epoch_eval_train=30",
+        "BACON_tiny.py --ipc 10": f"held.py {ROOT}/BACON_mnist.py {small}",
         "log_BACON_TinyImageNet_ConvNet_10ipc": f"log_{NAME}",
     }.items():
         assert script.count(theirs) == 1
