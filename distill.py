@@ -278,9 +278,9 @@ class Distiller:
 
         z, s = self.real_moments(member.net, indices, transforms, joint)
 
-        gradients, losses = [], []
         n = self.args.ipc * self.factor**2
         here = self.canvases[classes.start - self.own.start : classes.stop - self.own.start]
+        gradient, losses = torch.empty_like(here), here.new_empty(len(self.loss_names), len(here))
         labels_here = torch.arange(classes.start, classes.stop, device=here.device)[:, None]
         for group in self.groups([n] * len(classes), joint):
             canvases = here[group].detach().requires_grad_()
@@ -288,11 +288,10 @@ class Distiller:
             embedding, logits = self.arithmetic.embed_and_classify(member.net, images, self.args.embed_last)
             z_syn = embedding.unflatten(0, (-1, n)).mean(1)
             logits = logits.unflatten(0, (-1, n))
-            values, loss = self.loss(member, z_syn, z[group], s[group], logits, labels_here[group])
-            gradients += torch.autograd.grad(loss.sum(), canvases)
-            losses.append(values)
-        self.losses.append((when[0], classes.start, torch.cat(losses, 1)))
-        return torch.cat(gradients)
+            losses[:, group], loss = self.loss(member, z_syn, z[group], s[group], logits, labels_here[group])
+            (gradient[group],) = torch.autograd.grad(loss.sum(), canvases)
+        self.losses.append((when[0], classes.start, losses))
+        return gradient
 
     def loss(self, member, z_syn, z, s, logits, labels):
         """Loss of G classes, (G,), and what the log shows of it, (names, G).
@@ -318,9 +317,11 @@ class Distiller:
     def real_moments(self, net, indices, transforms, joint):
         """Mean and standard deviation of the embeddings of real images, (classes, D) each: see utils.class_moments.
 
-        indices, transforms: of each class. Without a graph, so that memory is one chunk's.
+        indices, transforms: of each class. Without a graph, so that memory is one chunk's. Results go into one tensor:
+        small ones of each chunk, lying between large ones that are freed, would keep the C library from using their
+        memory again.
         """
-        moments = []
+        z, s = None, None
         for group in self.groups([len(i) for i in indices], joint):
             sizes = [len(i) for i in indices[group]]
             images = self.real.take(np.concatenate(indices[group]))
@@ -328,8 +329,11 @@ class Distiller:
                 images = augment.dsa_per_class(images, transforms[group], sizes)
                 pieces = [images] if joint else images.split(self.arithmetic.chunk(self.shape[1:]))
                 embeddings = [self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces]
-            moments.append(utils.class_moments(torch.cat(embeddings), sizes))
-        return (torch.cat(parts) for parts in zip(*moments, strict=True))
+            moments = utils.class_moments(torch.cat(embeddings), sizes)
+            if z is None:
+                z, s = (moment.new_empty(len(indices), moment.shape[1]) for moment in moments)
+            z[group], s[group] = moments
+        return z, s
 
     def groups(self, sizes, joint):
         """Slices over classes with `sizes` images each: as many at a time as a chunk holds, at least one; or all."""

@@ -2,6 +2,8 @@
 
 import functools
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -294,6 +296,28 @@ def test_real_and_synthetic_images_of_a_class_get_the_same_transform(distiller, 
     assert real_sizes == [20] * 10 and synthetic_sizes == [8] * 10
     assert [t.op for t in real] == [t.op for t in synthetic] and len({t.op for t in real}) > 1
     assert all(torch.equal(a.u, b.u) and len(a.u) == 1 for a, b in zip(real, synthetic, strict=True))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, and glibc's allocator")
+def test_memory_of_a_pass_does_not_grow_with_the_classes():
+    program = """if True:
+        import functools, re, torch
+        import data, distill, evaluate, networks, utils
+        peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1e3
+        networks.NETWORKS["ConvNetW32"] = functools.partial(networks.ConvNet, width=4, depth=1)
+        args = utils.parse_args(("CIFAR100",), "", "--model ConvNetW32 --ipc 1 --batch_real 256".split()).args
+        images = torch.randint(256, (25600, 3, 32, 32), dtype=torch.uint8)
+        real = data.RealData(images, torch.arange(100).repeat(256), (0.5,) * 3, (0.25,) * 3, 100, "cpu")
+        evaluate.keep_freed_memory()
+        distiller = distill.Distiller(args, 0, real, evaluate.Arithmetic("cpu"))
+        start = peak()
+        for classes in (12, 100):
+            distiller.gradient(distiller.pool.members[0], (0, 0, 0), range(classes))
+            print(peak() - start)"""
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    few, all_of_them = map(float, output.split())
+    assert few > 20  # one class's 256 real images, 3 MB, and their embeddings, 4 MB, some times over
+    assert all_of_them < 2.5 * few  # for eight times the classes
 
 
 @pytest.mark.parametrize("chunk", [1, 50])
