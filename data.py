@@ -229,6 +229,13 @@ class Dataset:
     def num_classes(self):
         return len(self.classes)
 
+    def real(self, split, device="cpu", whitening=None, own=None, normalised=True):
+        """The images of a split, train or test, on `device` as `RealData`; not normalised, they are in [0,1]."""
+        images, labels = getattr(self, f"images_{split}"), getattr(self, f"labels_{split}")
+        plain = (0.0,) * self.channels, (1.0,) * self.channels
+        mean, std = (self.mean, self.std) if normalised else plain
+        return RealData(images, labels, mean, std, self.num_classes, device, whitening, self.classes, own)
+
 
 def load(name, data_path, say=print, im_size=None):
     """The `Dataset` called `name` in `DATASETS`, from the first source (see top) found under `data_path`.

@@ -31,6 +31,7 @@ import figures
 import networks
 import parallel
 import runs
+import tables
 import utils
 from utils import UserError, stream
 
@@ -641,12 +642,8 @@ def real_data(args, dataset, device, own=None):
 
     Whitened with --zca, which is fitted on all training images.
     """
-    names = ("mean", "std", "num_classes", "classes")
-    real = functools.partial(data.RealData, device=device, **{name: getattr(dataset, name) for name in names})
-    training = dataset.images_train, dataset.labels_train
-    whitening = data.Whitening.fit(real(*training)) if args.zca else None
-    test = real(dataset.images_test, dataset.labels_test, whitening=whitening)
-    return real(*training, whitening=whitening, own=own), test
+    whitening = data.Whitening.fit(dataset.real("train", device)) if args.zca else None
+    return dataset.real("train", device, whitening, own), dataset.real("test", device, whitening)
 
 
 def tell(*lines):
@@ -736,12 +733,12 @@ class Run:
             record.save()
             self.save_result(files)
         accuracies = self.accuracies()
-        summaries = {name: evaluate.summary(scores) for name, scores in accuracies.items()}
+        summaries = {name: tables.summary(scores) for name, scores in accuracies.items()}
         record.log.write("end", seconds=time.perf_counter() - self.began, accuracy=summaries)
         if self.world.leads:
             plot = self.plot(files)
             files.finish()
-            print(evaluate.table(accuracies))
+            print(tables.of_scores(accuracies))
             print(f"{files.result}\n{files.log}\n{files.grid(self.ended[-1][0], self.args.Iteration)}{plot}")
 
     def plot(self, files):
@@ -749,7 +746,7 @@ class Run:
         if self.args.Iteration <= self.args.eval_interval:
             return ""
         try:
-            return f"\n{evaluate.plot_run(files.log)}"
+            return f"\n{tables.plot_run(files.log)}"
         except UserError as error:  # such as a missing matplotlib: the run itself is done
             return f"\nno plot of the accuracy: {error}"
 
@@ -871,7 +868,7 @@ class Experiment:
                 if any(stops):
                     raise utils.Stopped(next(filter(None, stops)))
             seconds = time.perf_counter() - began
-            figures = evaluate.summary([scores])
+            figures = tables.summary([scores])
             record.log.write("evaluation", exp=self.exp, it=self.it, network=name, accuracy=scores, seconds=seconds)
             progress.say(
                 f"exp {self.exp}  iteration {self.it}  {name}: accuracy {figures['mean']:.2f} +- {figures['std']:.2f} "

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import evaluate
+import tables
 import utils
 from utils import UserError
 
@@ -252,7 +252,7 @@ def merge(args, meta):
     events = [logs[0][0] | {"args": merged_meta["args"]}]
     events += [event for log in logs for event in log if event["event"] not in ("start", "end")]
     seconds = sum(log[-1]["seconds"] for log in logs)
-    accuracy = {name: evaluate.summary(every) for name, every in scores.items()}
+    accuracy = {name: tables.summary(every) for name, every in scores.items()}
     events.append(logs[-1][-1] | {"seconds": seconds, "accuracy": accuracy})
     temporary = whole.log.with_name(f"{whole.log.name}.{os.getpid()}.tmp")
     temporary.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")

@@ -6,7 +6,7 @@ The yardstick of a workload is the throughput of one training step (forward, bac
 images, computed as the workload's networks are: without drawing, normalising or augmenting images. FLOP are counted
 from shapes (2 per multiply-add of convolutions and linear layers). Every time is a median; first calls, which compile,
 are left out. Images that are not found under --data_path are replaced by random ones of the same shapes, which take the
-same time. Alone on 2 CPU cores this takes about 10 minutes.
+same time. Alone on 2 CPU cores this takes about 20 minutes.
 """
 
 import argparse
@@ -57,11 +57,6 @@ def random_dataset(name, per_class, classes=None):
     return data.Dataset(
         name, list(map(str, range(classes))), spec.mean, spec.std, images, labels, images, labels, "", ""
     )
-
-
-def real_data(dataset, split="train", device="cpu"):
-    images, labels = getattr(dataset, f"images_{split}"), getattr(dataset, f"labels_{split}")
-    return data.RealData(images, labels, dataset.mean, dataset.std, dataset.num_classes, device)
 
 
 def synchronised(device):
@@ -137,7 +132,7 @@ def distillation(table, title, line, data_path, iterations):
     gflop = {kind: images[kind] * flop[kind] / args.Iteration / 1e9 for kind in ("real", "synthetic", "train")}
     before = yardstick(arithmetic, args.model, spec, flop["train"])
 
-    distiller = distill.Distiller(args, 0, real_data(dataset, device=arithmetic.device), arithmetic)
+    distiller = distill.Distiller(args, 0, dataset.real("train", arithmetic.device), arithmetic)
     watch = Stopwatch(arithmetic.device)
     watch.watch(distiller, "real_moments")
     watch.watch(distiller.optimizer, "run_pass")
@@ -167,8 +162,8 @@ def evaluation(table, title, line, data_path):
     dataset = load(args.dataset, data_path)
     arithmetic = cost.choose_arithmetic(args, dataset)[1]
     spec, flop = data.DATASETS[args.dataset], cost.flop_per_image(args, data.DATASETS[args.dataset])
-    test = real_data(dataset, "test", arithmetic.device)
-    distiller = distill.Distiller(args, 0, real_data(dataset, device=arithmetic.device), arithmetic)
+    test = dataset.real("test", arithmetic.device)
+    distiller = distill.Distiller(args, 0, dataset.real("train", arithmetic.device), arithmetic)
     images = augment.split(distiller.canvases.flatten(0, 1), distiller.factor)
     labels = augment.split_labels(distiller.labels, distiller.factor)
     protocol = evaluate.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
@@ -240,18 +235,16 @@ def one_pass(name, classes, ipc):
 
     args = settings(f"--dataset {name} --ipc {ipc} --model ConvNetW32 --batch_real 256 --Iteration 1000")
     dataset = random_dataset(name, 256, int(classes))
+    evaluate.keep_freed_memory()  # as in a run
     arithmetic = evaluate.Arithmetic("cpu")
-    distiller = distill.Distiller(args, 0, real_data(dataset), arithmetic)
+    distiller = distill.Distiller(args, 0, dataset.real("train"), arithmetic)
     start = megabytes()
     (member,) = distiller.pool.pick(1, distiller.stream("pick", 0))
 
-    def run(it):
-        distiller.optimizer.run_pass(lambda classes: distiller.gradient(member, (it, 0, 0), classes))
+    def run():
+        distiller.optimizer.run_pass(lambda classes: distiller.gradient(member, (0, 0, 0), classes))
 
-    run(0)
-    began = time.perf_counter()
-    run(1)
-    print(time.perf_counter() - began, megabytes() - start)
+    print(median_seconds(run, 3, arithmetic.device, warm_up=1), megabytes() - start)
 
 
 def main():
@@ -274,7 +267,7 @@ def main():
     with contextlib.suppress(utils.UserError):
         data.load("CIFAR10", data_path)
         start = time.perf_counter()
-        real_data(data.load("CIFAR10", data_path))
+        data.load("CIFAR10", data_path).real("train")
         print(f"\nLoading CIFAR-10 from cifar10.pt, hash and index included: {time.perf_counter() - start:.2f} s")
 
 

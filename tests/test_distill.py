@@ -11,16 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import augment
-import data
 import distill
 import evaluate
 import utils
-
-
-def real_data(dataset, device="cpu"):
-    return data.RealData(
-        dataset.images_train, dataset.labels_train, dataset.mean, dataset.std, dataset.num_classes, device
-    )
 
 
 @pytest.fixture
@@ -28,7 +21,7 @@ def distiller(digits, make_args):
     """Make a Distiller of a small Digits run; keyword arguments are flags."""
 
     def make(exp=0, **flags):
-        return distill.Distiller(make_args(**flags), exp, real_data(digits), evaluate.Arithmetic("cpu"))
+        return distill.Distiller(make_args(**flags), exp, digits.real("train"), evaluate.Arithmetic("cpu"))
 
     return make
 
@@ -455,7 +448,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_iteration_class_and_term(dis
 @pytest.mark.gpu
 def test_the_loop_never_waits_for_the_gpu(digits, make_args):
     args = make_args(device="cuda", net_generate_interval=2)
-    d = distill.Distiller(args, 0, real_data(digits, "cuda"), evaluate.Arithmetic("cuda"))
+    d = distill.Distiller(args, 0, digits.real("train", "cuda"), evaluate.Arithmetic("cuda"))
     d.iterate(0)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 
 import augment
 import cost
-import data
 import distill
 import evaluate
 import networks
+import tables
 import utils
 
 STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
@@ -91,7 +91,7 @@ def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_i
 
 
 def test_accuracy_is_the_share_of_the_whole_test_set_in_eval_mode(digits, monkeypatch):
-    test = data.RealData(digits.images_test, digits.labels_test, digits.mean, digits.std, 10, "cpu")
+    test = digits.real("test")
     arithmetic = evaluate.Arithmetic("cpu")
     net = arithmetic.build("ConvNetBN", (1, 8, 8), 10, np.random.default_rng(0)).train()
     state = copy.deepcopy(net.state_dict())
@@ -105,8 +105,8 @@ def test_accuracy_is_the_share_of_the_whole_test_set_in_eval_mode(digits, monkey
 
 
 def test_judging_is_determined_by_its_stream_alone(digits):
-    test = data.RealData(digits.images_test, digits.labels_test, digits.mean, digits.std, 10, "cpu")
-    train = data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu")
+    test = digits.real("test")
+    train = digits.real("train")
     images, labels = train.take(slice(0, 60)), train.labels_of(slice(0, 60))
     protocol, arithmetic = evaluate.Protocol(4, 32, 0.01, STRATEGY), evaluate.Arithmetic("cpu")
 
@@ -129,11 +129,11 @@ def test_every_mode_names_networks_that_exist_and_the_training_one_once():
 
 
 def test_summary_separates_networks_from_experiments():
-    s = evaluate.summary([[0.5, 0.6], [0.7, 0.8]])
+    s = tables.summary([[0.5, 0.6], [0.7, 0.8]])
     every = np.array([50, 60, 70, 80.0])
     assert s["mean"] == pytest.approx(65) and s["std"] == pytest.approx(every.std()) and s["networks"] == 4
     assert s["std_networks"] == pytest.approx(5) and s["std_experiments"] == pytest.approx(10)
-    assert evaluate.summary([[0.5, 0.6]])["std_experiments"] is None
+    assert tables.summary([[0.5, 0.6]])["std_experiments"] is None
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -169,7 +169,7 @@ def test_compiled_networks_compute_the_same(digits, make_args):
         d.iterate(1)
         return d.canvases
 
-    real = data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu")
+    real = digits.real("train")
     plain, compiled = canvases(evaluate.Arithmetic("cpu")), canvases(evaluate.Arithmetic("cpu", compiled=True))
     torch.testing.assert_close(plain, compiled, rtol=0, atol=1e-4)
 

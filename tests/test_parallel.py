@@ -181,8 +181,7 @@ def test_networks_that_differ_between_processes_end_the_run(digits, make_args):
             return [value, [number + self.drift for number in value]]
 
     world = World(0, 2)
-    images = digits.images_train, digits.labels_train
-    real = data.RealData(*images, digits.mean, digits.std, 10, "cpu", own=world.share(10))
+    real = digits.real("train", own=world.share(10))
     distiller = distill.Distiller(make_args(), 0, real, evaluate.Arithmetic("cpu"), world)
     distiller.check_networks()
     world.drift = 1e-12
@@ -192,7 +191,7 @@ def test_networks_that_differ_between_processes_end_the_run(digits, make_args):
 
 def test_indices_mean_the_same_image_in_every_share(digits):
     def real(own):
-        return data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu", own=own)
+        return digits.real("train", own=own)
 
     whole, part = real(None), real(range(3, 6))
     rng = utils.stream(0, "test")

@@ -28,6 +28,7 @@ import distill
 import evaluate
 import networks
 import runs
+import tables
 import utils
 
 ROOT = Path(__file__).parents[1]
@@ -471,10 +472,10 @@ def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(scr
     ] * 4
     assert (ours["accs_all_exps"], ours["meta"]) == (theirs["accs_all_exps"], theirs["meta"])
     assert torture.events(folder / f"log_{NAME}.jsonl") == torture.events(whole / f"log_{NAME}.jsonl")
-    assert evaluate.tables_of_runs(folder) == evaluate.tables_of_runs(whole)  # parts and whole count once
+    assert tables.of_runs(folder) == tables.of_runs(whole)  # parts and whole count once
     for path in (folder / f"res_{NAME}.pt", folder / f"log_{NAME}.jsonl"):
         path.unlink()
-    assert evaluate.tables_of_runs(folder) == evaluate.tables_of_runs(whole)
+    assert tables.of_runs(folder) == tables.of_runs(whole)
 
 
 def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_kept(script, tmp_path, capsys):
@@ -580,7 +581,7 @@ def test_a_diverged_run_keeps_its_checkpoint_and_diverges_again(script, capsys, 
 SLURM = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-# A script whose first run waits, after its first safe place to stop, until the signal has come to each of its processes.
+# A script whose first run waits, after its first safe place to stop, until the signal has come to each process.
 HELD = """
 import pathlib, runpy, sys, time
 sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))

@@ -15,6 +15,7 @@ import distill
 import evaluate
 import figures
 import networks
+import tables
 import utils
 
 SMALL = [
@@ -86,7 +87,7 @@ def test_baselines_are_judged_beside_the_set(runs, capsys, digits):
     assert [row["stored per class"] for row in rows[1:4]] == ["2"] * 3 and rows[4]["epochs"] == 1
     # random4 is what a run with --Iteration 0 distils: the same images, judged by the same networks.
     assert rows[2]["accuracy"] == rows[0]["accuracy"] and rows[2]["decoded per class"] == "8"
-    real = data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu")
+    real = digits.real("train")
     herd = evaluate.baseline("herding", real, 3, 0).canvases.unflatten(0, (10, 3))
     for c in range(10):
         mean = real.take(np.flatnonzero(digits.labels_train == c)).mean(0)
@@ -200,8 +201,8 @@ def test_the_table_has_the_papers_figure_beside_each_cell_and_an_ablation(runs, 
     assert "Digits ipc 2" in first and "whole" in first and "random (real)" in first and "--tv_weight 0" in first
     assert "std experiments" in second
     assert "Weights of the terms" in third and len(third.splitlines()) == 4
-    assert evaluate.paper_figure("BACON", "CIFAR10", 10) == 62.06
-    assert evaluate.paper_figure("DM", "TinyImageNet", 50) is None and evaluate.paper_figure("DM", "SVHN", 1) is None
+    assert tables.paper_figure("BACON", "CIFAR10", 10) == 62.06
+    assert tables.paper_figure("DM", "TinyImageNet", 50) is None and tables.paper_figure("DM", "SVHN", 1) is None
     assert evaluate.main(["--table", str(runs), "--biased=1"]) == 0
     assert "best iteration on test (biased)" in capsys.readouterr().out
 
@@ -230,7 +231,7 @@ def test_a_run_ends_in_a_plot_of_its_accuracy(runs, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "curve", lambda *arguments: drawn.update(zip("cltp", arguments, strict=True)))
         (log,) = (runs / "no_tv").glob("log_*")
-        evaluate.plot_run(log)
+        tables.plot_run(log)
     ((name, points),) = drawn["c"].items()
     assert name.startswith("BACON") and sorted(points) == [1, 2] and len(points[1]) == 2
     assert list(drawn["l"]) == ["random images, judged by ConvNetW32"]

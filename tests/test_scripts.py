@@ -103,7 +103,7 @@ def test_the_saved_set_is_what_was_scored(finished, digits):
     folder = finished("--num_exp=2", "--num_eval=2", "--eval_mode=C")
     path = folder / "res_BACON_Digits_ConvNetW32_2ipc.pt"
     saved = torch.load(path, weights_only=True)
-    test = data.RealData(digits.images_test, digits.labels_test, digits.mean, digits.std, 10, "cpu")
+    test = digits.real("test")
     assert list(saved["accs_all_exps"]) == ["ConvNetW32", "ConvNet"] and len(saved["accs_all_exps"]["ConvNet"]) == 4
     for exp in (0, 1):
         images, labels, meta = data.load_distilled(path, exp)
@@ -350,9 +350,7 @@ def test_less_common_flags_distil_too(flags, finished):
 @pytest.mark.parametrize("zca", [False, True])
 def test_the_picture_shows_the_images_of_each_class_in_pixel_colours(zca, digits, make_args, tmp_path):
     def distiller(whitening=None):
-        real = data.RealData(
-            digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu", whitening=whitening
-        )
+        real = digits.real("train", whitening=whitening)
         return distill.Distiller(make_args(aug=False), 0, real, evaluate.Arithmetic("cpu"))
 
     plain = distiller()

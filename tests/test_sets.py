@@ -26,7 +26,7 @@ def facts(digits):
 @pytest.fixture(scope="module")
 def canvases(digits):
     """Two canvases of each class, four real images each, normalised, and their labels."""
-    real = data.RealData(digits.images_train, digits.labels_train, digits.mean, digits.std, 10, "cpu")
+    real = digits.real("train")
     made = evaluate.baseline("random4", real, 2, seed=0)
     return made.canvases, made.labels
 
@@ -93,7 +93,7 @@ def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(kind, canv
     assert (theirs.lr == 0.03125) == (kind in ("MTT", "DATM"))
     if kind == "DATM":
         return
-    test = data.RealData(digits.images_test, digits.labels_test, digits.mean, digits.std, 10, "cpu")
+    test = digits.real("test")
     protocol, arithmetic = (
         evaluate.Protocol(3, 256, 0.01, augment.parse_strategy("flip_crop")),
         evaluate.Arithmetic("cpu"),
