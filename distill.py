@@ -507,7 +507,7 @@ def run(datasets, description, argv=None):
     script = Path(sys.argv[0]).name
     try:
         settings = utils.parse_args(datasets, description, argv)
-        with parallel.joined(settings.args.device) as world:
+        with parallel.joined(settings.args.device) as world, utils.memory_errors():
             return run_settings(settings, world)
     except UserError as error:
         print(f"{script}: error: {utils.one_line(error)}", file=sys.stderr)

@@ -589,7 +589,8 @@ def main(argv=None):
     """The command line: see the top of this file. Returns the exit code: 0, or 2 for a mistake, said in one line."""
     args = build_parser().parse_args(argv)
     try:
-        return _main(args)
+        with utils.memory_errors():
+            return _main(args)
     except UserError as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
     except OSError as error:

@@ -38,6 +38,22 @@ class Stopped(Exception):
     """A signal asked the run to stop: it writes a checkpoint and ends with exit code 75."""
 
 
+@contextlib.contextmanager
+def memory_errors():
+    """Turns a lack of memory, of the machine or of the device, into a UserError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, and of CPUs
+        known = isinstance(error, MemoryError) or any(w in str(error) for w in ("out of memory", "allocate memory"))
+        if not known:
+            raise
+        raise UserError(
+            f"out of memory ({one_line(error)[:150] or 'Python'}); smaller batches or --ipc need less, and several "
+            "processes share it. A run's last checkpoint stays: --resume goes on with the same flags elsewhere"
+        ) from error
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The objective
 # ---------------------------------------------------------------------------------------------------------------------

@@ -575,6 +575,17 @@ def test_a_diverged_run_keeps_its_checkpoint_and_diverges_again(script, capsys, 
     assert [e["event"] for e in log_events(tmp_path / "run")][-1] == "diverged"
 
 
+def test_a_lack_of_memory_ends_the_run_in_one_line(script, at_event, assert_same, capsys):
+    at_event(3, lambda: torch.empty(2**50))
+    assert script("--checkpoint_minutes=0") == 2
+    one_line(capsys, "out of memory", "--resume")
+    assert script("--checkpoint_minutes=0", "--resume") == 0
+    assert_same("--checkpoint_minutes=0")
+    at_event(1, lambda: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):  # a mistake of ours is not hidden
+        script("--overwrite")
+
+
 # --- clusters: the scripts of the README, as Slurm would run them
 
 
