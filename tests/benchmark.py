@@ -6,7 +6,7 @@ The yardstick of a workload is the throughput of one training step (forward, bac
 images, computed as the workload's networks are: without drawing, normalising or augmenting images. FLOP are counted
 from shapes (2 per multiply-add of convolutions and linear layers). Every time is a median; first calls, which compile,
 are left out. Images that are not found under --data_path are replaced by random ones of the same shapes, which take the
-same time. Alone on 2 CPU cores this takes about 20 minutes.
+same time. Alone on 2 CPU cores this takes about 11 minutes.
 """
 
 import argparse
