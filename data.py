@@ -275,11 +275,12 @@ def class_folders(folder):
     return [f for f in folders if any(file.suffix.lower() in PICTURES for file in f.rglob("*"))]
 
 
-def read_class_folders(folder, im_size=None):
+def read_class_folders(folder, im_size=None, advice=""):
     """The pictures of class folders: (names, images uint8 (n,3,H,W), labels (n,), the place of the folder in `names`).
 
     im_size: side of a square that pictures are resized to, by their shorter side, then cut at the centre; None takes
-    them as they are, all of one size. UserError, naming the picture, for one that cannot be decoded or does not fit.
+    them as they are, all of one size. UserError, naming the picture, for one that cannot be decoded, has more than 8
+    bits, or is of another size than others, to which `advice` is given.
     """
     from PIL import Image, ImageOps
 
@@ -288,15 +289,17 @@ def read_class_folders(folder, im_size=None):
         for file in sorted(path for path in kind.rglob("*") if path.suffix.lower() in PICTURES):
             try:
                 with Image.open(file) as picture:
-                    picture = picture.convert("RGB")
+                    mode, picture = picture.mode, picture.convert("RGB")
             except Exception as error:  # whatever a damaged picture provokes
                 raise UserError(f"{file}: cannot be decoded ({_short(error)})") from error
+            if mode.startswith(("I", "F")):  # Pillow would make white of all that is above 255
+                raise UserError(f"{file}: has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
             if im_size:
                 picture = ImageOps.fit(picture, (im_size, im_size), Image.Resampling.BICUBIC)
             pixels = np.asarray(picture).transpose(2, 0, 1)
             if images and pixels.shape != images[0].shape:
                 (_, h, w), (_, height, width) = pixels.shape, images[0].shape
-                raise UserError(f"{file}: has {h}x{w} pixels, others {height}x{width}; --im_size makes them equal")
+                raise UserError(f"{file}: has {h}x{w} pixels, others {height}x{width}{advice}")
             images.append(pixels)
             labels.append(label)
     return [path.name for path in folders], torch.from_numpy(np.stack(images)), labels
@@ -320,8 +323,9 @@ def load_image_folder(data_path, im_size=None):
     for folder in (root / "train", tests[0]):
         if not class_folders(folder):
             raise UserError(f"{folder}: has no class folders with pictures")
-    names, train, train_labels = read_class_folders(root / "train", im_size)
-    test_names, test, test_labels = read_class_folders(tests[0], im_size)
+    advice = "; --im_size makes them equal"
+    names, train, train_labels = read_class_folders(root / "train", im_size, advice)
+    test_names, test, test_labels = read_class_folders(tests[0], im_size, advice)
     if strange := sorted(set(test_names) - set(names)):
         raise UserError(f"{tests[0] / strange[0]}: a class that {root / 'train'} does not have")
     if is_grey(train) and is_grey(test):

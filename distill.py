@@ -747,7 +747,7 @@ class Run:
             return ""
         try:
             return f"\n{tables.plot_run(files.log)}"
-        except UserError as error:  # such as a missing matplotlib: the run itself is done
+        except (UserError, OSError) as error:  # such as a missing matplotlib: the run itself is done
             return f"\nno plot of the accuracy: {error}"
 
     def position(self):

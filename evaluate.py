@@ -510,6 +510,9 @@ BASELINES = {
 def baseline(kind, real, ipc, seed):
     """A baseline as a sets.SavedSet: `ipc` stored images per class of `real`, a data.RealData on the host."""
     factor, choose = BASELINES[kind]
+    height, width = real.images.shape[2:]
+    if factor == 2 and (height % 2 or width % 2):
+        raise UserError(f"--baseline {kind}: needs an even height and width, the images have {height}x{width}")
     if choose is None:
         return sets.SavedSet("full", 0, "baseline", real.take(slice(None)), real.labels)
     if ipc > min(real.counts):
@@ -599,6 +602,9 @@ def main(argv=None):
 
 
 def _main(args):
+    judged = bool(args.paths or args.baseline)
+    if judged + bool(args.table) + bool(args.plot) > 1:
+        raise UserError("--table and --plot stand alone: give them without PATH, --baseline or each other")
     if args.table:
         for title, rows in tables.of_runs(args.table, args.biased).items():
             _print(args.format, rows, rows, title)
@@ -612,8 +618,17 @@ def _main(args):
             raise UserError(f"--baseline {kind}: unknown; choose from {', '.join(BASELINES)}")
     if args.export and args.export[0] not in sets.EXPORTS:
         raise UserError(f"--export {args.export[0]}: unknown; choose from {', '.join(sets.EXPORTS)}")
-    if not args.paths and not args.baseline:
+    if not judged:
         raise UserError("nothing to do: give paths of saved sets, --baseline, --table or --plot; --help explains them")
+    shown = args.export or args.grid or args.tsne
+    for flag, idle in {
+        "--baseline": args.baseline and shown,
+        "--decode": args.decode and not args.grid,
+        "--ipc": args.ipc and not args.baseline,
+        "--biased": args.biased and shown,
+    }.items():
+        if idle:
+            raise UserError(f"{flag}: has no effect here; leave it out, or see --help for what it goes with")
     return _with_sets(args)
 
 
@@ -624,7 +639,7 @@ def _say(line):
 def _print(kind, rows, shown, title=None):
     if kind == "json":
         for row in rows:
-            print(json.dumps(row))
+            print(json.dumps({"table": title, **row} if title else row))
         return
     if title:
         print(f"### {title}\n" if kind == "markdown" else title)
@@ -649,20 +664,23 @@ def _with_sets(args):
     metas = {path: sets.read_meta(path) for path in args.paths}
     name = _dataset_name(args, metas)
     if not args.im_size and name == utils.IMAGE_FOLDER:
-        args.im_size = next((meta["args"]["im_size"] for meta in metas.values() if meta), None)
+        args.im_size = next((meta["args"].get("im_size") for meta in metas.values() if meta), None)
+    elif args.im_size and name != utils.IMAGE_FOLDER:
+        raise UserError(f"--im_size: resizes pictures of ImageFolder only, not {name}")
     dataset = data.load(name, args.data_path, _say, args.im_size)
     facts = sets.Facts.of(dataset)
     by_path = {}
     for path in args.paths:
         for saved in sets.read(path, facts, args.factor, args.zca):
-            by_path.setdefault(saved.path, []).append(saved)
+            by_path.setdefault(os.path.realpath(saved.path), {})[saved.exp] = saved  # once, if it was named twice
+    by_path = {experiments[min(experiments)].path: list(experiments.values()) for experiments in by_path.values()}
     for path, experiments in by_path.items():
+        saved = experiments[0]
         if args.exp is not None:
             by_path[path] = [saved for saved in experiments if saved.exp == args.exp]
             if not by_path[path]:
                 numbers = ", ".join(str(saved.exp) for saved in experiments)
                 raise UserError(f"--exp {args.exp}: {path} has experiments {numbers}")
-        saved = experiments[0]
         _say(f"{path}: {saved.layout} layout, {len(experiments)} experiments; assumed: {saved.assumed}")
         other = saved.meta.get("data_sha256", dataset.fingerprint)
         if other != dataset.fingerprint:
@@ -706,6 +724,7 @@ def _tsne(saved, images, labels, args, real, whitening):
     train_images = real.of("train", saved.zca, device, whitening)
     held_out = real.of("test", saved.zca, device, whitening)
     name = args.model or saved.meta.get("args", {}).get("model", "ConvNet")
+    _check_networks([name], sets.Facts.of(dataset))
     net = arithmetic.build(name, images.shape[1:], dataset.num_classes, rng)
     index = train_images.any_indices(TSNE_TRAIN, rng)
     protocol = Protocol(TSNE_EPOCHS, 256, 0.01, augment.parse_strategy(utils.COMMON["dsa_strategy"]))
@@ -726,20 +745,24 @@ def _judges_of(saved, args, facts):
     run = saved.meta.get("args", {})
     model = args.model or run.get("model", "ConvNet")
     names = list(dict.fromkeys(name for mode in args.eval_mode for name in architectures(mode, model)))
+    _check_networks(names, facts)
+    return names, args.num_eval or run.get("num_eval", 5), run.get("seed", 0) if args.seed is None else args.seed
+
+
+def _check_networks(names, facts):
     for name in names:
         try:
             networks.check(name, facts.shape[0], facts.num_classes, facts.shape[1:])
         except ValueError as error:
             raise UserError(f"--model, --eval_mode: {error}") from None
-    return names, args.num_eval or run.get("num_eval", 5), run.get("seed", 0) if args.seed is None else args.seed
 
 
 def _score(args, by_path, real, facts):
     """Judge every set, then the baselines, with the settings of the first set: rows of `score_rows`."""
     groups = [(experiments, experiments[0]) for experiments in by_path.values()]  # and whose settings judge them
-    for kind in args.baseline:
+    for kind in dict.fromkeys(args.baseline):
         like = dataclasses.replace(groups[0][1], zca=None, lr=None) if by_path else _NO_SET
-        ipc = args.ipc or (len(like.canvases) // facts.num_classes if by_path else 10)
+        ipc = args.ipc or (max(1, len(like.canvases) // facts.num_classes) if by_path else 10)
         _, _, seed = _judges_of(like, args, facts)
         groups.append(([baseline(kind, real.of("train", None, "cpu"), ipc, seed)], like))
 

@@ -14,6 +14,7 @@ Every layout comes out as the same `SavedSet`. What a file does not say itself i
 import _codecs
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,22 +102,17 @@ def read_meta(path):
     for file in _files(path):
         saved = load_file(file) if file.is_file() else None
         if _is_ours(saved):
-            return saved["meta"]
+            return _meta(file, saved)
     return {}
 
 
 def read(path, facts, factor=None, zca=False):
     """All sets at `path`, a file or a folder, as a list of SavedSet that fit `facts` (a `Facts`).
 
-    factor: 1 or 2 overrides what the layout implies. zca: the set lives in whitened space (our own files say so).
+    factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
     Raises UserError, one line that names the file, for anything that is not a set or is one of other data.
     """
-    if factor == 2 and (facts.shape[1] % 2 or facts.shape[2] % 2):
-        raise UserError(f"--factor 2: needs an even height and width, {facts.dataset} has {facts.shape[1:]}")
-    found = []
-    for file in _files(path):
-        found += [_checked(saved, facts) for saved in _recognise(file, facts, factor, zca)]
-    return found
+    return [saved for file in _files(path) for saved in _recognise(file, facts, factor, zca)]
 
 
 def _files(path):
@@ -126,31 +122,39 @@ def _files(path):
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
+    if files := sorted(file for file in path.glob("*.pt") if not _is_companion(file)):
+        return files
+    if below := sorted(path.glob("*/*.pt")):
+        raise UserError(f"{path}: a folder without sets, but there are some in folders below it, as {below[0]}")
     if data.class_folders(path):
         return [path]
-    files = sorted(file for file in path.glob("*.pt") if not _is_companion(file))
-    if not files:
-        raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
-    return files
+    raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
 
 
 def _is_companion(file):
-    """Whether `file` belongs to a file of images beside it: labels_best.pt and lr_best.pt to images_best.pt."""
-    stem = file.name.removeprefix("labels_").removeprefix("lr_")
-    return stem != file.name and (file.with_name("images_" + stem).exists())
+    """Whether `file` is no set of its own, by its name and a file beside it: a checkpoint of these scripts; their
+    res_x_exp0.pt to res_x.pt; labels_best.pt, lr_best.pt and images_zca_best.pt to images_best.pt."""
+    whole = re.sub(r"_exp\d+(?=\.pt$)", "", file.name)
+    images = re.sub("^(labels_|lr_|images_zca_)", "images_", file.name)
+    return file.name.startswith("ckpt_") or any(
+        name != file.name and file.with_name(name).exists() for name in (whole, images)
+    )
 
 
 def _recognise(file, facts, factor, zca):
-    """Yield the sets of one file or image folder."""
+    """The sets of one file or image folder, checked."""
     if file.is_dir():
-        yield _read_pictures(file, facts, factor, zca)
-        return
+        return [_checked(_read_pictures(file, facts, factor, zca), facts)]
     saved = load_file(file)
+    if isinstance(saved, dict) and str(saved.get("format")).startswith("BACON checkpoint"):
+        raise UserError(f"{file}: the checkpoint of a run that has not ended; its set follows, see --resume")
     for fits, reader in _LAYOUTS:
         if fits(saved):
             try:
-                yield from reader(file, saved, facts, factor, zca)
-                return
+                found = [_checked(one, facts) for one in reader(file, saved, facts, factor, zca)]
+                if not found:
+                    raise UserError(f"{file}: holds no set, its 'data' is empty")
+                return found
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise UserError(f"{file}: damaged set ({data._short(error)})") from error
     what = (
@@ -166,8 +170,29 @@ def _space(zca):
     return f"{zca} whitened by ZCA" if zca else "normalised"
 
 
+# What is needed to judge a set as its run did.
+_ARGS = {"dataset", "epoch_eval_train", "batch_train", "lr_net", "dsa_strategy"}
+
+
+def _meta(file, saved):
+    """The meta dictionary of a file of ours; UserError unless it has what the scorer asks it for."""
+    args = saved["meta"]["args"]
+    if missing := _ARGS - (args.keys() if isinstance(args, dict) else set()):
+        raise UserError(f"{file}: damaged set (its 'meta' does not say {', '.join(sorted(missing))})")
+    return saved["meta"]
+
+
 def _read_ours(file, saved, facts, factor, zca):
-    meta = saved["meta"]
+    meta = _meta(file, saved)
+    if meta["args"]["dataset"] != facts.dataset:
+        raise UserError(f"{file}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}")
+    theirs, here = list(meta.get("classes", facts.classes)), list(facts.classes)
+    if facts.dataset == utils.IMAGE_FOLDER and theirs != here:  # the other datasets have one list, by several names
+        raise UserError(f"{file}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
+    statistics = [(tuple(meta[name]), tuple(getattr(facts, name))) for name in ("mean", "std")]
+    moved = any(a != b for a, b in statistics)  # of one's own images, when pictures are added
+    if moved and meta["zca"]:
+        raise UserError(f"{file}: was whitened on other training images than these")
     numbers = meta.get("experiments", range(len(saved["data"])))
     for k, (canvases, labels) in enumerate(saved["data"]):
         recorded = {}
@@ -175,10 +200,16 @@ def _read_ours(file, saved, facts, factor, zca):
             each = len(accuracies) // len(saved["data"])
             recorded[name] = accuracies[k * each : (k + 1) * each]
         space = "normalised" if meta["zca"] else None
+        if moved:
+            canvases = _normalise(canvases * _column(meta["std"]) + _column(meta["mean"]), facts)
         yield SavedSet(
-            str(file), numbers[k], "these scripts'", canvases, labels, factor or meta["factor"], space, None, meta,
-            recorded, "nothing, the file says it all",
+            str(file), numbers[k], "these scripts'", canvases, labels, meta["factor"], space, None, meta, recorded,
+            "nothing, the file says it all" + (", normalised anew by these images' mean and std" if moved else ""),
         )  # fmt: skip
+
+
+def _some(names):
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
 def _read_dc(file, saved, facts, factor, zca):
@@ -200,6 +231,8 @@ def _read_mtt(file, saved, facts, factor, zca):
     if not labels.is_file():
         raise UserError(f"{file}: a tensor of images without labels; put them beside it as {labels.name}")
     rate = float(load_file(lr)) if lr.is_file() else None
+    if rate is not None and not 0 < rate < float("inf"):
+        raise UserError(f"{lr}: holds {rate}, which is no learning rate; delete it to train with the protocol's")
     space = "pixels" if zca else None
     assumed = f"{_space(space)}, factor {factor or 1}"
     if not zca:
@@ -274,6 +307,13 @@ def _checked(saved, facts):
         raise UserError(f"{where}: images are {_what(images)}, not a tensor (n,C,H,W)")
     if tuple(images.shape[1:]) != facts.shape:
         raise UserError(f"{where}: images are {_size(images.shape[1:])}, but {dataset}'s are {_size(facts.shape)}")
+    if len(images) == 0:
+        raise UserError(f"{where}: holds no images")
+    if not images.is_floating_point():
+        raise UserError(f"{where}: images are {_what(images)}, but this layout has normalised float32 ones")
+    if saved.factor == 2 and (facts.shape[1] % 2 or facts.shape[2] % 2):
+        size = _size(facts.shape[1:])
+        raise UserError(f"{where}: factor 2 needs an even height and width, {dataset} has {size}; see --factor")
     if not images.isfinite().all():
         bad = images.isfinite().logical_not().flatten(1).any(1).sum().item()
         raise UserError(f"{where}: {bad} of {len(images)} images have pixels that are NaN or infinite")
@@ -291,8 +331,13 @@ def _checked(saved, facts):
         )
     if labels.dim() == 1 and len(present) < facts.num_classes:
         raise UserError(f"{where}: has images of {len(present)} classes, but {dataset} has {facts.num_classes}")
-    labels = labels.detach().long() if labels.dim() == 1 else labels.detach().float()
-    return dataclasses.replace(saved, canvases=images.detach().float().contiguous(), labels=labels)
+    labels, assumed = labels.detach().long() if labels.dim() == 1 else labels.detach().float(), saved.assumed
+    if labels.dim() == 2:
+        probabilities = (labels >= 0).all() and torch.allclose(labels.sum(1), torch.ones(len(labels)), atol=1e-3)
+        if probabilities:
+            labels = labels.clamp_min(1e-30).log()  # of which softmax makes them again
+        assumed += f", soft labels are {'probabilities' if probabilities else 'logits'}"
+    return dataclasses.replace(saved, canvases=images.detach().float().contiguous(), labels=labels, assumed=assumed)
 
 
 def _size(shape):

@@ -90,17 +90,7 @@ WHOLE = {
 
 _TERMS = ("lh_weight", "tv_weight", "clip_weight", "clip_prior", "syn_ce", "ce_weight")  # what an ablation varies
 # Flags that a table shows in columns of their own, or that change no figure.
-_COLUMNS = (
-    "aug",
-    "Iteration",
-    "model",
-    "num_exp",
-    "num_eval",
-    "eval_interval",
-    "eval_mode",
-    "init",
-    "epoch_eval_train",
-)
+_COLUMNS = ("aug", "Iteration", "model", "num_exp", "num_eval", "eval_interval", "eval_mode", "epoch_eval_train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +128,8 @@ def read_run(log):
             return None
         start = events[0]
         args, departures = start["args"], start["departures"]
-        flags = tuple((name, value) for name, (value, _) in departures.items() if name not in _COLUMNS)
+        shown = _COLUMNS if args["Iteration"] else (*_COLUMNS, "init")  # see `what`
+        flags = tuple((name, value) for name, (value, _) in departures.items() if name not in shown)
         sizes = start["train_images"], start["test_images"]
         whole = "whole" if WHOLE.get(args["dataset"]) == sizes else f"{sizes[0]}+{sizes[1]}"
         scores = {}
@@ -150,6 +141,8 @@ def read_run(log):
         formats = ["bf16" if "bf16" in start["arithmetic"][kind] else "fp32" for kind in kinds]
         precision = "/".join(dict.fromkeys(formats))
         return FinishedRun(args, precision, f"{whole} {start['data_sha256'][:8]}", flags, scores)
+    except OSError as error:
+        raise UserError(f"{log}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{log}: not a log of these scripts ({type(error).__name__})") from error
 
@@ -162,8 +155,20 @@ def finished_runs(folder, flag="--table"):
     return [run for run in runs if run]
 
 
+def _add(experiments, run, exp, value):
+    """Put what an experiment gave into {(seed, experiment, number): value}; whether it was not there yet.
+
+    A copy, such as a job array's part beside the joined file, counts once. The same seed with another outcome, such as
+    that of another number of processes, is an experiment more.
+    """
+    alike = [v for (seed, e, _), v in experiments.items() if (seed, e) == (run.args["seed"], exp)]
+    if value not in alike:
+        experiments[run.args["seed"], exp, len(alike)] = value
+    return value not in alike
+
+
 def _cells(runs):
-    """[(about, {(seed, exp): [accuracy of the last iteration]}, mean of the best iteration, a run)], a cell each."""
+    """[(about, {experiment: [accuracy of the last iteration]}, mean of the best iteration, a run)], a cell each."""
     cells = {}
     for run in runs:
         for network, by_it in run.scores.items():
@@ -171,8 +176,8 @@ def _cells(runs):
             _, scores, best, _ = cells.setdefault(tuple(about.values()), (about, {}, [], run))
             last = by_it.get(run.args["Iteration"], {})
             for exp, accuracies in last.items():
-                scores[run.args["seed"], exp] = accuracies
-                best.append(max(100 * statistics.fmean(at[exp]) for at in by_it.values() if exp in at))
+                if _add(scores, run, exp, accuracies):
+                    best.append(max(100 * statistics.fmean(at[exp]) for at in by_it.values() if exp in at))
     return [cell for cell in cells.values() if cell[1]]
 
 
@@ -202,43 +207,40 @@ def of_runs(folder, biased=False):
         detail |= {"networks": s["networks"], "experiments": len(scores)}
         if biased:
             detail["best iteration on test (biased)"] = f"{statistics.fmean(best):.2f}"
-        details.append(detail)
+        details.append(detail | {"other flags": about["other flags"] or "-"})
         if about["set"] == "BACON":
-            flags = tuple(pair for pair in run.flags if pair[0] not in _TERMS)
-            kind = (*(value for name, value in about.items() if name != "other flags"), flags)
+            others = " ".join(f"--{name} {value}" for name, value in run.flags if name not in _TERMS)
+            kind = {"dataset": dataset, "ipc": ipc, **row, "other flags": others or "-"}
             terms = {"log-likelihood": run.args["lh_weight"], "total variation": run.args["tv_weight"]}
             terms["clip prior"] = f"{run.args['clip_weight']} {run.args['clip_prior']}"
             terms["cross-entropy"] = run.args["ce_weight"] if run.args["syn_ce"] else 0
-            ablations.setdefault(kind, []).append({**terms, "accuracy %": figure, "networks": s["networks"]})
+            line = {**kind, **terms, "accuracy %": figure, "networks": s["networks"]}
+            ablations.setdefault(tuple(kind.values()), []).append(line)
     title = "Accuracy in percent, mean +- std over all networks (in brackets the paper's, at its own budget)"
     tables = {title: list(paper.values()), "What is behind each figure": details}
-    for (dataset, ipc, _, _, model, iterations, *_), rows in ablations.items():
-        if len(rows) > 1:
-            tables[f"Weights of the terms: BACON on {dataset}, ipc {ipc}, {model}, {iterations} iterations"] = rows
+    if rows := [row for group in ablations.values() if len(group) > 1 for row in group]:
+        tables["Weights of BACON's terms"] = rows
     return tables
 
 
 def plot_run(log, path=None):
     """Draw the accuracy over iterations of the run that wrote `log`, or of the runs of one kind below a folder.
 
-    Returns the path of the PNG, by default acc_*.png beside log_*.jsonl. Beside the curve: the paper's figure and, if a
-    run with --Iteration 0 on the same data and with the same judges is found in the same folder or one beside it, the
-    accuracy of random images, of the same seeds if there are such. UserError where there is nothing to draw.
+    Returns the path of the PNG, by default acc_*.png beside log_*.jsonl. Runs with other settings have a curve of their
+    own, and every point of a curve is of the same experiments: those that were judged most often. Beside the curves:
+    the paper's figure and, if a run with --Iteration 0 on the same data and with the same judges is found in the same
+    folder or one beside it, the accuracy of random images, of the same seeds if there are such. UserError where there
+    is nothing to draw.
     """
     log = Path(log)
     path = path or log.with_name("acc_" + log.stem.removeprefix("log_") + ".png")
     runs = finished_runs(log, "--plot") if log.is_dir() else [run for run in [_read_existing(log)] if run]
-    curves = {}
-    for run in (run for run in runs if run.args["Iteration"]):
-        kind = (*(run.args[name] for name in ("dataset", "ipc", "model", "Iteration")), run.data)
-        for network, by_it in run.scores.items():
-            points = curves.setdefault(kind, {}).setdefault(f"{run.what}, judged by {network}", {})
-            for it, by_exp in by_it.items():
-                points.setdefault(it, []).extend(100 * a for accuracies in by_exp.values() for a in accuracies)
-    if len(curves) != 1:
-        raise UserError(f"--plot {log}: holds finished runs of {len(curves)} kinds (dataset, ipc, network), needs one")
-    ((dataset, ipc, model, iterations, _), drawn), run = *curves.items(), next(r for r in runs if r.args["Iteration"])
-    lines = {}
+    runs = [run for run in runs if run.args["Iteration"]]
+    kinds = {(*(run.args[name] for name in ("dataset", "ipc", "model", "Iteration")), run.data) for run in runs}
+    if len(kinds) != 1:
+        raise UserError(f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one")
+    ((dataset, ipc, model, iterations, _),) = kinds
+    run, curves, lines = runs[0], _curves(runs), {}
     for method in dict.fromkeys(r.what for r in runs):
         if published := paper_figure(method, dataset, ipc):
             lines[f"the paper's {method} (ConvNet, full budget)"] = published
@@ -249,7 +251,7 @@ def plot_run(log, path=None):
         with contextlib.suppress(UserError):  # a damaged log of another run does not matter here
             random.append(read_run(other))
     random = [other for other in random if other and not other.args["Iteration"]]
-    alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "zca")
+    alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "dsa_strategy", "zca")
     seeds = {r.args["seed"] for r in runs}
     random = [other for other in random if other.args["seed"] in seeds] or random
     for network in run.scores:
@@ -262,8 +264,31 @@ def plot_run(log, path=None):
         ]
         if found:
             lines[f"random images, judged by {network}"] = 100 * statistics.fmean(found)
-    figures.curve(drawn, lines, f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations", path)
+    figures.curve(curves, lines, f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations", path)
     return path
+
+
+def _curves(runs):
+    """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ."""
+    found, common = {}, set.intersection(*(set(run.flags) for run in runs))
+    for run in runs:
+        for network, by_it in run.scores.items():
+            about = run.about(network)
+            about["flags"] = "".join(f", --{name} {value}" for name, value in run.flags if (name, value) not in common)
+            _, experiments = found.setdefault(tuple(about.values()), (about, {}))
+            for exp in sorted({exp for at in by_it.values() for exp in at}):
+                _add(experiments, run, exp, {it: at[exp] for it, at in by_it.items() if exp in at})
+    curves = {}
+    for about, experiments in found.values():
+        label = f"{about['set']}, judged by {about['judge']}{about['flags']}"
+        for name in ("images/canvas", "epochs", "precision"):
+            if len({other[name] for other, _ in found.values()}) > 1:
+                label += f", {name} {about[name]}"
+        most, points = max(map(len, experiments.values())), curves.setdefault(label, {})
+        for by_it in experiments.values():
+            for it, accuracies in by_it.items() if len(by_it) == most else ():
+                points.setdefault(it, []).extend(100 * a for a in accuracies)
+    return curves
 
 
 def _read_existing(log):

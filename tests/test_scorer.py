@@ -72,6 +72,12 @@ def test_the_best_epoch_is_shown_on_request_only_and_called_biased(runs, capsys)
     assert both["best epoch on test (biased)"] >= both["mean"] and not any("biased" in key for key in plain)
 
 
+def test_a_set_named_twice_is_judged_once(runs, capsys):
+    (path,) = (runs / "no_tv").glob("res_*.pt")
+    (row,) = scored(capsys, runs / "no_tv", path, "--num_eval=1")
+    assert row["networks"] == 1
+
+
 def test_tables_are_printed_as_text_and_markdown(runs, capsys):
     assert evaluate.main([str(runs / "no_tv")]) == 0
     head, row = capsys.readouterr().out.splitlines()
@@ -200,7 +206,7 @@ def test_the_table_has_the_papers_figure_beside_each_cell_and_an_ablation(runs, 
     first, second, third = capsys.readouterr().out.strip().split("\n\n")
     assert "Digits ipc 2" in first and "whole" in first and "random (real)" in first and "--tv_weight 0" in first
     assert "std experiments" in second
-    assert "Weights of the terms" in third and len(third.splitlines()) == 4
+    assert "Weights of BACON's terms" in third and len(third.splitlines()) == 4
     assert tables.paper_figure("BACON", "CIFAR10", 10) == 62.06
     assert tables.paper_figure("DM", "TinyImageNet", 50) is None and tables.paper_figure("DM", "SVHN", 1) is None
     assert evaluate.main(["--table", str(runs), "--biased=1"]) == 0
@@ -222,6 +228,75 @@ def test_a_cell_shows_the_paper_and_a_subset_never_passes_for_the_whole(tmp_path
     table = capsys.readouterr().out.split("\n\n")[0]
     assert table.count("50.00 +- 0.00 (paper 62.06)") == 2 and "whole whole" in table and "500+100 subset" in table
     assert table.count("bf16/fp32") == 2
+
+
+def copy_log(source, target, score=None, departures=(), **flags):
+    """A finished run's log in another folder, with other flags and, if `score` is given, other accuracies."""
+    (log,) = source.glob("log_*")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    events[0]["args"] |= flags
+    events[0]["departures"] |= {name: [flags[name], None] for name in departures}
+    for event in events:
+        if score is not None and event["event"] == "evaluation":
+            event["accuracy"] = [score] * len(event["accuracy"])
+    target.mkdir()
+    (target / log.name).write_text("".join(json.dumps(event) + "\n" for event in events))
+    return target / log.name
+
+
+def test_runs_with_other_settings_never_share_a_cell_and_no_run_is_lost(runs, tmp_path, capsys):
+    copy_log(runs / "no_tv", tmp_path / "a", 0.1)
+    copy_log(runs / "no_tv", tmp_path / "copy", 0.1)
+    copy_log(runs / "no_tv", tmp_path / "same seed", 0.3)
+    copy_log(runs / "no_tv", tmp_path / "noise", 0.9, ["init"], init="noise")
+    copy_log(runs / "random", tmp_path / "random noise", 0.5, ["init"], init="noise")
+    assert evaluate.main(["--table", str(tmp_path), "--format=json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    details = [row for row in rows if row["table"].startswith("What is behind")]
+    found = [
+        (row["set"], "--init noise" in row["other flags"], "--tv_weight 0.0" in row["other flags"], row["mean %"],
+         row["experiments"]) for row in details
+    ]  # fmt: skip
+    assert sorted(found) == [
+        ("BACON", False, True, "20.00", 2),
+        ("BACON", True, True, "90.00", 1),
+        ("random (noise)", False, False, "50.00", 1),
+    ]
+
+
+def test_an_ablation_says_for_each_row_what_was_run(runs, capsys):
+    assert evaluate.main(["--table", str(runs), "--format=json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = [row for row in rows if row["table"].startswith("Weights")]
+    assert [row["total variation"] for row in rows] == [0.8, 0.0]
+    assert all((row["dataset"], row["ipc"], row["judge"]) == ("Digits", 2, "ConvNetW32") for row in rows)
+
+
+def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(runs, tmp_path, monkeypatch):
+    copy_log(runs / "no_tv", tmp_path / "a", 0.1)
+    copy_log(runs / "no_tv", tmp_path / "copy", 0.1)
+    last = copy_log(runs / "no_tv", tmp_path / "judged at the end", 0.5, seed=4)
+    lines = [line for line in last.read_text().splitlines(True) if '"evaluation"' not in line or '"it": 2' in line]
+    last.write_text("".join(lines))
+    copy_log(runs / "BACON", tmp_path / "b", 0.9, ["lh_weight"], lh_weight=0.0)
+    drawn = []
+    monkeypatch.setattr(figures, "curve", lambda curves, *rest: drawn.append(curves))
+    tables.plot_run(tmp_path, tmp_path / "x.png")
+    (curves,) = drawn
+    assert curves == {
+        "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 2, 2: [10.0] * 2},
+        "BACON, judged by ConvNetW32, --lh_weight 0.0": {1: [90.0] * 4, 2: [90.0] * 4},
+        "BACON, judged by ConvNet, --lh_weight 0.0": {1: [90.0] * 4, 2: [90.0] * 4},
+    }
+
+
+def test_somebody_elses_files_do_not_disturb_a_run(tmp_path):
+    for name in ("other/log_folder.jsonl", "ours"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "other/log_damaged.jsonl").write_text("{")
+    (tmp_path / "other/log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
+    assert run("--dataset=Digits", "--save_path", tmp_path / "ours") == 0
+    assert len(list((tmp_path / "ours").glob("acc_*.png"))) == 1
 
 
 def test_a_run_ends_in_a_plot_of_its_accuracy(runs, tmp_path, capsys):

@@ -1,8 +1,11 @@
 """Facts about saved sets of other programs: each layout is read as the same tensors; every mistake is one line."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.utils import save_image
 
@@ -35,10 +38,10 @@ def to_pixels(images, facts):
     return images * torch.tensor(facts.std).view(-1, 1, 1) + torch.tensor(facts.mean).view(-1, 1, 1)
 
 
-def save_ours(path, images, labels, facts, factor):
-    args = {"dataset": "Digits", "model": "ConvNetW32", "seed": 0, "num_eval": 1, "epoch_eval_train": 1}
+def save_ours(path, images, labels, facts, factor, dataset="Digits", **meta):
+    args = {"dataset": dataset, "model": "ConvNetW32", "seed": 0, "num_eval": 1, "epoch_eval_train": 1}
     args |= {"batch_train": 256, "lr_net": 0.01, "dsa_strategy": "color_crop", "im_size": None}
-    meta = {"args": args, "mean": list(facts.mean), "std": list(facts.std), "factor": factor, "zca": None}
+    meta = {"args": args, "mean": list(facts.mean), "std": list(facts.std), "factor": factor, "zca": None} | meta
     torch.save({"data": [[images, labels]], "accs_all_exps": {"ConvNetW32": [0.5]}, "meta": meta}, path)
 
 
@@ -124,6 +127,55 @@ def test_class_folders_may_have_numbers_or_names(canvases, facts, tmp_path):
     assert torch.equal(numbers.canvases, words.canvases.flip(0))
 
 
+def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_path):
+    for name in ("res_x.pt", "res_x_exp0.pt", "res_x_exp1.pt", "res_y_exp0.pt"):
+        save_ours(tmp_path / name, *canvases, facts, 2)
+    torch.save({"format": "BACON checkpoint 1"}, tmp_path / "ckpt_z.pt")
+    save_mtt(tmp_path, *canvases, facts)
+    torch.save(canvases[0], tmp_path / "images_zca_best.pt")
+    (tmp_path / "other_run").mkdir()
+    save_image(torch.zeros(3, 8, 8), tmp_path / "other_run/vis.png")
+    found = [saved.path for saved in sets.read(tmp_path, facts)]
+    assert [path.rsplit("/", 1)[1] for path in found] == ["images_best.pt", "res_x.pt", "res_y_exp0.pt"]
+
+
+def test_probabilities_and_logits_are_told_apart(canvases, facts, tmp_path):
+    images, labels = canvases
+    logits = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+    logits[torch.arange(20), labels] += 9
+    one_hot = torch.nn.functional.one_hot(labels, 10).float()
+    for name, soft in {"logits": logits, "probabilities": logits.softmax(1), "one hot": one_hot}.items():
+        torch.save({"data": [[images, soft]]}, tmp_path / "x.pt")
+        (saved,) = sets.read(tmp_path / "x.pt", facts)
+        assert ("probabilities" in saved.assumed) == (name != "logits") and "soft labels" in saved.assumed
+        torch.testing.assert_close(saved.labels.softmax(1), one_hot if name == "one hot" else logits.softmax(1))
+
+
+def test_a_set_of_ones_own_images_keeps_its_statistics_and_classes(canvases, facts, tmp_path):
+    own = dataclasses.replace(facts, dataset="ImageFolder")
+    save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", classes=list(facts.classes))
+    now = dataclasses.replace(own, mean=(0.5,), std=(0.25,))  # since then pictures were added
+    (saved,) = sets.read(tmp_path / "x.pt", now)
+    torch.testing.assert_close(to_pixels(saved.canvases, now), to_pixels(canvases[0], facts))
+    assert "normalised anew" in saved.assumed and torch.equal(sets.read(tmp_path, own)[0].canvases, canvases[0])
+    with pytest.raises(utils.UserError, match="its classes are"):
+        sets.read(tmp_path / "x.pt", dataclasses.replace(own, classes=tuple("abcdefghij")))
+    save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", zca={"eps": 0.1})
+    with pytest.raises(utils.UserError, match="whitened on other"):
+        sets.read(tmp_path / "x.pt", now)
+
+
+def test_four_images_on_a_canvas_need_an_even_size(facts, digits, tmp_path):
+    odd = dataclasses.replace(facts, shape=(1, 7, 7))
+    torch.save([torch.rand(10, 1, 7, 7), torch.arange(10)], tmp_path / "x.pt")
+    with pytest.raises(utils.UserError, match="factor 2 needs an even"):
+        sets.read(tmp_path / "x.pt", odd)
+    assert len(sets.read(tmp_path / "x.pt", odd, factor=1)) == 1
+    real = data.RealData(digits.images_train[..., :7], digits.labels_train, (0.5,), (0.5,), 10, "cpu")
+    with pytest.raises(utils.UserError, match="--baseline random4: needs an even"):
+        evaluate.baseline("random4", real, 1, 0)
+
+
 # --- writing
 
 
@@ -193,6 +245,10 @@ def nan(images, labels):
     return {"data": [[images, labels]]}
 
 
+def ours_with(images, labels, args):
+    return {"data": [[images, labels]], "meta": {"args": args, "factor": 1, "zca": None}}
+
+
 # what is saved as x.pt, and the words the line must have
 MISTAKES = {
     "code": (lambda x, y: {"data": [[x, y]], "accs_all_exps": Bomb()}, ["x.pt", "plain tensors"]),
@@ -203,6 +259,14 @@ MISTAKES = {
     "labels of other length": (lambda x, y: [x.clamp(0, 1), y[:5]], ["x.pt", "labels", "20 images"]),
     "no labels": (lambda x, y: x, ["x.pt", "without labels"]),
     "labels no tensor": (lambda x, y: {"data": [[x, None]]}, ["x.pt", "NoneType"]),
+    "no images": (lambda x, y: {"data": [[x[:0], y[:0]]]}, ["x.pt", "no images"]),
+    "no set": (lambda x, y: {"data": []}, ["x.pt", "no set"]),
+    "whole numbers for pixels": (lambda x, y: {"data": [[x.to(torch.uint8), y]]}, ["x.pt", "uint8", "normalised"]),
+    "sparse": (lambda x, y: {"data": [[x.to_sparse(), y]]}, ["x.pt", "damaged"]),
+    "labels of bool": (lambda x, y: {"data": [[x, y > 0]]}, ["x.pt", "damaged"]),
+    "ours without flags": (lambda x, y: ours_with(x, y, args=[]), ["x.pt", "damaged", "batch_train"]),
+    "ours without some": (lambda x, y: ours_with(x, y, args={"dataset": "Digits"}), ["x.pt", "damaged", "lr_net"]),
+    "a checkpoint": (lambda x, y: {"format": "BACON checkpoint 1", "meta": {}}, ["x.pt", "checkpoint", "--resume"]),
     "no pair": (lambda x, y: {"data": [x]}, ["x.pt", "damaged"]),
     "not in [0,1]": (lambda x, y: [x, y], ["x.pt", "[0,1]"]),
     "something else": (lambda x, y: {"state_dict": x}, ["x.pt", "state_dict", "none of the known layouts"]),
@@ -229,6 +293,16 @@ def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys):
         ("{nowhere} --dataset Digits", ["nowhere", "no such file"]),
         ("{three} --dataset Digits", ["three", "3 class folders", "10 classes"]),
         ("{ours} --exp 3", ["--exp 3", "experiments 0"]),
+        ("{others} --dataset Digits", ["b.pt", "distilled from MNIST", "Digits"]),
+        ("{below} --dataset Digits", ["below", "a folder without sets", "below/run/x.pt"]),
+        ("{nan_rate} --dataset Digits", ["lr_best.pt", "nan", "no learning rate"]),
+        ("{deep} --dataset Digits", ["x.png", "more than 8 bits", "I;16"]),
+        ("{ours} --table {empty}", ["--table", "stand alone"]),
+        ("{ours} --export png {nowhere} --baseline random", ["--baseline", "no effect"]),
+        ("{ours} --decode", ["--decode", "no effect"]),
+        ("{ours} --ipc 3", ["--ipc", "no effect"]),
+        ("{ours} --im_size 16", ["--im_size", "ImageFolder"]),
+        ("{ours} --tsne {nowhere} --model Nonsense", ["--model", "Nonsense"]),
         ("{ours} --export zip {empty}/x", ["--export zip", "png"]),
         ("{ours} --export dc {ours}", ["--export dc", "exists"]),
         ("{ours} --baseline best", ["--baseline best", "random4"]),
@@ -246,10 +320,20 @@ def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys):
 )
 def test_a_mistake_on_the_command_line_is_one_line(line, words, canvases, facts, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    names = {name: tmp_path / name for name in ("dc", "empty", "three", "nowhere", "pictures")}
+    folders = ("dc", "empty", "three", "pictures", "others", "below", "nan_rate", "deep")
+    names = {name: tmp_path / name for name in (*folders, "nowhere")}
     names["ours"] = tmp_path / "ours.pt"
-    for name in ("dc", "empty", "three", "pictures"):
+    for name in folders:
         names[name].mkdir()
+    for name, dataset in {"a.pt": "Digits", "b.pt": "MNIST"}.items():
+        save_ours(names["others"] / name, *canvases, facts, 2, dataset=dataset)
+    (names["below"] / "run").mkdir()
+    save_ours(names["below"] / "run/x.pt", *canvases, facts, 2)
+    save_image(torch.zeros(3, 8, 8), names["below"] / "run/vis.png")
+    save_mtt(names["nan_rate"], *canvases, facts)
+    torch.save(torch.tensor(float("nan")), names["nan_rate"] / "lr_best.pt")
+    (names["deep"] / "0").mkdir()
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(names["deep"] / "0/x.png")
     save_ours(names["ours"], *canvases, facts, 2)
     save_dc(names["dc"], *canvases, facts)
     save_pictures(names["pictures"], *canvases, facts)
