@@ -230,10 +230,10 @@ def speed_up(args, processes, flops, link, latency):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tflops", type=float, default=20, help="TFLOP/s that a device reaches (default 20)")
-    parser.add_argument("--gigabytes", type=float, default=10, help="GB/s of the slowest link (default 10)")
-    parser.add_argument("--microseconds", type=float, default=50, help="latency of a sum (default 50)")
+    parser = utils.OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tflops", type=utils.RATE, default=20, help="TFLOP/s that a device reaches (default 20)")
+    parser.add_argument("--gigabytes", type=utils.RATE, default=10, help="GB/s of the slowest link (default 10)")
+    parser.add_argument("--microseconds", type=utils.RATE, default=50, help="latency of a sum (default 50)")
     options = parser.parse_args(argv)
     assumed = options.tflops * 1e12, options.gigabytes * 1e9, options.microseconds * 1e-6
     counts = (1, 2, 4, 8, 16)

@@ -504,7 +504,7 @@ def run(datasets, description, argv=None):
     process of a parallel run was lost. 75: stopped by a signal. 130: interrupted before there was anything to keep.
     After 4 and 75, start again with --resume.
     """
-    script = Path(sys.argv[0]).name
+    script, world = Path(sys.argv[0]).name, parallel.World()
     try:
         settings = utils.parse_args(datasets, description, argv)
         with parallel.joined(settings.args.device) as world, utils.memory_errors():
@@ -516,13 +516,15 @@ def run(datasets, description, argv=None):
         print(f"{script}: error: {utils.one_line(error.filename or 'writing')}: {error.strerror}", file=sys.stderr)
         return 2
     except utils.DivergedError as error:
-        print(f"{script}: diverged: {error}", file=sys.stderr)
+        if world.leads:  # this and a stop are the same on all processes
+            print(f"{script}: diverged: {error}", file=sys.stderr)
         return 3
     except parallel.ParallelError as error:
         print(f"{script}: {error}; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return 4
     except utils.Stopped as stop:
-        print(f"{script}: {stop}", file=sys.stderr)
+        if world.leads:
+            print(f"{script}: {stop}", file=sys.stderr)
         return runs.STOPPED
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
@@ -618,9 +620,10 @@ def restored(saved):
         evaluate.check_device(device)
     except UserError as error:
         raise UserError(f"--resume: the checkpoint was computed on {device}; {error}") from None
-    arithmetic, notes = evaluate.choose_arithmetic(device, precision, compiled, 0)
+    arithmetic, _ = evaluate.choose_arithmetic(device, precision, compiled, 0)
     if arithmetic.compiled != compiled:
-        raise UserError(f"--resume: the checkpoint was computed with --compile; {notes[0].split(':')[0]} here")
+        why = evaluate.compile_error(arithmetic.device.type)
+        raise UserError(f"--resume: the checkpoint was computed with --compile, which does not work here: {why}")
     return arithmetic
 
 
@@ -681,6 +684,8 @@ class Run:
                 self.experiment = self.start(state["experiment"]["exp"])
                 self.experiment.load_state_dict(state["experiment"])
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if utils.is_lack_of_memory(error):
+                raise
             raise UserError(
                 f"--resume: the checkpoint is of another version of these scripts ({type(error).__name__}); go on with "
                 "that version, or --overwrite"
@@ -688,9 +693,11 @@ class Run:
 
     def go(self, files, signals, saved=None):
         """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""
+        bytes_kept = 0
         if saved:
             self.load_state_dict(saved)
-        bytes_kept = saved["log_bytes"] if saved else 0
+            bytes_kept = saved["log_bytes"]
+            saved["experiment"] = None  # or a second copy of the pool would stay
         record = runs.Record(files, self.args.checkpoint_minutes, signals, self.state_dict, self.world, bytes_kept)
         with contextlib.closing(record):
             try:
@@ -709,33 +716,28 @@ class Run:
                 raise
             except utils.Stopped as stop:
                 record.save()
+                record.check()
                 record.log.write("interrupted", signal=str(stop), **self.position())
                 raise utils.Stopped(
                     f"stopped by {stop}; the same command with --resume goes on from {files.checkpoint}"
-                ) from None
-            except FileNotFoundError:
-                if files.log.exists():
-                    raise
-                record.restore()
-                raise UserError(
-                    f"{files.folder}: was deleted during the run; its log and a checkpoint are written again, the same "
-                    "command with --resume goes on"
                 ) from None
 
     def run_experiments(self, record):
         files = record.files
         if self.ended:
-            self.save_result(files)  # in case the process ended between a checkpoint and this
+            self.save_result(record)  # in case the process ended between a checkpoint and this
         for exp in cost.experiments(self.args)[len(self.ended) :]:
             self.experiment = self.experiment or self.start(exp)
             self.ended.append([exp, *self.experiment.run(record)])
             self.experiment = None
             record.save()
-            self.save_result(files)
+            self.save_result(record)
+        record.check()
         accuracies = self.accuracies()
         summaries = {name: tables.summary(scores) for name, scores in accuracies.items()}
         record.log.write("end", seconds=time.perf_counter() - self.began, accuracy=summaries)
         if self.world.leads:
+            record.log.sync()
             plot = self.plot(files)
             files.finish()
             print(tables.of_scores(accuracies))
@@ -758,7 +760,7 @@ class Run:
         every = [scores for *_, scores in self.ended]
         return {name: [scores[name] for scores in every] for name in every[0]}
 
-    def save_result(self, files):
+    def save_result(self, record):
         if not self.world.leads:
             return
         flat = {name: [a for experiment in scores for a in experiment] for name, scores in self.accuracies().items()}
@@ -766,7 +768,8 @@ class Run:
         meta = {**self.meta, "experiments": [exp for exp, *_ in self.ended]}
         # Pickle writes equal strings once if they are one object: as copies, a resumed run's file has the same bytes.
         plain = json.loads(json.dumps({"accs_all_exps": flat, "meta": meta}))
-        utils.save_torch({"data": sets, **plain}, files.result)
+        with record.writing():
+            utils.save_torch({"data": sets, **plain}, record.files.result)
 
 
 class Experiment:
@@ -810,7 +813,9 @@ class Experiment:
                     self.report_losses(record.log, progress)
                 if due:
                     self.evaluate(record, progress)
-                    save_picture(distiller, record.files.grid(self.exp, it))
+                    with record.writing():
+                        save_picture(distiller, record.files.grid(self.exp, it))
+                    record.check()
                     self.since = time.perf_counter()
                 if it < self.args.Iteration:
                     self.scores = {}
@@ -843,7 +848,13 @@ class Experiment:
         networks in `scores` already need not be trained again.
         """
         args, distiller = self.args, self.distiller
-        images = augment.split(distiller.all_canvases(), distiller.factor)
+        canvases = distiller.all_canvases()
+        if not canvases.isfinite().all():  # by the update after the last loss
+            raise utils.DivergedError(
+                f"iteration {self.it}: canvases hold NaN or infinite values; a smaller --lr_img or --precision fp32 "
+                "may help"
+            )
+        images = augment.split(canvases, distiller.factor)
         labels = augment.split_labels(distiller.labels, distiller.factor)
         protocol = evaluate.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
         for name in evaluate.architectures(args.eval_mode, args.model):

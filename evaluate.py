@@ -172,6 +172,20 @@ def check_device(name):
         raise UserError(f"--device {name}: PyTorch finds no {what} here; use --device cpu or auto")
 
 
+@functools.cache
+def compile_error(device):
+    """Why torch.compile does not work on a device, in a few words, or None if it does, which a small function shows."""
+    compiler = os.environ.get("CXX", "g++")
+    if device == "cpu" and not shutil.which(compiler):
+        return f"no C++ compiler ({compiler}) found"
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever the compiler or its headers lack
+        output = str(error).partition("Output:")[2] or str(error)
+        return next(filter(None, map(str.strip, output.splitlines())), type(error).__name__)[:150]
+    return None
+
+
 # Planned FLOP on a CPU from which compiling repays itself: CIFAR-10, ConvNetW32, 4.05e12 FLOP took 81 s with compiling
 # anew (48 s of it) and 73 s without on 2 cores; what is compiled once is cached on disk for later runs.
 COMPILE_FROM = 4e12
@@ -190,9 +204,8 @@ def choose_arithmetic(device, precision, compiled, planned_flop):
     if device == "cpu":
         keep_freed_memory()
     wanted = (device == "cpu" and planned_flop >= COMPILE_FROM) if compiled is None else compiled
-    compiler = os.environ.get("CXX", "g++")
-    if wanted and device == "cpu" and not shutil.which(compiler):
-        notes.append(f"no C++ compiler ({compiler}) found: running without torch.compile, three times slower or more")
+    if wanted and (error := compile_error(device)):
+        notes.append(f"running without torch.compile, on a CPU three times slower or more: {error}")
         wanted = False
     if precision == "auto":
         if device == "cuda":

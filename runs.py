@@ -136,21 +136,20 @@ class Files:
         return saved, notes
 
     def _newest(self):
-        """The newest valid checkpoint or None, and lines about those that are not valid: they are kept aside."""
-        found, notes = None, []
-        for path in (self.checkpoint, self.previous):
+        """The newest valid checkpoint or None, and lines about newer ones that are damaged: they are kept aside."""
+        notes = []
+        for path in (path for path in (self.checkpoint, self.previous) if path.exists()):
             try:
-                if path.exists():
-                    saved = utils.load_torch(path)
-                    if not isinstance(saved, dict) or saved.get("format") != FORMAT or not saved.keys() >= ENTRIES:
-                        raise UserError(f"{path}: not a checkpoint of these scripts")
-                    found = found or saved
-            except UserError as error:
+                saved = utils.load_torch(path)
+                if not isinstance(saved, dict) or saved.get("format") != FORMAT or not saved.keys() >= ENTRIES:
+                    raise utils.DamagedError(f"{path}: not a checkpoint of these scripts")
+                return saved, notes
+            except utils.DamagedError as error:
                 numbers = (path.with_name(f"{path.stem}_damaged{n}.pt") for n in range(10**6))
                 aside = next(p for p in numbers if not p.exists())
                 path.rename(aside)
                 notes.append(f"{error}; kept as {aside.name}")
-        return found, notes
+        return None, notes
 
     def finish(self):
         """Remove the checkpoints of a run whose result is complete."""
@@ -165,12 +164,16 @@ def _lock(stack, path, shared=False):
     """
     if fcntl is None:
         return []
+    until = time.monotonic() + (2 if shared else 0)  # whoever shared it locks it alone for a moment as it ends
     while True:
         file = stack.enter_context(open(path, "a+", encoding="utf-8"))  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                if time.monotonic() < until:
+                    time.sleep(0.05)
+                    continue
                 file.seek(0)
                 raise UserError(
                     f"{path}: this run is already going on ({file.read().strip()}); wait for it, or choose another "
@@ -234,6 +237,8 @@ def merge(args, meta):
     missing = [exp for exp, part in enumerate(parts) if not part.has_ended()]
     if missing:
         return f"{whole.result.name} follows when experiments {', '.join(map(str, missing))} have ended too"
+    if whole.checkpoint.exists() or whole.previous.exists():
+        return f"{whole.checkpoint}: of an unfinished run with all experiments, so {whole.stem}_exp* are not joined"
     saved = [read_result(part.result) for part in parts]
     if any(differences(result["meta"], meta, ["exp_index"]) for result in saved):
         return f"{whole.stem}_exp*: not joined, some are of another run"
@@ -247,7 +252,9 @@ def merge(args, meta):
 
     try:
         logs = [[json.loads(line) for line in part.log.read_bytes().splitlines()] for part in parts]
-    except ValueError:
+        if any(log[-1]["event"] != "end" for log in logs):
+            raise ValueError
+    except (ValueError, IndexError, KeyError, TypeError):
         return f"log_{whole.stem}_exp*: not joined, one is damaged"
     events = [logs[0][0] | {"args": merged_meta["args"]}]
     events += [event for log in logs for event in log if event["event"] not in ("start", "end")]
@@ -304,7 +311,7 @@ class Record:
         """state: function() -> what to save, plain containers and tensors. log_bytes: of the log to go on with."""
         self.files, self.seconds, self.signals, self.state, self.world = files, 60 * minutes, signals, state, world
         self.log = utils.RunLog(files.log, log_bytes) if world.leads else utils.NoLog()
-        self.saved = time.monotonic()
+        self.saved, self.lost = time.monotonic(), False
 
     def point(self):
         """A place where the state is whole: write a checkpoint if one is due. Raises Stopped if a signal asked for it.
@@ -312,11 +319,38 @@ class Record:
         Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due.
         """
         due = self.world.leads and time.monotonic() - self.saved >= self.seconds
-        verdict = self.world.most(2 if self.signals.asked else int(due))
+        verdict = self.world.most(3 if self.lost else 2 if self.signals.asked else int(due))
+        if verdict == 3:
+            self._restore()
         if verdict == 2:
             raise utils.Stopped(self.signals.asked or "a signal to another process")
         if verdict == 1:
             self.save()
+
+    def check(self):
+        """Raises UserError if the folder was deleted; log and checkpoint are then written again, in a new one."""
+        if self.world.most(int(self.lost)):
+            self._restore()
+
+    @contextlib.contextmanager
+    def writing(self):
+        """Around what the leading process writes: that the folder is gone is left to `check`, for all processes."""
+        try:
+            yield
+        except FileNotFoundError:
+            if self.files.log.exists():
+                raise
+            self.lost = True
+
+    def _restore(self):
+        self.log.restore()
+        self.save()
+        if not self.world.leads:
+            raise SystemExit(2)  # the leading process says why
+        raise UserError(
+            f"{self.files.folder}: was deleted during the run; its log and a checkpoint are written again, the same "
+            "command with --resume goes on"
+        )
 
     def stop_if_asked(self):
         """Raises Stopped if a signal asked for it: for places between two `point`s, with the state of the first."""
@@ -324,22 +358,18 @@ class Record:
             raise utils.Stopped(self.signals.asked)
 
     def save(self):
-        """Write a checkpoint; the one before is kept."""
+        """Write a checkpoint; the one before is kept. If the folder is gone, `check` says so."""
         state = self.state()
         self.saved = time.monotonic()
         if not self.world.leads:
             return
-        if not self.files.log.exists():
-            raise FileNotFoundError(errno.ENOENT, "was deleted while the run went on", str(self.files.log))
-        self.log.sync()
-        state = {"format": FORMAT, "log_bytes": len(self.log), **state}
-        utils.save_torch(state, self.files.checkpoint, self.files.previous)
-        self.saved = time.monotonic()  # from the end, however long it took
-
-    def restore(self):
-        """Write the log and a checkpoint again, after their folder was deleted."""
-        self.log.restore()
-        self.save()
+        with self.writing():
+            if not self.files.log.exists():
+                raise FileNotFoundError(errno.ENOENT, "was deleted while the run went on", str(self.files.log))
+            self.log.sync()
+            state = {"format": FORMAT, "log_bytes": len(self.log), **state}
+            utils.save_torch(state, self.files.checkpoint, self.files.previous)
+            self.saved = time.monotonic()  # from the end, however long it took
 
     def close(self):
         self.log.close()

@@ -30,6 +30,10 @@ class UserError(Exception):
     """A mistake in a flag or an input file: printed as one line, exit code 2, no traceback."""
 
 
+class DamagedError(UserError):
+    """A file that can be read but does not hold what it should."""
+
+
 class DivergedError(Exception):
     """A loss term became NaN or infinite: printed as one line, exit code 3; files already written stay."""
 
@@ -38,15 +42,20 @@ class Stopped(Exception):
     """A signal asked the run to stop: it writes a checkpoint and ends with exit code 75."""
 
 
+def is_lack_of_memory(error):
+    """Whether an exception means that the machine or the device has no memory left."""
+    # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, and of CPUs.
+    said = isinstance(error, RuntimeError) and any(w in str(error) for w in ("out of memory", "allocate memory"))
+    return said or isinstance(error, MemoryError)
+
+
 @contextlib.contextmanager
 def memory_errors():
-    """Turns a lack of memory, of the machine or of the device, into a UserError."""
+    """Turns a lack of memory into a UserError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, and of CPUs
-        known = isinstance(error, MemoryError) or any(w in str(error) for w in ("out of memory", "allocate memory"))
-        if not known:
+        if not is_lack_of_memory(error):
             raise
         raise UserError(
             f"out of memory ({one_line(error)[:150] or 'Python'}); smaller batches or --ipc need less, and several "
@@ -211,7 +220,7 @@ def whole(low):
     return _bounded(int, "a whole number", low, 1e9)
 
 
-_RATE = _bounded(float, "a number", 1e-30, 1e30)
+RATE = _bounded(float, "a number", 1e-30, 1e30)
 _WEIGHT = _bounded(float, "a number", 0, 1e30)
 _SWITCH = "switch"  # --x / --no_x
 
@@ -234,7 +243,7 @@ FLAGS = {
     ],
     "optimisation": [
         ("Iteration", whole(0), None, "distillation iterations; 0 evaluates the initialisation"),
-        ("lr_img", _RATE, None, "learning rate of the canvases"),
+        ("lr_img", RATE, None, "learning rate of the canvases"),
         ("optim", ("sgd", "adam"), "sgd", "canvas optimizer: SGD with momentum 0.5 in closed form over all classes, or "
                                           "Adam, one step per class (slow)"),
         ("batch_real", whole(2), None, "real images per class and update"),
@@ -250,7 +259,7 @@ FLAGS = {
                                                       "acts on standardised residuals"),
     ],
     "network pool": [
-        ("lr_net", _RATE, None, "learning rate of the pool's and of the evaluation networks"),
+        ("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
         ("net_decay", _SWITCH, None, "train the pool with momentum 0.9 and weight decay 5e-4"),
         ("net_num", whole(1), None, "networks in the pool at most; beyond it the oldest leaves"),
         ("net_push_num", whole(0), None, "fresh networks that enter at a time"),
@@ -494,8 +503,9 @@ def sync_folder(folder):
 def load_torch(path):
     """Content of a .pt file of tensors and plain containers; code in it is refused, never run.
 
-    Raises UserError, naming the file, if it is missing, damaged, or holds anything else.
+    Raises UserError, naming the file, if it cannot be read: DamagedError if that is because of what it holds.
     """
+    sound = False
     try:
         if Path(path).is_fifo() or Path(path).is_char_device():
             raise ValueError("reading it might never end")
@@ -503,12 +513,18 @@ def load_torch(path):
             with zipfile.ZipFile(path) as z:
                 if damaged := z.testzip():  # torch.load does not look at the checksums
                     raise zipfile.BadZipFile(damaged)
+            sound = True
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if isinstance(error, OSError) and error.filename:
+        # Damage lets zipfile seek to nowhere (EINVAL), and lets an old file without checksums ask for any memory.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise UserError(f"{path}: {error.strerror}") from error
+        if sound and is_lack_of_memory(error):
+            raise
         kind = type(error).__name__  # without torch's text, which advises to load without weights_only
-        raise UserError(f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it") from error
+        raise DamagedError(
+            f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it"
+        ) from error
 
 
 def _umask():
@@ -564,6 +580,9 @@ class NoLog:
     """The log of a process that leaves records to another one."""
 
     def write(self, event, **fields):
+        pass
+
+    def restore(self):
         pass
 
     def close(self):

@@ -142,6 +142,18 @@ def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoin
     torch.testing.assert_close(ended[1], ended[4], rtol=0, atol=1e-4)
 
 
+def test_a_folder_deleted_under_several_processes_is_written_again(folder):
+    target = folder / "deleted"
+    process = torchrun(2, "BACON_mnist.py", *f"{LINE} --Iteration 4000 --save_path {target}".split())
+    checkpoint = target / "ckpt_BACON_Digits_ConvNetASwish_2ipc.pt"
+    until(lambda: checkpoint.exists() and reached_iteration(checkpoint) >= 2)
+    while target.exists():  # a file may come between what rmtree lists and what it removes
+        shutil.rmtree(target, ignore_errors=True)
+    code, output = finish(process)
+    assert code != 0 and output.count("was deleted during the run") == 1, output
+    assert reached_iteration(checkpoint) >= 2 and list(target.glob("log_*"))
+
+
 def reached_iteration(checkpoint):
     try:
         experiment = utils.load_torch(checkpoint)["experiment"]  # None before the first one begins

@@ -14,6 +14,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -318,6 +319,29 @@ def test_without_any_valid_checkpoint_nothing_is_started_and_nothing_overwritten
     assert script("--overwrite") == 0
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError(), OSError(5, "I/O error")]
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(error, stopped, script, capsys, monkeypatch):
+    before = sorted(stopped.iterdir())
+
+    def fail(*args, **kwargs):
+        raise error
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        assert script("--resume") == 2
+    one_line(capsys, "I/O error" if isinstance(error, OSError) else "out of memory")
+    assert sorted(stopped.iterdir()) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.Distiller, "__init__", fail)
+        if not isinstance(error, OSError):
+            assert script("--resume") == 2
+            one_line(capsys, "out of memory")
+    assert script("--resume") == 0
+
+
 def test_what_a_killed_write_left_is_removed(stopped, script, tmp_path):
     for name in (f"ckpt_{NAME}.pt.abc.tmp", f"res_{NAME}.pt.abc.tmp"):
         (stopped / name).write_bytes(b"half")
@@ -381,7 +405,7 @@ def test_a_resumed_run_computes_as_its_checkpoint_says_or_not_at_all(stopped, sc
         assert script("--resume") == 2
         one_line(capsys, "computed on mps")
         changed(path, arithmetic=[["cpu", "fp32", True], ["cpu", "fp32", True]])
-        patch.setattr(evaluate.shutil, "which", lambda name: None)
+        patch.setattr(evaluate, "compile_error", lambda device: "no C++ compiler (g++) found")
         assert script("--resume") == 2
         one_line(capsys, "--compile", "no C++ compiler")
     changed(path, arithmetic=[["cpu", "fp32", False]] * 2, experiment={"exp": 1, "it": 3})
@@ -453,6 +477,29 @@ def test_tasks_of_a_job_array_share_the_name_and_each_has_its_experiment(script,
         assert script("--exp_index=1") == 0
         assert (folder / f"lock_{NAME}").exists()
     assert not list(folder.glob("lock*"))
+
+
+def test_a_task_that_ends_does_not_turn_away_one_that_starts(tmp_path):
+    ending = lock(tmp_path / "lock")  # as `_unlock` of a shared lock for a moment
+    timer = threading.Timer(0.3, ending.close)
+    timer.start()
+    lock(tmp_path / "lock", shared=True).close()
+    timer.join()
+
+
+def test_a_job_array_leaves_an_unfinished_whole_run_alone(script, at_event, tmp_path, capsys):
+    folder = tmp_path / "run/result"
+    at_event(3, ask("SIGTERM"))
+    assert script("--seed=1") == 75
+    before = (folder / f"log_{NAME}.jsonl").read_bytes()
+    assert script("--exp_index=0") == script("--exp_index=1") == 0
+    assert "of an unfinished run" in capsys.readouterr().out
+    assert (folder / f"log_{NAME}.jsonl").read_bytes() == before and not (folder / f"res_{NAME}.pt").exists()
+    assert script("--seed=1", "--resume") == 0
+    (folder / f"res_{NAME}.pt").unlink()
+    (folder / f"log_{NAME}_exp0.jsonl").write_text('{"event": "start"}\n')
+    assert script("--exp_index=1", "--resume") == 0
+    assert "not joined, one is damaged" in capsys.readouterr().out
 
 
 def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(script, at_event, tmp_path, capsys):
@@ -566,6 +613,24 @@ def test_a_folder_deleted_under_the_run_is_written_again(when, script, at_event,
     one_line(capsys, "result", "deleted", "--resume")
     assert script("--resume") == 0
     assert_same()
+
+
+def test_a_folder_deleted_just_before_a_signal_is_written_again(script, at_event, assert_same, tmp_path, capsys):
+    def lose():
+        shutil.rmtree(tmp_path / "run/result")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    at_event(3, lose)
+    assert script() == 2
+    assert "deleted" in capsys.readouterr().err.splitlines()[-1]
+    assert script("--resume") == 0
+    assert_same()
+
+
+def test_canvases_that_the_last_update_blows_up_are_not_saved(script, capsys, tmp_path):
+    assert script("--Iteration=1", "--lr_img=1e30", "--lh_weight=1e12") == 3
+    one_line(capsys, "iteration 1", "canvases hold NaN or infinite values")
+    assert not list((tmp_path / "run/result").glob("res_*"))
 
 
 def test_a_diverged_run_keeps_its_checkpoint_and_diverges_again(script, capsys, tmp_path):
@@ -682,6 +747,13 @@ def test_the_slurm_script_for_several_nodes_requeues_and_resumes(cluster, tmp_pa
     _, text = cluster(script, **variables)
     assert (tmp_path / "requeued").read_text() == "requeue 71\n", text
     assert "stopped by SIGTERM" in text
+    log = tmp_path / f"result/log_{NAME}.jsonl"
+    assert '"interrupted"' in log.read_text().splitlines()[-1]
+    srun = tmp_path / "bin/srun"
+    works = srun.read_text()
+    srun.write_text("#!/bin/bash\nfalse\n")
+    cluster(script, **variables)  # a job that fails before the run goes on is not started for ever
+    srun.write_text(works)
     _, text = cluster(script, **variables)
     assert "going on from" in text
     assert (tmp_path / "requeued").read_text() == "requeue 71\n"

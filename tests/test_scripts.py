@@ -6,6 +6,7 @@ import functools
 import importlib
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -402,9 +403,9 @@ def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_
 
 
 def test_a_terminal_sees_a_progress_bar(tmp_path):
-    termios = pytest.importorskip("termios")
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
-    termios.tcsetwinsize(theirs, (40, 120))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     command = [sys.executable, ROOT / "BACON_mnist.py", *SMALL, "--Iteration=11", "--save_path", tmp_path]
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=tmp_path)
     os.close(theirs)
