@@ -535,4 +535,6 @@ def load_distilled(path, exp=0):
         images = augment.split(canvases.detach(), {1: 1, 2: 2}[meta["factor"]])
         return images, augment.split_labels(labels.to(torch.int64), meta["factor"]), meta
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if utils.is_lack_of_memory(error):
+            raise
         raise UserError(f"{path}: not a set in the layout that these scripts save ({_short(error)})") from error

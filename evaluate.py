@@ -685,7 +685,8 @@ def _with_sets(args):
     by_path = {}
     for path in args.paths:
         for saved in sets.read(path, facts, args.factor, args.zca):
-            by_path.setdefault(os.path.realpath(saved.path), {})[saved.exp] = saved  # once, if it was named twice
+            path = Path(saved.path)  # which may be named twice; a link to a file may have other labels beside it
+            by_path.setdefault(path.parent.resolve() / path.name, {})[saved.exp] = saved
     by_path = {experiments[min(experiments)].path: list(experiments.values()) for experiments in by_path.values()}
     for path, experiments in by_path.items():
         saved = experiments[0]

@@ -326,6 +326,7 @@ class Record:
             raise utils.Stopped(self.signals.asked or "a signal to another process")
         if verdict == 1:
             self.save()
+            self.check()
 
     def check(self):
         """Raises UserError if the folder was deleted; log and checkpoint are then written again, in a new one."""
@@ -343,10 +344,14 @@ class Record:
             self.lost = True
 
     def _restore(self):
+        self.lost = False
         self.log.restore()
         self.save()
+        self.world.most(0)  # torchrun ends the leading process soon after another has ended
         if not self.world.leads:
             raise SystemExit(2)  # the leading process says why
+        if self.lost:
+            raise UserError(f"{self.files.folder}: is deleted again and again; of this run nothing could be kept")
         raise UserError(
             f"{self.files.folder}: was deleted during the run; its log and a checkpoint are written again, the same "
             "command with --resume goes on"

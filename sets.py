@@ -156,6 +156,8 @@ def _recognise(file, facts, factor, zca):
                     raise UserError(f"{file}: holds no set, its 'data' is empty")
                 return found
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                if utils.is_lack_of_memory(error):
+                    raise
                 raise UserError(f"{file}: damaged set ({data._short(error)})") from error
     what = (
         f"a dictionary of {', '.join(map(str, list(saved)[:6]))}" if isinstance(saved, dict) else type(saved).__name__
@@ -189,6 +191,10 @@ def _read_ours(file, saved, facts, factor, zca):
     theirs, here = list(meta.get("classes", facts.classes)), list(facts.classes)
     if facts.dataset == utils.IMAGE_FOLDER and theirs != here:  # the other datasets have one list, by several names
         raise UserError(f"{file}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
+    if factor not in (None, meta["factor"]):
+        raise UserError(f"--factor {factor}: {file} says that its factor is {meta['factor']}")
+    if zca and not meta["zca"]:
+        raise UserError(f"--zca: {file} says that it is not whitened")
     statistics = [(tuple(meta[name]), tuple(getattr(facts, name))) for name in ("mean", "std")]
     moved = any(a != b for a, b in statistics)  # of one's own images, when pictures are added
     if moved and meta["zca"]:

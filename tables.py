@@ -155,30 +155,32 @@ def finished_runs(folder, flag="--table"):
     return [run for run in runs if run]
 
 
-def _add(experiments, run, exp, value):
-    """Put what an experiment gave into {(seed, experiment, number): value}; whether it was not there yet.
+def _by_kind(runs):
+    """[(about, experiments, a run)] for every kind of run and its judge, an architecture.
 
-    A copy, such as a job array's part beside the joined file, counts once. The same seed with another outcome, such as
-    that of another number of processes, is an experiment more.
+    experiments: {(seed, experiment, number): {iteration: [accuracy]}}. A copy, such as a job array's part beside the
+    joined file or the same run with fewer judges or evaluations, counts once. The same seed with another outcome, such
+    as that of another number of processes, is an experiment more.
     """
-    alike = [v for (seed, e, _), v in experiments.items() if (seed, e) == (run.args["seed"], exp)]
-    if value not in alike:
-        experiments[run.args["seed"], exp, len(alike)] = value
-    return value not in alike
-
-
-def _cells(runs):
-    """[(about, {experiment: [accuracy of the last iteration]}, mean of the best iteration, a run)], a cell each."""
-    cells = {}
+    found = {}
     for run in runs:
         for network, by_it in run.scores.items():
             about = run.about(network)
-            _, scores, best, _ = cells.setdefault(tuple(about.values()), (about, {}, [], run))
-            last = by_it.get(run.args["Iteration"], {})
-            for exp, accuracies in last.items():
-                if _add(scores, run, exp, accuracies):
-                    best.append(max(100 * statistics.fmean(at[exp]) for at in by_it.values() if exp in at))
-    return [cell for cell in cells.values() if cell[1]]
+            _, experiments, _ = found.setdefault(tuple(about.values()), (about, {}, run))
+            for exp in sorted(by_it.get(run.args["Iteration"], ())):
+                _add(experiments, run.args["seed"], exp, {it: at[exp] for it, at in by_it.items() if exp in at})
+    return [kind for kind in found.values() if kind[1]]
+
+
+def _add(experiments, seed, exp, by_it):
+    last = by_it[max(by_it)]
+    for key, other in experiments.items():
+        theirs = other[max(other)]
+        if key[:2] == (seed, exp) and last[: len(theirs)] == theirs[: len(last)]:  # the same judges, or some of them
+            if (len(last), len(by_it)) > (len(theirs), len(other)):
+                experiments[key] = by_it
+            return
+    experiments[seed, exp, len(experiments)] = by_it
 
 
 def of_runs(folder, biased=False):
@@ -186,12 +188,13 @@ def of_runs(folder, biased=False):
 
     biased: add the best iteration by test accuracy, which several released codes report.
     """
-    cells = _cells(finished_runs(folder))
-    if not cells:
+    kinds = _by_kind(finished_runs(folder))
+    if not kinds:
         raise UserError(f"--table {folder}: no finished run below it")
     paper, details, ablations = {}, [], {}
-    for about, scores, best, run in cells:
-        s = summary(list(scores.values()))
+    for about, experiments, run in kinds:
+        scores = [by_it[about["iterations"]] for by_it in experiments.values()]
+        s = summary(scores)
         figure, dataset, ipc = _figure(s), about["dataset"], about["ipc"]
         published = paper_figure(about["set"], dataset, ipc)
         budget = f"{about['iterations']} it, {about['epochs']} epochs"
@@ -206,7 +209,8 @@ def of_runs(folder, biased=False):
         detail |= {"std networks": f"{s['std_networks']:.2f}", "std experiments": _std(s["std_experiments"])}
         detail |= {"networks": s["networks"], "experiments": len(scores)}
         if biased:
-            detail["best iteration on test (biased)"] = f"{statistics.fmean(best):.2f}"
+            best = [max(map(statistics.fmean, by_it.values())) for by_it in experiments.values()]
+            detail["best iteration on test (biased)"] = f"{100 * statistics.fmean(best):.2f}"
         details.append(detail | {"other flags": about["other flags"] or "-"})
         if about["set"] == "BACON":
             others = " ".join(f"--{name} {value}" for name, value in run.flags if name not in _TERMS)
@@ -270,24 +274,19 @@ def plot_run(log, path=None):
 
 def _curves(runs):
     """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ."""
-    found, common = {}, set.intersection(*(set(run.flags) for run in runs))
-    for run in runs:
-        for network, by_it in run.scores.items():
-            about = run.about(network)
-            about["flags"] = "".join(f", --{name} {value}" for name, value in run.flags if (name, value) not in common)
-            _, experiments = found.setdefault(tuple(about.values()), (about, {}))
-            for exp in sorted({exp for at in by_it.values() for exp in at}):
-                _add(experiments, run, exp, {it: at[exp] for it, at in by_it.items() if exp in at})
+    kinds, common = _by_kind(runs), set.intersection(*(set(run.flags) for run in runs))
     curves = {}
-    for about, experiments in found.values():
-        label = f"{about['set']}, judged by {about['judge']}{about['flags']}"
+    for about, experiments, run in kinds:
+        label = f"{about['set']}, judged by {about['judge']}"
+        label += "".join(f", --{name} {value}" for name, value in run.flags if (name, value) not in common)
         for name in ("images/canvas", "epochs", "precision"):
-            if len({other[name] for other, _ in found.values()}) > 1:
+            if len({other[name] for other, _, _ in kinds}) > 1:
                 label += f", {name} {about[name]}"
-        most, points = max(map(len, experiments.values())), curves.setdefault(label, {})
+        together = {}  # experiments that were judged at the same iterations
         for by_it in experiments.values():
-            for it, accuracies in by_it.items() if len(by_it) == most else ():
-                points.setdefault(it, []).extend(100 * a for a in accuracies)
+            together.setdefault(frozenset(by_it), []).append(by_it)
+        drawn = max(together, key=lambda its: (len(its), len(together[its])))
+        curves[label] = {it: [100 * a for by_it in together[drawn] for a in by_it[it]] for it in sorted(drawn)}
     return curves
 
 

@@ -78,6 +78,16 @@ def test_a_set_named_twice_is_judged_once(runs, capsys):
     assert row["networks"] == 1
 
 
+def test_images_that_are_linked_to_have_the_labels_beside_the_link(tmp_path, capsys):
+    for name, roll in {"a": 0, "b": 1}.items():
+        (tmp_path / name).mkdir()
+        torch.save(torch.arange(10).roll(roll), tmp_path / name / "labels_best.pt")
+    torch.save(torch.zeros(10, 1, 8, 8), tmp_path / "a/images_best.pt")
+    (tmp_path / "b/images_best.pt").symlink_to("../a/images_best.pt")
+    line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
+    assert len(scored(capsys, tmp_path / "a", tmp_path / "b", *line)) == 2
+
+
 def test_tables_are_printed_as_text_and_markdown(runs, capsys):
     assert evaluate.main([str(runs / "no_tv")]) == 0
     head, row = capsys.readouterr().out.splitlines()
@@ -247,6 +257,8 @@ def copy_log(source, target, score=None, departures=(), **flags):
 def test_runs_with_other_settings_never_share_a_cell_and_no_run_is_lost(runs, tmp_path, capsys):
     copy_log(runs / "no_tv", tmp_path / "a", 0.1)
     copy_log(runs / "no_tv", tmp_path / "copy", 0.1)
+    fewer = copy_log(runs / "no_tv", tmp_path / "fewer judges", 0.1)
+    fewer.write_text(fewer.read_text().replace("[0.1, 0.1]", "[0.1]"))
     copy_log(runs / "no_tv", tmp_path / "same seed", 0.3)
     copy_log(runs / "no_tv", tmp_path / "noise", 0.9, ["init"], init="noise")
     copy_log(runs / "random", tmp_path / "random noise", 0.5, ["init"], init="noise")
@@ -278,13 +290,16 @@ def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(runs,
     last = copy_log(runs / "no_tv", tmp_path / "judged at the end", 0.5, seed=4)
     lines = [line for line in last.read_text().splitlines(True) if '"evaluation"' not in line or '"it": 2' in line]
     last.write_text("".join(lines))
+    other = copy_log(runs / "no_tv", tmp_path / "at other iterations", 0.7, seed=5)
+    other.write_text(other.read_text().replace('"it": 1, "network"', '"it": 0, "network"'))
+    copy_log(runs / "no_tv", tmp_path / "c", 0.1, seed=6)
     copy_log(runs / "BACON", tmp_path / "b", 0.9, ["lh_weight"], lh_weight=0.0)
     drawn = []
     monkeypatch.setattr(figures, "curve", lambda curves, *rest: drawn.append(curves))
     tables.plot_run(tmp_path, tmp_path / "x.png")
     (curves,) = drawn
     assert curves == {
-        "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 2, 2: [10.0] * 2},
+        "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 4, 2: [10.0] * 4},
         "BACON, judged by ConvNetW32, --lh_weight 0.0": {1: [90.0] * 4, 2: [90.0] * 4},
         "BACON, judged by ConvNet, --lh_weight 0.0": {1: [90.0] * 4, 2: [90.0] * 4},
     }

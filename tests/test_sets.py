@@ -293,6 +293,8 @@ def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys):
         ("{nowhere} --dataset Digits", ["nowhere", "no such file"]),
         ("{three} --dataset Digits", ["three", "3 class folders", "10 classes"]),
         ("{ours} --exp 3", ["--exp 3", "experiments 0"]),
+        ("{ours} --factor 1", ["--factor 1", "ours.pt", "factor is 2"]),
+        ("{ours} --zca", ["--zca", "ours.pt", "not whitened"]),
         ("{others} --dataset Digits", ["b.pt", "distilled from MNIST", "Digits"]),
         ("{below} --dataset Digits", ["below", "a folder without sets", "below/run/x.pt"]),
         ("{nan_rate} --dataset Digits", ["lr_best.pt", "nan", "no learning rate"]),
