@@ -68,10 +68,12 @@ def choose_arithmetic(args, dataset):
     Each is chosen by its own work, that of an experiment and that of an evaluation: neither judging more often nor
     running more experiments changes the arithmetic that makes the canvases.
     """
-    flop, images = flop_per_image(args, dataset), images_per_kind(args, dataset)
-    work = {kind: count * flop[kind] for kind, count in images.items()}
-    distil = work["real"] + work["synthetic"] + work["train"]
-    judge = (sum(work.values()) - distil) / number_of_evaluations(args)
+    distil = judge = 0
+    if args.compile is None:  # else nothing depends on the work
+        flop, images = flop_per_image(args, dataset), images_per_kind(args, dataset)
+        work = {kind: count * flop[kind] for kind, count in images.items()}
+        distil = work["real"] + work["synthetic"] + work["train"]
+        judge = (sum(work.values()) - distil) / number_of_evaluations(args)
     distilling, notes = evaluate.choose_arithmetic(args.device, args.precision, args.compile, distil)
     judging, more = evaluate.choose_arithmetic(args.device, args.precision, args.compile, judge)
     return distilling, judging, list(dict.fromkeys(notes + more))

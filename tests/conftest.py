@@ -43,6 +43,15 @@ def digits():
 
 
 @pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory):
+    """A --data_path with Digits as a .pt file: processes that find it start without importing scikit-learn."""
+    folder, digits = tmp_path_factory.mktemp("data"), data.load("Digits", os.devnull)
+    tensors = digits.images_train, digits.labels_train, digits.images_test, digits.labels_test
+    torch.save(dict(zip(data.KEYS, (digits.classes, *tensors), strict=True)), folder / "digits.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def few_digits():
     """A reader of Digits with few images."""
     digits = data.load("Digits", os.devnull)

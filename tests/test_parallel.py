@@ -63,13 +63,18 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(folder):
+def line(digits_folder):
+    return f"{LINE} --data_path {digits_folder}"
+
+
+@pytest.fixture(scope="module")
+def finished(folder, line):
     """{processes: (canvases and scores of a run, those of its initialisation, what each process said)}."""
     found = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for n in (1, 2, 4):
-        lines = [f"{LINE} --Iteration {it} --save_path {folder}/{n}_{it}" for it in (ITERATIONS, 0)]
+        lines = [f"{line} --Iteration {it} --save_path {folder}/{n}_{it}" for it in (ITERATIONS, 0)]
         said = []
         if n == 1:
             assert [alone(line) for line in lines] == [0, 0]
@@ -111,9 +116,9 @@ def test_the_bytes_sent_are_those_of_the_cost_model(finished):
         assert {process["sent"] for process in finished[n][2]} == {cost.bytes_per_iteration(args)}
 
 
-def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoint(finished, folder):
-    line = f"{LINE} --Iteration 400 --eval_interval 1000 --save_path {folder}/killed"
-    process = torchrun(2, "BACON_mnist.py", *line.split())
+def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoint(folder, line):
+    flags = f"{line} --Iteration 400 --eval_interval 1000 --save_path {folder}/killed"
+    process = torchrun(2, "BACON_mnist.py", *flags.split())
     checkpoint = folder / "killed" / "ckpt_BACON_Digits_ConvNetASwish_2ipc.pt"
     until(lambda: checkpoint.exists() and reached_iteration(checkpoint) >= 4)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -132,19 +137,19 @@ def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoin
             saved = utils.load_torch(path)
             saved["meta"]["args"]["Iteration"] = reached + 2
             torch.save(saved, path)
-        line = f"{LINE} --Iteration {reached + 2} --eval_interval 1000 --save_path {target} --resume"
+        flags = f"{line} --Iteration {reached + 2} --eval_interval 1000 --save_path {target} --resume"
         if n == 1:
-            assert alone(line) == 0
+            assert alone(flags) == 0
         else:
-            code, output = finish(torchrun(n, "BACON_mnist.py", *line.split()))
+            code, output = finish(torchrun(n, "BACON_mnist.py", *flags.split()))
             assert code == 0, output
         ended[n] = result(target)[0]
     torch.testing.assert_close(ended[1], ended[4], rtol=0, atol=1e-4)
 
 
-def test_a_folder_deleted_under_several_processes_is_written_again(folder):
+def test_a_folder_deleted_under_several_processes_is_written_again(folder, line):
     target = folder / "deleted"
-    process = torchrun(2, "BACON_mnist.py", *f"{LINE} --Iteration 4000 --save_path {target}".split())
+    process = torchrun(2, "BACON_mnist.py", *f"{line} --Iteration 4000 --save_path {target}".split())
     checkpoint = target / "ckpt_BACON_Digits_ConvNetASwish_2ipc.pt"
     until(lambda: checkpoint.exists() and reached_iteration(checkpoint) >= 2)
     target.rename(folder / "gone")

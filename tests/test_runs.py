@@ -708,12 +708,12 @@ def cluster(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SLURM[:2], ids=["one job", "array"])
-def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, tmp_path):
+def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, digits_folder, tmp_path):
     options = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
     assert any("--requeue" in line for line in options) and any("--signal=USR1@" in line for line in options)
     command = "BACON_cifar10.py --ipc 10"
     assert script.count(command) == 1
-    small = " ".join(f for f in SMALL if "save_path" not in f)
+    small = " ".join([*(f for f in SMALL if "save_path" not in f), "--no_compile", f"--data_path={digits_folder}"])
     script = script.replace(command, f"held.py {ROOT}/BACON_mnist.py {small}")
     variables, job = {}, "71"
     if "--array" in script:
@@ -731,10 +731,10 @@ def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, tmp
 
 
 @pytest.mark.slow
-def test_the_slurm_script_for_several_nodes_requeues_and_resumes(cluster, tmp_path):
+def test_the_slurm_script_for_several_nodes_requeues_and_resumes(cluster, digits_folder, tmp_path):
     script = SLURM[2]
     assert "--signal=TERM@" in script
-    small = " ".join(f for f in SMALL if "save_path" not in f)
+    small = " ".join([*(f for f in SMALL if "save_path" not in f), "--no_compile", f"--data_path={digits_folder}"])
     for theirs, ours in {
         "--nproc_per_node=4": "--nproc_per_node=2",
         "$head:29500": "$head:0",  # any free port

@@ -72,7 +72,7 @@ def test_every_command_of_the_list_runs(command, images, ten_classes, tmp_path, 
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     script, *flags = command
     fast = ["--Iteration", 1, "--num_exp", 1, "--num_eval", 1, "--epoch_eval_train", 1, "--eval_interval", 1]
-    fast += ["--batch_real", 2, "--trained_bs", 2, "--model_train_steps", 1, "--batch_train", 500]
+    fast += ["--batch_real", 2, "--trained_bs", 2, "--model_train_steps", 1, "--batch_train", 500, "--no_compile"]
     assert run(script, *flags, *fast, "--data_path", images, "--save_path", tmp_path) == 0
     (result,) = tmp_path.glob("res_*.pt")
     saved = torch.load(result, weights_only=True)
@@ -382,8 +382,9 @@ def test_a_diverging_run_stops_with_code_3_and_keeps_its_log(tmp_path, capsys):
 # --- as processes
 
 
-def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_path):
-    command = [sys.executable, "-u", ROOT / "BACON_mnist.py", *SMALL, "--Iteration=11", "--save_path", tmp_path]
+def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_path, digits_folder):
+    flags = [*SMALL, f"--data_path={digits_folder}", "--Iteration=11"]
+    command = [sys.executable, "-u", ROOT / "BACON_mnist.py", *flags, "--save_path", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
     assert done.returncode == 0 and done.stderr == ""
     for word in (
