@@ -40,6 +40,11 @@ def flop_per_image(args, spec):
     return flop
 
 
+def training_steps(args):
+    """Training steps of an iteration, those of all its networks together."""
+    return args.outer_loop * args.fetch_net_num * args.model_train_steps
+
+
 def images_per_kind(args, dataset):
     """How many images of each kind of `flop_per_image` an experiment computes."""
     decoded = args.ipc * (4 if args.aug else 1) * dataset.num_classes
@@ -49,7 +54,7 @@ def images_per_kind(args, dataset):
     counts = {
         "real": passes * real,
         "synthetic": passes * decoded,
-        "train": args.Iteration * args.outer_loop * args.fetch_net_num * args.model_train_steps * args.trained_bs,
+        "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
     for name in evaluate.architectures(args.eval_mode, args.model):
         counts["train", name] = evaluations * (args.epoch_eval_train + 1) * decoded
@@ -196,8 +201,7 @@ def bytes_per_iteration(args):
     one count, float32. Canvas updates exchange nothing."""
     spec = data.DATASETS[args.dataset]
     net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
-    steps = args.outer_loop * args.fetch_net_num * args.model_train_steps
-    return steps * 4 * (sum(p.numel() for p in net.parameters()) + 1)
+    return training_steps(args) * 4 * (sum(p.numel() for p in net.parameters()) + 1)
 
 
 # Training images per class of the complete datasets, on average: what limits --batch_real.
@@ -213,9 +217,8 @@ def iteration_flop(args, processes=1):
     classes = -(-data.DATASETS[args.dataset].num_classes // processes)
     real = min(args.batch_real, IMAGES_PER_CLASS[args.dataset])
     batch = args.trained_bs if processes == 1 else -(-args.trained_bs // processes // 32) * 32
-    steps = args.outer_loop * args.fetch_net_num * args.model_train_steps
     per_class = real * flop["real"] + args.ipc * (4 if args.aug else 1) * flop["synthetic"]
-    return args.outer_loop * args.train_net_num * classes * per_class + steps * batch * flop["train"]
+    return args.outer_loop * args.train_net_num * classes * per_class + training_steps(args) * batch * flop["train"]
 
 
 def speed_up(args, processes, flops, link, latency):
@@ -224,9 +227,8 @@ def speed_up(args, processes, flops, link, latency):
     flops: FLOP/s that a device reaches; link: bytes/s between two neighbours of a ring, which carries each summed byte
     2 (N-1)/N times; latency: seconds that a sum takes beside.
     """
-    steps = args.outer_loop * args.fetch_net_num * args.model_train_steps
     carried = bytes_per_iteration(args) * 2 * (processes - 1) / processes
-    sums = carried / link + (steps * latency if processes > 1 else 0)
+    sums = carried / link + (training_steps(args) * latency if processes > 1 else 0)
     seconds = iteration_flop(args, processes) / flops + sums
     return iteration_flop(args) / flops / seconds, sums / seconds
 
