@@ -12,9 +12,12 @@ Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
 
 import sys
 
-import distill
+from bacon.flags import parse_args
 
 DATASETS = ("CIFAR10", "CIFAR100")
 
 if __name__ == "__main__":
-    sys.exit(distill.run(DATASETS, __doc__))
+    settings = parse_args(DATASETS, __doc__)  # --help and wrong flags end here, before PyTorch is imported
+    from bacon import run
+
+    sys.exit(run.main(settings))

@@ -1,6 +1,6 @@
 """How fast the parts of a run are, against one training step of the same network on this machine. Prints Markdown.
 
-    python tests/benchmark.py [--data_path data]
+    python tests/benchmark.py [--data_path data]     docs/runs/benchmark_2cores.md is what it printed on 2 CPU cores
 
 The yardstick of a workload is the throughput of one training step (forward, backward, SGD) of a batch of 256 on fixed
 images, computed as the workload's networks are: without drawing, normalising or augmenting images. FLOP are counted
@@ -26,31 +26,28 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import augment
-import cost
-import data
-import distill
-import evaluate
-import utils
+from bacon import canvases, compute, cost, data, distill, flags, judge
+from bacon.errors import UserError
+from bacon.recipes import DATASETS
 
 HERE = Path(__file__).resolve().parent.parent
 
 
 def settings(line):
-    return utils.parse_args(tuple(data.DATASETS), "", line.split()).args
+    return flags.parse_args(tuple(DATASETS), "", line.split()).args
 
 
 def load(name, data_path):
     """The dataset, or random images in its shapes."""
     try:
         return data.load(name, data_path, say=lambda line: None)
-    except utils.UserError:
+    except UserError:
         print(f"({name} was not found under {data_path}: random images)")
         return random_dataset(name, 5000)
 
 
 def random_dataset(name, per_class, classes=None):
-    spec = data.DATASETS[name]
+    spec = DATASETS[name]
     classes = classes or spec.num_classes
     labels = torch.arange(classes).repeat(per_class)
     images = torch.randint(0, 256, (len(labels), spec.channels, *spec.im_size), dtype=torch.uint8)
@@ -126,8 +123,8 @@ class Table:
 def distillation(table, title, line, data_path, iterations):
     args = settings(line)
     dataset = load(args.dataset, data_path)
-    arithmetic = cost.choose_arithmetic(args, dataset)[0]
-    spec, flop = data.DATASETS[args.dataset], cost.flop_per_image(args, data.DATASETS[args.dataset])
+    arithmetic = cost.arithmetics(args, dataset)[0]
+    spec, flop = DATASETS[args.dataset], cost.flop_per_image(args, DATASETS[args.dataset])
     images = cost.images_per_kind(args, dataset)
     gflop = {kind: images[kind] * flop[kind] / args.Iteration / 1e9 for kind in ("real", "synthetic", "train")}
     before = yardstick(arithmetic, args.model, spec, flop["train"])
@@ -135,15 +132,15 @@ def distillation(table, title, line, data_path, iterations):
     distiller = distill.Distiller(args, 0, dataset.real("train", arithmetic.device), arithmetic)
     watch = Stopwatch(arithmetic.device)
     watch.watch(distiller, "real_moments")
-    watch.watch(distiller.optimizer, "run_pass")
-    watch.watch(distiller, "train")
+    watch.watch(distiller, "update_canvases")
+    watch.watch(distiller, "train_network")
     rounds = []
     for it in range(2 + iterations):
         start = synchronised(arithmetic.device)
         distiller.iterate(it)
         parts = watch.take()
         parts["iteration"] = synchronised(arithmetic.device) - start
-        parts["run_pass"] -= parts["real_moments"]
+        parts["update_canvases"] -= parts["real_moments"]
         if it >= 2:
             rounds.append(parts)
     seconds = {name: statistics.median(parts[name] for parts in rounds) for name in rounds[0]}
@@ -152,33 +149,32 @@ def distillation(table, title, line, data_path, iterations):
     step = 256 * flop["train"] / 1e9
     table.row(title, f"training step, the yardstick ({arithmetic})", step / reference, step, reference)
     table.row(title, "real embeddings", seconds["real_moments"], gflop["real"], reference)
-    table.row(title, "synthetic update", seconds["run_pass"], gflop["synthetic"], reference)
-    table.row(title, "pool training", seconds["train"], gflop["train"], reference)
+    table.row(title, "synthetic update", seconds["update_canvases"], gflop["synthetic"], reference)
+    table.row(title, "pool training", seconds["train_network"], gflop["train"], reference)
     table.row(title, "**iteration**", seconds["iteration"], sum(gflop.values()), reference)
 
 
 def evaluation(table, title, line, data_path):
     args = settings(line)
     dataset = load(args.dataset, data_path)
-    arithmetic = cost.choose_arithmetic(args, dataset)[1]
-    spec, flop = data.DATASETS[args.dataset], cost.flop_per_image(args, data.DATASETS[args.dataset])
+    arithmetic = cost.arithmetics(args, dataset)[1]
+    spec, flop = DATASETS[args.dataset], cost.flop_per_image(args, DATASETS[args.dataset])
     test = dataset.real("test", arithmetic.device)
     distiller = distill.Distiller(args, 0, dataset.real("train", arithmetic.device), arithmetic)
-    images = augment.split(distiller.canvases.flatten(0, 1), distiller.factor)
-    labels = augment.split_labels(distiller.labels, distiller.factor)
-    protocol = evaluate.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
+    images, labels = canvases.decode(distiller.all_canvases(), distiller.labels, distiller.factor)
+    protocol = judge.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
 
     def train(epochs=args.epoch_eval_train):
         rng = np.random.default_rng(0)
         net = arithmetic.build(args.model, images.shape[1:], spec.num_classes, rng)
-        evaluate.train(net, images, labels, dataclasses.replace(protocol, epochs=epochs), rng, arithmetic)
+        judge.train(net, images, labels, dataclasses.replace(protocol, epochs=epochs), rng, arithmetic)
         return net
 
     net = train(3)
-    evaluate.accuracy(net, test, arithmetic)
+    judge.accuracy(net, test, arithmetic)
     before = yardstick(arithmetic, args.model, spec, flop["train", args.model])
     seconds = median_seconds(train, 3, arithmetic.device, warm_up=0)
-    scoring = median_seconds(lambda: evaluate.accuracy(net, test, arithmetic), 3, arithmetic.device, warm_up=1)
+    scoring = median_seconds(lambda: judge.accuracy(net, test, arithmetic), 3, arithmetic.device, warm_up=1)
     reference = (before + yardstick(arithmetic, args.model, spec, flop["train", args.model])) / 2
     step = 256 * flop["train", args.model] / 1e9
     gflop = (args.epoch_eval_train + 1) * len(images) * flop["train", args.model] / 1e9
@@ -235,16 +231,16 @@ def one_pass(name, classes, ipc):
 
     args = settings(f"--dataset {name} --ipc {ipc} --model ConvNetW32 --batch_real 256 --Iteration 1000")
     dataset = random_dataset(name, 256, int(classes))
-    evaluate.keep_freed_memory()  # as in a run
-    arithmetic = evaluate.Arithmetic("cpu")
+    compute.keep_freed_memory()  # as in a run
+    arithmetic = compute.Arithmetic("cpu")
     distiller = distill.Distiller(args, 0, dataset.real("train"), arithmetic)
     start = megabytes()
     (member,) = distiller.pool.pick(1, distiller.stream("pick", 0))
 
-    def run():
-        distiller.optimizer.run_pass(lambda classes: distiller.gradient(member, (0, 0, 0), classes))
-
-    print(median_seconds(run, 3, arithmetic.device, warm_up=1), megabytes() - start)
+    print(
+        median_seconds(lambda: distiller.update_canvases(member, (0, 0, 0)), 3, arithmetic.device, warm_up=1),
+        megabytes() - start,
+    )
 
 
 def main():
@@ -264,7 +260,7 @@ def main():
     small = "--dataset CIFAR10 --ipc 10 --model ConvNetW32"
     distillation(table, "CIFAR-10 ipc 10, ConvNetW32", small, data_path, iterations=15)
     evaluation(table, "CIFAR-10 ipc 10, ConvNetW32", f"{small} --epoch_eval_train 200", data_path)
-    with contextlib.suppress(utils.UserError):
+    with contextlib.suppress(UserError):
         data.load("CIFAR10", data_path)
         start = time.perf_counter()
         data.load("CIFAR10", data_path).real("train")

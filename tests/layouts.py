@@ -1,24 +1,40 @@
 """Writers of the official file formats, for tests: random images in the layouts that users have."""
 
 import hashlib
+import io
 import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision import datasets
 
-import data
+from bacon.recipes import DATASETS
 
 
 def md5(path):
     return hashlib.md5(Path(path).read_bytes()).hexdigest()
 
 
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def to_bytes(obj):
+    buffer = io.BytesIO()
+    torch.save(obj, buffer)
+    return buffer.getvalue()
+
+
 def fake(name, train=2, test=1, seed=0):
-    spec, rng = data.DATASETS[name], np.random.default_rng(seed)
+    spec, rng = DATASETS[name], np.random.default_rng(seed)
     splits = []
     for per_class in (train, test):
         labels = rng.permutation(np.repeat(np.arange(spec.num_classes), per_class))
@@ -49,7 +65,7 @@ def write_pickles(name, root, splits, monkeypatch):
             (folder / batch).write_bytes(pickle.dumps(content, protocol=2))
         # torchvision knows the md5 of the official files: let it know those of ours
         monkeypatch.setattr(kind, attribute, [[batch, md5(folder / batch)] for batch in batches])
-    names = [f"class {c}" for c in range(data.DATASETS[name].num_classes)]
+    names = [f"class {c}" for c in range(DATASETS[name].num_classes)]
     meta = folder / kind.meta["filename"]
     meta.write_bytes(pickle.dumps({kind.meta["key"]: names}, protocol=2))
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5(meta)})
@@ -69,7 +85,7 @@ def write_mat(name, root, splits, monkeypatch):
 def write_tiny(name, root, splits, monkeypatch):
     """The official folder; puts into `splits` what a reader must see: decoded JPEGs by label, then file name."""
     rng = np.random.default_rng(1)
-    numbers = rng.choice(10**8, data.DATASETS[name].num_classes, replace=False)
+    numbers = rng.choice(10**8, DATASETS[name].num_classes, replace=False)
     wnids = [f"n{number:08d}" for number in numbers]  # as wnids.txt: not sorted
     folder, annotations, rows = root / "tiny-imagenet-200", [], [[], []]
     (folder / "val/images").mkdir(parents=True)

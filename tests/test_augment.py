@@ -14,9 +14,6 @@ BELOW_1 = 1 - 2**-24  # the largest number that Generator.random(dtype="float32"
 SIZES = [(8, 8), (10, 10), (9, 7), (8, 12)]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def random_images(n, channels, height, width, dtype=torch.float64):
     return torch.from_numpy(np.random.default_rng(0).standard_normal((n, channels, height, width))).to(dtype)
 
@@ -33,7 +30,7 @@ def extreme_and_random_u(n):
     return torch.from_numpy(u)
 
 
-# ---- one image (C, H, W) and three Python floats: DSA as its definition reads
+# One image (C, H, W) and three Python floats: DSA as its definition reads
 
 
 def slow_color(x, u):
@@ -144,7 +141,7 @@ def test_the_sampling_grid_is_that_of_affine_grid(matrix):
     torch.testing.assert_close(augment._warp(images, matrix[..., None, None, None, None]), expected)
 
 
-# ---- the drawn parameters
+# The drawn parameters
 
 
 def test_an_integer_parameter_never_exceeds_its_range_in_float32():
@@ -221,7 +218,7 @@ def test_an_empty_strategy_is_the_identity():
     assert augment.dsa(images, transform) is images
 
 
-# ---- applying them
+# Applying them
 
 
 @pytest.mark.parametrize("op", ALL)
@@ -306,7 +303,7 @@ def test_on_cuda_the_host_never_waits_and_the_result_is_the_cpus(op):
     torch.testing.assert_close(result.cpu(), augment.dsa(images, augment.Transform(op, u)), rtol=0, atol=1e-4)
 
 
-# ---- multi-formation
+# Multi-formation
 
 
 def test_quadrants_come_top_left_bottom_left_top_right_bottom_right():
@@ -318,7 +315,6 @@ def test_quadrants_come_top_left_bottom_left_top_right_bottom_right():
     for part, value in zip(parts, (1, 11, 2, 12, 3, 13, 4, 14), strict=True):
         assert torch.equal(part, torch.full_like(part, value))
     assert torch.equal(augment.tile(parts), canvas)
-    assert augment.split_labels(torch.tensor([5, 6])).tolist() == [5, 6] * 4
 
 
 def test_a_tile_is_the_mean_of_two_by_two_pixels():
@@ -343,7 +339,6 @@ def test_split_of_tile_is_upsampling_of_downsampling():
 def test_factor_one_is_no_multi_formation():
     images = random_images(3, 3, 9, 7)
     assert torch.equal(augment.split(images, 1), images) and torch.equal(augment.tile(images, 1), images)
-    assert augment.split_labels(torch.tensor([1, 2]), 1).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 8), (8, 7)])

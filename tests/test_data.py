@@ -1,11 +1,10 @@
-"""Facts about reading datasets, drawing batches and whitening, on generated files in the official formats.
+"""Facts about reading datasets and drawing batches, on generated files in the official formats.
 
 With BACON_REAL_DATA naming a folder of real images (MNIST/raw, cifar10.pt, cifar100.pt, tiny-imagenet-200/, any of
 them, whole or fewer images per class), these are loaded too; nothing is written there.
 """
 
 import gzip
-import io
 import os
 import pickle
 import urllib.error
@@ -16,19 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from layouts import fake, md5, written
+from layouts import Bomb, fake, md5, to_bytes, written
 from PIL import Image
 from torchvision import datasets
 
-import augment
-import data
-import utils
-from utils import UserError
+from bacon import data
+from bacon.errors import UserError
+from bacon.recipes import DATASETS
 
-OFFICIAL = [name for name in data.DATASETS if name != "Digits"]
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+OFFICIAL = [name for name in DATASETS if name != "Digits"]
 
 
 @pytest.fixture(autouse=True)
@@ -79,13 +74,13 @@ def test_official_files_are_read_as_they_are_and_then_cached(name, tmp_path, mon
     splits = written(name, tmp_path, monkeypatch)
     first = data.load(name, tmp_path, silent)
     assert_holds(first, splits)
-    spec = data.DATASETS[name]
+    spec = DATASETS[name]
     assert (first.channels, first.im_size, first.num_classes) == (spec.channels, spec.im_size, spec.num_classes)
     assert (first.mean, first.std) == (spec.mean, spec.std) and len(set(first.classes)) == spec.num_classes
     assert str(tmp_path) in first.source
 
     cache = tmp_path / f"{name.lower()}.pt"
-    monkeypatch.setattr(utils, "save_torch", None)  # the second load writes nothing
+    monkeypatch.setattr(data, "save_torch", None)  # the second load writes nothing
     second = data.load(name, tmp_path, silent)
     assert second.source == str(cache)
     assert_holds(second, splits)
@@ -138,7 +133,7 @@ def test_where_the_cache_cannot_be_written_one_line_says_so(error, tmp_path, mon
         raise error
 
     splits, lines = written("MNIST", tmp_path, monkeypatch), []
-    monkeypatch.setattr(utils, "save_torch", fail)
+    monkeypatch.setattr(data, "save_torch", fail)
     assert_holds(data.load("MNIST", tmp_path, lines.append), splits)
     (line,) = lines
     assert str(tmp_path / "mnist.pt") in line and str(error) in line and "\n" not in line
@@ -158,7 +153,7 @@ def test_failed_download_names_dataset_folder_and_files(name, tmp_path):
 
 
 def test_unknown_dataset_lists_the_known_ones(tmp_path):
-    refused("ImageNet", tmp_path, "ImageNet", *data.DATASETS)
+    refused("ImageNet", tmp_path, "ImageNet", *DATASETS)
 
 
 def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
@@ -199,20 +194,6 @@ def test_storage_details_of_a_pt_do_not_matter(tmp_path):
 
 
 # Damaged and foreign files
-
-
-class Bomb:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def to_bytes(obj):
-    buffer = io.BytesIO()
-    torch.save(obj, buffer)
-    return buffer.getvalue()
 
 
 def flipped(content):
@@ -341,14 +322,14 @@ def test_digits_need_no_file_and_never_change(tmp_path):
 
 def real_of(name, device="cpu", **kwargs):
     (images, labels), _ = fake(name, **kwargs)
-    spec = data.DATASETS[name]
+    spec = DATASETS[name]
     tensors = torch.from_numpy(images), torch.from_numpy(labels)
     return data.RealData(*tensors, spec.mean, spec.std, spec.num_classes, device)
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_batches_are_normalised_as_the_formula_says(name):
-    real, (mean, std) = real_of(name), (data.DATASETS[name].mean, data.DATASETS[name].std)
+    real, (mean, std) = real_of(name), (DATASETS[name].mean, DATASETS[name].std)
     rows = np.array([3, 0, 3, 5])
     exact = (real.images.numpy()[rows] / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
     batch = real.take(rows)
@@ -358,13 +339,6 @@ def test_batches_are_normalised_as_the_formula_says(name):
     assert torch.equal(real.labels_of(rows), real.labels[torch.from_numpy(rows)])
     assert torch.equal(real.labels_of(slice(1, 4)), real.labels[1:4])
     assert real.images.dtype == torch.uint8  # and unchanged by the arithmetic in place
-    pixels = data.denormalise(batch, mean, std)
-    torch.testing.assert_close(pixels, real.images[torch.from_numpy(rows)] / 255, atol=1e-6, rtol=0)
-
-
-def test_pictures_are_clamped():
-    images = torch.tensor([-9.0, 9.0]).view(1, 2, 1, 1)
-    assert data.denormalise(images, (0.5, 0.5), (0.2, 0.2)).flatten().tolist() == [0, 1]
 
 
 def test_draws_are_distinct_images_of_the_class():
@@ -377,9 +351,8 @@ def test_draws_are_distinct_images_of_the_class():
         assert sorted(real.indices(c, 99, rng)) == np.flatnonzero(real.labels.numpy() == c).tolist()
     assert len(set(real.any_indices(60, rng))) == 60
     assert sorted(real.any_indices(99, rng)) == list(range(70))
-    batch, again = (real.sample(4, 3, np.random.default_rng(5)) for _ in range(2))
-    assert torch.equal(batch, again)
-    assert torch.equal(batch, real.take(real.indices(4, 3, np.random.default_rng(5))))
+    first, again = (real.indices(4, 3, np.random.default_rng(5)) for _ in range(2))
+    assert (first == again).all()
 
 
 def test_every_image_of_a_class_is_drawn_equally_often():
@@ -405,7 +378,7 @@ def test_a_class_without_images_gives_an_empty_batch():
     images, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2, 2])
     real = data.RealData(images, labels, (0.5,), (0.5,), 4, "cpu")
     assert real.counts == [1, 0, 2, 0]
-    assert real.sample(1, 5, np.random.default_rng(0)).shape == (0, 1, 4, 4)
+    assert real.take(real.indices(1, 5, np.random.default_rng(0))).shape == (0, 1, 4, 4)
 
 
 @pytest.mark.gpu
@@ -417,129 +390,11 @@ def test_batches_on_cuda_equal_those_on_the_host_and_never_wait():
     torch.cuda.set_sync_debug_mode("error")
     try:
         batch, labels = device.take(rows), device.labels_of(rows)
-        device.sample(1, 2, np.random.default_rng(0))
+        device.take(device.indices(1, 2, np.random.default_rng(0)))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(batch.cpu(), host.take(rows))
     assert torch.equal(labels.cpu(), host.labels_of(rows))
-
-
-# Whitening
-
-
-def correlated(n=300, shape=(3, 5, 4)):
-    """Smooth images: neighbouring pixels and channels agree, the last column is constant (a covariance of low rank)."""
-    rng = np.random.default_rng(0)
-    images = rng.normal(128, 30, (n, 1, 1, 1)) + np.cumsum(rng.normal(0, 9, (n, *shape)), axis=2)
-    images[..., -1] = 7
-    images = torch.from_numpy(images.clip(0, 255).astype(np.uint8))
-    return data.RealData(images, torch.zeros(n, dtype=torch.int64), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 1, "cpu")
-
-
-@pytest.mark.parametrize("chunk", [7, 300, 1000])
-def test_whitened_covariance_is_s_over_s_plus_eps(chunk):
-    real, eps = correlated(), 0.1
-    x = real.take(slice(None)).flatten(1).double().numpy()
-    s, u = np.linalg.eigh(np.cov(x, rowvar=False))
-    whitening = data.Whitening.fit(real, eps, chunk)
-    white = whitening.apply(real.take(slice(None)))
-    flat = white.flatten(1).double().numpy()
-    np.testing.assert_allclose(np.cov(flat, rowvar=False), (u * (s / (s + eps))) @ u.T, atol=1e-5)
-    np.testing.assert_allclose(flat.mean(0), 0, atol=1e-5)
-    # symmetric, as opposed to any other whitening: it stays as close to the images as whitening can
-    np.testing.assert_allclose(flat, (x - x.mean(0)) @ (u / np.sqrt(s + eps)) @ u.T, atol=1e-4)
-    torch.testing.assert_close(whitening.invert(white), real.take(slice(None)), atol=1e-4, rtol=0)
-
-    real.whitening = whitening
-    rows = np.array([5, 2])
-    assert torch.equal(real.take(rows), whitening.apply(correlated().take(rows)))
-
-
-def test_whitening_stays_single_precision_under_autocast():
-    real = correlated()
-    whitening = data.Whitening.fit(real)
-    x = real.take(slice(0, 9))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(whitening.apply(x), whitening.apply(x).float())
-        under = whitening.apply(x)
-    assert torch.equal(under, whitening.apply(x))
-
-
-# Distilled sets
-
-
-def save_set(path, factor=2, experiments=2):
-    rng = np.random.default_rng(0)
-    sets = [
-        [torch.from_numpy(rng.normal(size=(6, 3, 8, 8))).float(), torch.arange(3).repeat_interleave(2).int()]
-        for _ in range(experiments)
-    ]
-    meta = {"factor": factor, "mean": (0.5,) * 3, "std": (0.2,) * 3, "args": {"ipc": 2}}
-    torch.save({"data": sets, "accs_all_exps": {"ConvNet": [48.7, 49.0]}, "meta": meta}, path)
-    return sets, meta
-
-
-def test_canvases_are_decoded_into_four_images_with_their_labels(tmp_path):
-    path = tmp_path / "res.pt"
-    sets, meta = save_set(path)
-    for exp in (0, 1):
-        images, labels, found = data.load_distilled(path, exp)
-        assert torch.equal(images, augment.split(sets[exp][0])) and images.dtype == torch.float32
-        assert labels.tolist() == [0, 0, 1, 1, 2, 2] * 4 and labels.dtype == torch.int64
-        assert found == meta
-    # a canvas of four flat quadrants: every image must be flat, and carry the label of its canvas
-    canvases = torch.zeros(2, 1, 4, 4)
-    for number, (rows, columns) in enumerate([(0, 0), (2, 0), (0, 2), (2, 2)]):  # the documented order
-        for canvas in (0, 1):
-            canvases[canvas, :, rows : rows + 2, columns : columns + 2] = 10 * canvas + number
-    torch.save({"data": [[canvases, torch.tensor([0, 1])]], "meta": {"factor": 2}}, path)
-    images, labels, _ = data.load_distilled(path)
-    assert labels.tolist() == [0, 1] * 4
-    assert images[:, 0].flatten(1).unique(dim=1).tolist() == [[10 * (i % 2) + i // 2] for i in range(8)]
-
-
-def test_a_set_without_multi_formation_is_returned_as_saved(tmp_path):
-    sets, _ = save_set(tmp_path / "res.pt", factor=1)
-    images, labels, _ = data.load_distilled(tmp_path / "res.pt")
-    assert torch.equal(images, sets[0][0]) and torch.equal(labels, sets[0][1].long())
-
-
-SPOILT = {
-    "another layout": lambda d, b: to_bytes({"images_train": d["data"][0][0]}),
-    "no dictionary": lambda d, b: to_bytes(d["data"]),
-    "no meta": lambda d, b: to_bytes({"data": d["data"]}),
-    "no factor": lambda d, b: to_bytes(d | {"meta": {}}),
-    "factor 3": lambda d, b: to_bytes(d | {"meta": {"factor": 3}}),
-    "no pairs": lambda d, b: to_bytes(d | {"data": [d["data"][0][:1]]}),
-    "no tensors": lambda d, b: to_bytes(d | {"data": [["images", "labels"]]}),
-    "odd size": lambda d, b: to_bytes(d | {"data": [[torch.zeros(6, 3, 7, 7), torch.zeros(6)]]}),
-    "fewer labels": lambda d, b: to_bytes(d | {"data": [[torch.zeros(6, 3, 8, 8), torch.zeros(5)]]}),
-    "malicious": lambda d, b: to_bytes(d | {"meta": Bomb(b)}),
-    "truncated": lambda d, b: to_bytes(d)[:-50],
-}
-
-
-@pytest.mark.parametrize("kind", SPOILT)
-def test_foreign_or_damaged_set_is_one_line(kind, tmp_path):
-    path, bomb = tmp_path / "res.pt", tmp_path / "executed"
-    sets, meta = save_set(path)
-    path.write_bytes(SPOILT[kind]({"data": sets, "meta": meta}, bomb))
-    with pytest.raises(UserError) as error:
-        data.load_distilled(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-    assert not bomb.exists()
-
-
-def test_missing_set_says_so(tmp_path):
-    with pytest.raises(UserError, match=r"res\.pt: No such file"):
-        data.load_distilled(tmp_path / "res.pt")
-
-
-@pytest.mark.parametrize("exp", [-1, 2])
-def test_experiment_out_of_range_says_what_there_is(exp, tmp_path):
-    save_set(tmp_path / "res.pt")
-    with pytest.raises(UserError, match=rf"res\.pt: has no experiment {exp}, only 0\.\.1"):
-        data.load_distilled(tmp_path / "res.pt", exp)
 
 
 # Real images

@@ -1,6 +1,5 @@
 """Facts about Algorithm 1: the canvas optimizer, the network pool, one iteration, and what must not influence it."""
 
-import functools
 import random
 import subprocess
 import sys
@@ -11,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 import augment
-import distill
-import evaluate
 import utils
+from bacon import canvases, compute, distill, judge
+from bacon.errors import DivergedError
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def distiller(digits, make_args):
     """Make a Distiller of a small Digits run; keyword arguments are flags."""
 
     def make(exp=0, **flags):
-        return distill.Distiller(make_args(**flags), exp, digits.real("train"), evaluate.Arithmetic("cpu"))
+        return distill.Distiller(make_args(**flags), exp, digits.real("train"), compute.Arithmetic("cpu"))
 
     return make
 
@@ -32,7 +31,7 @@ def canvases_after(distiller, iterations):
     return distiller.canvases.clone()
 
 
-# --- canvas optimizer
+# Canvas optimizer
 
 
 @pytest.mark.parametrize("joint", [False, True], ids=["a turn per class", "one turn for all"])
@@ -58,12 +57,10 @@ def test_closed_form_sgd_is_torch_sgd_stepping_once_per_turn(joint):
     ours = start.clone()
     optimizer = distill.ClosedFormSGD(ours, 0.2, turns)
 
-    def gradient(p, classes):
-        leaf = ours.clone().requires_grad_()
-        return torch.autograd.grad(loss(leaf, p, classes), leaf)[0]
-
     for p in range(passes):
-        optimizer.run_pass(functools.partial(gradient, p))
+        for served in optimizer.turns():
+            leaf = ours.clone().requires_grad_()
+            optimizer.step(served, torch.autograd.grad(loss(leaf, p, served), leaf)[0])
     torch.testing.assert_close(ours, x.detach(), rtol=0, atol=1e-10)
     assert (ours - start).abs().max() > 0.1
 
@@ -79,45 +76,12 @@ def test_per_class_adam_is_torch_adam_stepping_once_per_class():
             adam.zero_grad()
             x[c].pow(4).sum().backward()
             adam.step()
-        optimizer.run_pass(lambda classes: 4 * ours[classes.start : classes.stop].pow(3))
+        for classes in optimizer.turns():
+            optimizer.step(classes, 4 * ours[classes.start : classes.stop].pow(3))
     torch.testing.assert_close(ours, x.detach(), rtol=0, atol=1e-12)
 
 
-# --- initialisation
-
-
-def test_real_canvases_hold_distinct_real_images_of_their_class(distiller, digits):
-    d = distiller(ipc=5, aug=False)
-    normalised = d.real.take(slice(None))
-    for c in range(10):
-        distance = (d.canvases[c][:, None] - normalised[digits.labels_train == c]).abs().amax((2, 3, 4))
-        assert (distance == 0).any(1).all() and len(set(distance.argmin(1).tolist())) == 5
-
-
-def test_quadrants_of_a_canvas_are_halved_real_images_of_its_class(distiller, digits):
-    d = distiller(ipc=3)
-    halved = F.avg_pool2d(d.real.take(slice(None)), 2)
-    for c in range(10):
-        for y in (0, 4):
-            for x in (0, 4):
-                distance = d.canvases[c][:, None, :, y : y + 4, x : x + 4] - halved[digits.labels_train == c]
-                assert (distance.abs().amax((2, 3, 4)) < 1e-6).any(1).all()
-
-
-def test_noise_canvases_are_standard_normal(distiller):
-    x = distiller(ipc=50, init="noise").canvases
-    assert abs(x.mean()) < 0.02 and abs(x.std() - 1) < 0.02
-
-
-def test_decode_gives_each_class_its_own_images():
-    canvases = torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 2, 1, 4, 4)
-    assert distill.decode(canvases, 2)[:, 0, 0, 0].tolist() == [0.0] * 8 + [1.0] * 8 + [2.0] * 8
-    x = torch.randn(3, 2, 1, 4, 4)
-    for c in range(3):
-        assert torch.equal(distill.decode(x, 2).unflatten(0, (3, 8))[c], augment.split(x[c]))
-
-
-# --- network pool
+# Network pool
 
 
 def test_the_pool_starts_with_three_and_the_oldest_leaves():
@@ -143,7 +107,7 @@ def test_the_meter_is_training_accuracy_in_percent_since_the_reset_and_0_before_
     d = distiller()
     member = d.pool.members[0]
     assert member.percent() == 0
-    d.train(member, np.random.default_rng(0))
+    d.train_network(member, np.random.default_rng(0))
     assert member.seen == 32
     assert member.percent() == 100 * member.correct / 32
     d.pool.reset_meters()
@@ -155,9 +119,9 @@ def test_meters_are_reset_before_the_update_of_a_reset_iteration(distiller, monk
     weights = {}
     inner = distill.Distiller.gradient
 
-    def spy(self, member, when, classes):
+    def spy(self, member, when, *rest):
         weights.setdefault(when[0], []).append(float(member.percent()))
-        return inner(self, member, when, classes)
+        return inner(self, member, when, *rest)
 
     monkeypatch.setattr(distill.Distiller, "gradient", spy)
     canvases_after(d, 4)
@@ -165,7 +129,7 @@ def test_meters_are_reset_before_the_update_of_a_reset_iteration(distiller, monk
     assert any(w > 0 for w in weights[1]) and any(w > 0 for w in weights[3])
 
 
-# --- one iteration against a plain reference
+# One iteration, against a plain reference
 
 
 def plain_reference(args, real, iterations):
@@ -173,7 +137,7 @@ def plain_reference(args, real, iterations):
 
     It shares the random streams, the networks and the augmentation with distill.py, and nothing else.
     """
-    arithmetic = evaluate.Arithmetic("cpu")
+    arithmetic = compute.Arithmetic("cpu")
     shape, classes = tuple(real.images.shape[1:]), len(real.counts)
     strategy = augment.parse_strategy(args.dsa_strategy)
     factor = 2 if args.aug else 1
@@ -191,7 +155,7 @@ def plain_reference(args, real, iterations):
     rows = []
     for c in range(classes):
         rng = stream("init", c)
-        picked = [real.sample(c, args.ipc, rng) for _ in range(factor**2)]
+        picked = [real.take(real.indices(c, args.ipc, rng)) for _ in range(factor**2)]
         rows.append(augment.tile(torch.cat(picked), factor))
     x = torch.cat(rows).requires_grad_()
     optimizer = torch.optim.SGD([x], lr=args.lr_img, momentum=0.5)
@@ -211,7 +175,7 @@ def plain_reference(args, real, iterations):
                 total = 0
                 for c in range(classes):
                     rng = stream("class", it, turn, i, c)
-                    images = real.sample(c, args.batch_real, rng)
+                    images = real.take(real.indices(c, args.batch_real, rng))
                     transform = augment.draw(strategy, 1, rng)
                     mine = augment.split(x[c * args.ipc : (c + 1) * args.ipc], factor)
                     a = p["net"].embed(augment.dsa(images, transform), args.embed_last).detach()
@@ -295,17 +259,19 @@ def test_real_and_synthetic_images_of_a_class_get_the_same_transform(distiller, 
 def test_memory_of_a_pass_does_not_grow_with_the_classes():
     program = """if True:
         import functools, re, torch
-        import data, distill, evaluate, networks, utils
+        import networks
+        from bacon import compute, data, distill, flags
         peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1e3
         networks.NETWORKS["ConvNetW32"] = functools.partial(networks.ConvNet, width=4, depth=1)
-        args = utils.parse_args(("CIFAR100",), "", "--model ConvNetW32 --ipc 1 --batch_real 256".split()).args
+        args = flags.parse_args(("CIFAR100",), "", "--model ConvNetW32 --ipc 1 --batch_real 256".split()).args
         images = torch.randint(256, (25600, 3, 32, 32), dtype=torch.uint8)
         real = data.RealData(images, torch.arange(100).repeat(256), (0.5,) * 3, (0.25,) * 3, 100, "cpu")
-        evaluate.keep_freed_memory()
-        distiller = distill.Distiller(args, 0, real, evaluate.Arithmetic("cpu"))
+        compute.keep_freed_memory()
+        distiller = distill.Distiller(args, 0, real, compute.Arithmetic("cpu"))
         start = peak()
         for classes in (12, 100):
-            distiller.gradient(distiller.pool.members[0], (0, 0, 0), range(classes))
+            losses = torch.zeros(len(distiller.loss_names), 100)
+            distiller.gradient(distiller.pool.members[0], (0, 0, 0), range(classes), losses)
             print(peak() - start)"""
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     few, all_of_them = map(float, output.split())
@@ -316,17 +282,17 @@ def test_memory_of_a_pass_does_not_grow_with_the_classes():
 @pytest.mark.parametrize("chunk", [1, 50])
 def test_chunks_bound_memory_and_change_only_rounding(distiller, monkeypatch, chunk):
     whole = canvases_after(distiller(), 2)
-    monkeypatch.setattr(evaluate.Arithmetic, "chunk", lambda self, size: chunk)
+    monkeypatch.setattr(compute.Arithmetic, "chunk", lambda self, size: chunk)
     largest = []
     for name in ("embed", "embed_and_classify"):
-        inner = getattr(evaluate.Arithmetic, name)
+        inner = getattr(compute.Arithmetic, name)
 
         def spy(self, net, images, last, inner=inner, name=name):
             # Real images are cut anywhere; synthetic ones, which need a graph, between classes of 8.
             largest.append(len(images) - (8 if name == "embed_and_classify" else 0))
             return inner(self, net, images, last)
 
-        monkeypatch.setattr(evaluate.Arithmetic, name, spy)
+        monkeypatch.setattr(compute.Arithmetic, name, spy)
     torch.testing.assert_close(canvases_after(distiller(), 2), whole, rtol=0, atol=1e-5)
     assert max(largest) <= chunk
 
@@ -334,13 +300,13 @@ def test_chunks_bound_memory_and_change_only_rounding(distiller, monkeypatch, ch
 def test_updates_build_no_graph_on_real_images_and_leave_networks_frozen(distiller, monkeypatch):
     d = distiller()
     grad_modes = []
-    inner = evaluate.Arithmetic.embed
+    inner = compute.Arithmetic.embed
 
     def spy(self, net, images, last):
         grad_modes.append((torch.is_grad_enabled(), images.requires_grad))
         return inner(self, net, images, last)
 
-    monkeypatch.setattr(evaluate.Arithmetic, "embed", spy)
+    monkeypatch.setattr(compute.Arithmetic, "embed", spy)
     d.iterate(0)
     assert set(grad_modes) == {(False, False)}
     assert not any(p.requires_grad or p.grad is not None for m in d.pool.members for p in m.net.parameters())
@@ -350,10 +316,10 @@ def test_dm_uses_a_fresh_untrained_network_at_every_iteration(distiller, monkeyp
     used = []
     inner = distill.Distiller.gradient
 
-    def spy(self, member, when, classes):
+    def spy(self, member, when, classes, losses):
         used.append(member.net.classifier.weight.clone())
         assert classes == range(10) and member.seen == 0
-        return inner(self, member, when, classes)
+        return inner(self, member, when, classes, losses)
 
     monkeypatch.setattr(distill.Distiller, "gradient", spy)
     canvases_after(distiller(method="DM"), 3)
@@ -362,16 +328,16 @@ def test_dm_uses_a_fresh_untrained_network_at_every_iteration(distiller, monkeyp
 
 def test_dm_with_batch_norm_sees_all_classes_in_one_batch(distiller, monkeypatch):
     d = distiller(method="DM", model="ConvNetBN", ipc=1)
-    monkeypatch.setattr(evaluate.Arithmetic, "chunk", lambda self, size: 4)
+    monkeypatch.setattr(compute.Arithmetic, "chunk", lambda self, size: 4)
     sizes = []
     for name in ("embed", "embed_and_classify"):
-        inner = getattr(evaluate.Arithmetic, name)
+        inner = getattr(compute.Arithmetic, name)
 
         def spy(self, net, images, last, inner=inner):
             sizes.append((len(images), net.training))
             return inner(self, net, images, last)
 
-        monkeypatch.setattr(evaluate.Arithmetic, name, spy)
+        monkeypatch.setattr(compute.Arithmetic, name, spy)
     d.iterate(0)
     assert sizes == [(200, True), (10, True)]
 
@@ -394,7 +360,7 @@ def test_term_weights_of_zero_switch_terms_off(distiller):
     assert torch.equal(canvases_after(d, 1), start)
 
 
-# --- reproducibility
+# Reproducibility
 
 
 def test_same_seed_gives_bitwise_the_same_canvases_and_another_seed_or_experiment_does_not(distiller):
@@ -412,15 +378,12 @@ def test_nothing_reads_or_reseeds_a_global_generator(distiller):
     before = states()
     d = distiller()
     canvases_after(d, 2)
-    protocol = evaluate.Protocol(1, 10, 0.01, d.strategy)
-    rng = np.random.default_rng(0)
-    evaluate.judge(
-        "ConvNetW32", distill.decode(d.canvases, 2), d.labels.repeat(4), d.real, 10, protocol, rng, d.arithmetic
-    )
+    synthetic, protocol = canvases.decode(d.all_canvases(), d.labels, 2), judge.Protocol(1, 10, 0.01, d.strategy)
+    judge.judge("ConvNetW32", *synthetic, d.real, 10, protocol, np.random.default_rng(0), d.arithmetic)
     assert states() == before
 
 
-# --- losses
+# Losses
 
 
 def test_logged_losses_are_means_over_classes_of_unweighted_terms(distiller):
@@ -437,18 +400,18 @@ def test_a_loss_that_is_not_finite_is_reported_with_iteration_class_and_term(dis
     d = distiller()
     values = torch.zeros(6, 10)
     values[0, 3] = values[2, 3] = float("nan")
-    d.losses = [(6, 0, torch.zeros(6, 10)), (7, 0, values)]
-    with pytest.raises(utils.DivergedError, match="iteration 7, class 3: tv is nan"):
+    d.losses = [(6, torch.zeros(6, 10)), (7, values)]
+    with pytest.raises(DivergedError, match="iteration 7, class 3: tv is nan"):
         d.read_losses()
 
 
-# --- GPU
+# GPU
 
 
 @pytest.mark.gpu
 def test_the_loop_never_waits_for_the_gpu(digits, make_args):
     args = make_args(device="cuda", net_generate_interval=2)
-    d = distill.Distiller(args, 0, digits.real("train", "cuda"), evaluate.Arithmetic("cuda"))
+    d = distill.Distiller(args, 0, digits.real("train", "cuda"), compute.Arithmetic("cuda"))
     d.iterate(0)
     torch.cuda.set_sync_debug_mode("error")
     try:

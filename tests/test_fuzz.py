@@ -15,14 +15,15 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from layouts import written
-from test_scripts import run
+from scripts import run
 
-import data
-import distill
-import runs
-import utils
+from bacon import canvases, cost, data, flags
+from bacon import run as runner
+from bacon.errors import UserError
+from bacon.experiment import Experiment
+from bacon.files import load_torch
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("quick")
 CASES = functools.partial(
     settings,
     deadline=None,
@@ -57,9 +58,9 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# --- flags
+# Flags
 
-NAMES = [name for rows in utils.FLAGS.values() for name, *_ in rows] + [name for name, *_ in utils.DEAD_FLAGS]
+NAMES = [name for rows in flags.FLAGS.values() for name, *_ in rows] + [name for name, *_ in flags.DEAD_FLAGS]
 WORDS = st.one_of(
     st.sampled_from(
         ["", "-1", "0", "1", "2", "1e9", "999999999", "1000000001", "-999999999", "nan", "inf", "1e-400", "0x10", "1_0",
@@ -77,17 +78,17 @@ FLAG = st.tuples(st.sampled_from([*NAMES, *(f"no_{name}" for name in NAMES)]), s
 
 
 @CASES(max_examples=400)
-@given(flags=st.lists(FLAG | WORDS, max_size=4))
-def test_any_flags_give_one_line_or_a_run(flags, tmp_path, monkeypatch):
+@given(words=st.lists(FLAG | WORDS, max_size=4))
+def test_any_flags_give_one_line_or_a_run(words, tmp_path, monkeypatch):
     count("test_any_flags_give_one_line_or_a_run")
     begun = []
     monkeypatch.setattr("urllib.request.urlopen", functools.partial(refuse, "no internet"))
-    monkeypatch.setattr(distill.Run, "go", lambda *args: begun.append(1))  # the work itself
-    monkeypatch.setattr(distill.cost, "dry_run", lambda *args: begun.append(1))
+    monkeypatch.setattr(runner.Run, "go", lambda *args: begun.append(1))  # the work itself
+    monkeypatch.setattr(cost, "dry_run", lambda *args: begun.append(1))
     monkeypatch.chdir(tmp_path)
     usual = ["--dataset=Digits", "--ipc=1", "--model=ConvNetW32", "--save_path=result"]
-    code, text = outcome("BACON_mnist.py", *usual, *flags)
-    if "-h" in flags or "--help" in flags:
+    code, text = outcome("BACON_mnist.py", *usual, *words)
+    if "-h" in words or "--help" in words:
         return
     assert code in (0, 2), text
     assert text.count("\n") == (code == 2) and "Traceback" not in text, text
@@ -124,19 +125,17 @@ def test_extreme_valid_flags_run_or_diverge(values, switches, tmp_path):
     count("test_extreme_valid_flags_run_or_diverge")
     first = {"Iteration": 1, "batch_real": 7, "trained_bs": 8, "model_train_steps": 1, "batch_train": 64, "ipc": 1}
     fixed = {"dataset": "Digits", "model": "ConvNetW32", "num_exp": 1, "num_eval": 1, "epoch_eval_train": 1}
-    flags = [f"--{name}={value}" for name, value in {**first, **values, **fixed}.items()]
-    switches = [f"--{name}" for name in switches]
-    code, text = outcome(
-        "BACON_mnist.py", *flags, *switches, "--no_compile", "--overwrite", "--save_path", tmp_path / "result"
-    )
+    line = [f"--{name}={value}" for name, value in {**first, **values, **fixed}.items()]
+    line += [f"--{name}" for name in switches]
+    code, text = outcome("BACON_mnist.py", *line, "--no_compile", "--overwrite", "--save_path", tmp_path / "result")
     assert code in (0, 2, 3) and text.count("\n") == (code != 0), (code, text)
     if code == 0:
         (result,) = (tmp_path / "result").glob("res_*.pt")
-        assert data.load_distilled(result)[0].isfinite().all()
+        assert canvases.load_distilled(result)[0].isfinite().all()
     shutil.rmtree(tmp_path / "result", ignore_errors=True)
 
 
-# --- damaged files
+# Damaged files
 
 
 @st.composite
@@ -175,7 +174,7 @@ def originals(tmp_path_factory):
     kinds["pt"] = (root / "pt", root / "pt/mnist.pt", "MNIST")
     legacy = root / "legacy"
     legacy.mkdir()
-    torch.save(utils.load_torch(root / "pt/mnist.pt"), legacy / "mnist.pt", _use_new_zipfile_serialization=False)
+    torch.save(load_torch(root / "pt/mnist.pt"), legacy / "mnist.pt", _use_new_zipfile_serialization=False)
     kinds["legacy pt"] = (legacy, legacy / "mnist.pt", "MNIST")
     tiny = root / "tiny"
     tiny.mkdir()
@@ -202,7 +201,7 @@ def test_damaged_data_files_give_one_line_and_stay_as_they_are(kind, damage, ori
     try:
         dataset = data.load(name, copy, lambda line: None)
         assert dataset.images_train.dtype == torch.uint8 and len(dataset.fingerprint) == 64
-    except utils.UserError as error:
+    except UserError as error:
         assert "\n" not in str(error) and str(copy) in str(error)
     after = contents(copy)
     assert {path: after.get(path) for path in before} == before
@@ -217,7 +216,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def stopped(quick, one_thread, tmp_path):
+def stopped(quick, tmp_path):
     """A run that was killed with two checkpoints, and the result it would have ended in."""
     folder = tmp_path / "stopped"
     folder.mkdir()
@@ -226,7 +225,7 @@ def stopped(quick, one_thread, tmp_path):
         assert outcome("BACON_mnist.py", *FLAGS)[0] == 0
         (result,) = folder.glob("result/res_*.pt")
         wanted = result.read_bytes()
-        patch.setattr(distill, "save_picture", functools.partial(refuse, "no picture"))
+        patch.setattr(Experiment, "save_picture", functools.partial(refuse, "no picture"))
         assert outcome("BACON_mnist.py", *FLAGS, "--overwrite")[0] == 2
     assert len(list(folder.glob("result/ckpt_*.pt"))) == 2
     return folder, wanted
@@ -261,8 +260,8 @@ def test_damaged_checkpoints_are_kept_and_resumed_around_or_refused(first, secon
 def test_damaged_results_are_refused_in_one_line(damage, stopped, tmp_path):
     count("test_damaged_results_are_refused_in_one_line")
     (tmp_path / "res.pt").write_bytes(damage(stopped[1]))
-    for read in (data.load_distilled, runs.read_result):
+    for read in (canvases.load_distilled, canvases.read_result):
         try:
             read(tmp_path / "res.pt")
-        except utils.UserError as error:
+        except UserError as error:
             assert "\n" not in str(error) and "res.pt" in str(error)

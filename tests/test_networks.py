@@ -16,14 +16,6 @@ from networks import NETWORKS, ConvNet, build, check
 CIFAR = (3, 10, (32, 32))  # channels, classes, image size
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def fresh(name, channels=3, num_classes=10, im_size=(32, 32), seed=0, **kwargs):
     return build(name, channels, num_classes, im_size, numpy.random.default_rng(seed), **kwargs)
 
@@ -32,7 +24,7 @@ def images(n, channels, h, w, seed=0, **kwargs):
     return torch.randn(n, channels, h, w, generator=torch.Generator().manual_seed(seed), **kwargs)
 
 
-# ---- sizes
+# Sizes
 
 
 PARAMETERS = {
@@ -132,7 +124,7 @@ def test_an_image_feels_its_batch_only_through_batch_statistics(name):
     assert torch.allclose(net(x)[:2], net(x[:2]), rtol=1e-9, atol=0) != net.has_batch_statistics
 
 
-# ---- embeddings
+# Embeddings
 
 
 @pytest.mark.parametrize(("last", "width"), [(None, 2048), (1000, 2048), (12, 2048), (-1, 8192), (1, 128 * 32 * 32)])
@@ -185,7 +177,7 @@ def test_one_compiled_graph_serves_every_net_of_a_pool():
     assert counter.frame_count == 1
 
 
-# ---- initial weights
+# Initial weights
 
 
 def test_the_rng_alone_decides_the_weights():
@@ -241,7 +233,7 @@ def test_a_large_layer_cannot_be_told_from_pytorchs():
         assert scipy.stats.ks_2samp(ours.weight.detach().flatten(), default.weight.detach().flatten()).pvalue > 0.01
 
 
-# ---- forwards against plain references
+# Forwards against plain references
 
 
 def normalise(x, dims, scale, shift):

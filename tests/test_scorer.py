@@ -1,32 +1,24 @@
 """Facts about scoring saved sets: the logged accuracy again, other protocols, baselines, tables and pictures."""
 
-import importlib
+import functools
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scripts import SMALL, run
 
 import augment
-import data
-import distill
 import evaluate
-import figures
 import networks
-import tables
-import utils
+from bacon import compute, data, judge, recipes, scorer
+from bacon.canvases import load_distilled
+from bacon.errors import UserError
 
-SMALL = [
-    "--model=ConvNetW32", "--ipc=2", "--Iteration=2", "--batch_real=20", "--trained_bs=16",
-    "--model_train_steps=1", "--num_exp=1", "--num_eval=2", "--epoch_eval_train=2", "--eval_interval=1",
-]  # fmt: skip
-
-
-def run(*flags, script="BACON_mnist"):
-    module = importlib.import_module(script)
-    return distill.run(module.DATASETS, module.__doc__, [*SMALL, *map(str, flags)])
+LINE = [*SMALL, "--Iteration=2", "--model_train_steps=1", "--num_eval=2", "--eval_interval=1"]
 
 
 def size(path):
@@ -34,26 +26,40 @@ def size(path):
         return picture.size
 
 
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    """Judges take a fraction of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ConvNet", "ConvNetW32"):
+            patch.setitem(networks.NETWORKS, name, functools.partial(networks.ConvNet, width=4))
+        yield
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, digits_folder):
     """A folder of finished runs: BACON with two experiments, BACON without a term, random images."""
     root = tmp_path_factory.mktemp("runs")
     kinds = {"BACON": ["--num_exp=2", "--eval_mode=C"], "no_tv": ["--tv_weight=0"], "random": ["--Iteration=0"]}
     for name, flags in kinds.items():
-        assert run("--dataset=Digits", "--seed=3", *flags, "--save_path", root / name) == 0
+        line = [*LINE, "--seed=3", *flags, "--data_path", digits_folder, "--save_path", root / name]
+        assert run("BACON_mnist.py", *line) == 0
     return root
 
 
-def scored(capsys, *line):
-    assert evaluate.main([*map(str, line), "--format=json"]) == 0
-    return [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+@pytest.fixture
+def score(capsys, digits_folder):
+    """The rows of the scorer for a command line."""
+
+    def rows(*line):
+        line = [*map(str, line), "--format=json"]
+        assert scorer.main(None, line if "--data_path" in line else [*line, f"--data_path={digits_folder}"]) == 0
+        return [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+
+    return rows
 
 
-# --- scoring
-
-
-def test_scoring_a_set_of_ours_gives_the_logged_accuracy_to_the_digit(runs, capsys):
-    rows = scored(capsys, runs / "BACON", "--eval_mode=C")
+def test_scoring_a_set_of_ours_gives_the_logged_accuracy_to_the_digit(runs, score):
+    rows = score(runs / "BACON", "--eval_mode=C")
     (path,) = (runs / "BACON").glob("res_*.pt")
     logged = torch.load(path, weights_only=True)["accs_all_exps"]
     assert [row["network"] for row in rows] == ["ConvNetW32", "ConvNet"] == list(logged)
@@ -61,65 +67,90 @@ def test_scoring_a_set_of_ours_gives_the_logged_accuracy_to_the_digit(runs, caps
         assert [a for experiment in row["accuracy"] for a in experiment] == logged[row["network"]]
         assert row["logged, the same networks"] and (row["stored per class"], row["decoded per class"]) == ("2", "8")
         assert row["networks"] == 4 and row["std_experiments"] is not None and row["epochs"] == 2
-    (one,) = scored(capsys, path, "--exp=1", "--num_eval=1")
+    (one,) = score(path, "--exp=1", "--num_eval=1")
     assert one["accuracy"] == [logged["ConvNetW32"][2:3]] and one["logged, the same networks"]
 
 
-def test_the_best_epoch_is_shown_on_request_only_and_called_biased(runs, capsys):
-    (plain,) = scored(capsys, runs / "no_tv")
-    (both,) = scored(capsys, runs / "no_tv", "--biased=1")
+def test_the_best_epoch_is_shown_on_request_only_and_called_biased(runs, score):
+    (plain,) = score(runs / "no_tv")
+    (both,) = score(runs / "no_tv", "--biased=1")
     assert both["accuracy"] == plain["accuracy"] and both["mean"] == plain["mean"]
     assert both["best epoch on test (biased)"] >= both["mean"] and not any("biased" in key for key in plain)
 
 
-def test_a_set_named_twice_is_judged_once(runs, capsys):
+def test_a_set_named_twice_is_judged_once(runs, score):
     (path,) = (runs / "no_tv").glob("res_*.pt")
-    (row,) = scored(capsys, runs / "no_tv", path, "--num_eval=1")
+    (row,) = score(runs / "no_tv", path, "--num_eval=1")
     assert row["networks"] == 1
 
 
-def test_images_that_are_linked_to_have_the_labels_beside_the_link(tmp_path, capsys):
+def test_images_that_are_linked_to_have_the_labels_beside_the_link(tmp_path, score):
     for name, roll in {"a": 0, "b": 1}.items():
         (tmp_path / name).mkdir()
         torch.save(torch.arange(10).roll(roll), tmp_path / name / "labels_best.pt")
     torch.save(torch.zeros(10, 1, 8, 8), tmp_path / "a/images_best.pt")
     (tmp_path / "b/images_best.pt").symlink_to("../a/images_best.pt")
     line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
-    assert len(scored(capsys, tmp_path / "a", tmp_path / "b", *line)) == 2
+    assert len(score(tmp_path / "a", tmp_path / "b", *line)) == 2
 
 
-def test_tables_are_printed_as_text_and_markdown(runs, capsys):
-    assert evaluate.main([str(runs / "no_tv")]) == 0
+def test_tables_are_printed_as_text_and_markdown(runs, capsys, digits_folder):
+    line = [str(runs / "no_tv"), f"--data_path={digits_folder}"]
+    assert scorer.main(None, line) == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split()[:4] == ["set", "stored/class", "decoded/class", "network"] and "reproduced" in row
-    assert evaluate.main([str(runs / "no_tv"), "--format=markdown"]) == 0
-    head, rule, row = capsys.readouterr().out.splitlines()
-    assert head.count("|") == rule.count("|") == row.count("|") > 9 and set(rule) <= set("|- ")
+    assert head.split()[:3] == ["set", "accuracy", "%"] and "reproduced" in row and "2 (8)" in row
+    assert len(row) <= 120 and "seconds" not in head
+    assert scorer.main(None, [*line, "--format=markdown", "--details"]) == 0
+    main, title, behind = capsys.readouterr().out.strip().split("\n\n")
+    head, rule, row = main.splitlines()
+    assert head.count("|") == rule.count("|") == row.count("|") == 7 and set(rule) <= set("|- ")
+    assert title.startswith("### ") and "reproduced" in row
+    assert all(word in behind for word in ("accuracy %", "std experiments", "epochs", "seconds"))
 
 
-def test_baselines_are_judged_beside_the_set(runs, capsys, digits):
-    rows = scored(capsys, runs / "random", "--baseline=random,random4,herding,full", "--full_epochs=1")
+def test_a_folder_of_runs_says_what_it_holds_and_is_scored_on_request(runs, score, capsys):
+    assert scorer.main(None, [str(runs)]) == 2
+    error = capsys.readouterr().err
+    assert "3 in folders below it" in error and "no_tv/res_BACON" in error and "--recursive" in error
+    rows = score(runs, "--recursive", "--num_eval=1")
+    assert [row["name"].split("/")[0] for row in rows] == ["BACON", "no_tv", "random"]
+    assert all(row["logged, the same networks"] for row in rows)
+
+
+def test_sets_of_several_datasets_are_each_judged_on_their_own_data(tmp_path, score, monkeypatch, capsys):
+    for name, file in {"Digits": "digits.pt", "MNIST": "mnist.pt"}.items():
+        spec = recipes.DATASETS[name]
+        images, labels = torch.randint(256, (20, 1, *spec.im_size), dtype=torch.uint8), torch.arange(20) % 10
+        entries = (list("abcdefghij"), images, labels, images, labels)
+        torch.save(dict(zip(data.KEYS, entries, strict=True)), tmp_path / file)
+        line = ["--dataset", name, *LINE[1:], "--ipc=1", "--batch_real=2", "--Iteration=0", "--no_aug"]
+        monkeypatch.setattr(sys, "argv", ["BACON_mnist.py"])
+        assert run("BACON_mnist.py", *line, "--init=noise", "--data_path", tmp_path, "--save_path", tmp_path / "x") == 0
+    capsys.readouterr()
+    rows = score(tmp_path / "x", "--data_path", tmp_path)
+    assert [row["dataset"] for row in rows] == ["Digits", "MNIST"]
+    assert all(row["logged, the same networks"] for row in rows)
+    capsys.readouterr()
+    for flag, words in (("--baseline=random", "of Digits, MNIST"), ("--dataset=MNIST", "from Digits, not from MNIST")):
+        assert scorer.main(None, [str(tmp_path / "x"), flag, f"--data_path={tmp_path}"]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_baselines_are_judged_beside_the_set(runs, score):
+    rows = score(runs / "random", "--baseline=random,random4,herding,full", "--full_epochs=1")
     assert [row["set"] for row in rows[1:]] == ["random", "random4", "herding", "full"]
     assert [row["stored per class"] for row in rows[1:4]] == ["2"] * 3 and rows[4]["epochs"] == 1
     # random4 is what a run with --Iteration 0 distils: the same images, judged by the same networks.
     assert rows[2]["accuracy"] == rows[0]["accuracy"] and rows[2]["decoded per class"] == "8"
-    real = digits.real("train")
-    herd = evaluate.baseline("herding", real, 3, 0).canvases.unflatten(0, (10, 3))
-    for c in range(10):
-        mean = real.take(np.flatnonzero(digits.labels_train == c)).mean(0)
-        distances = [(herd[c, :k].mean(0) - mean).norm() for k in (1, 2, 3)]
-        assert distances[2] < distances[0] and len(herd[c].unique(dim=0)) == 3
-    with pytest.raises(utils.UserError, match="smallest class has 116"):
-        evaluate.baseline("random", real, 500, 0)
 
 
-def test_a_baseline_needs_no_set(capsys):
+def test_a_baseline_needs_no_set(score):
     line = ["--baseline=random", "--dataset=Digits", "--ipc=1", "--num_eval=1", "--epoch_eval_train=1"]
-    (row,) = scored(capsys, *line, "--model=ConvNetW32")
+    (row,) = score(*line, "--model=ConvNetW32")
     assert row["stored per class"] == row["decoded per class"] == "1"
 
 
-MODES = sorted({name for mode in "MBWDAPN" for name in evaluate.EVAL_NETWORKS[mode]})
+MODES = sorted({name for mode in "MBWDAPN" for name in recipes.EVAL_NETWORKS[mode]})
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["1 channel", "3 channels"])
@@ -129,15 +160,12 @@ def test_every_network_of_the_modes_judges(name, shape):
     images = torch.from_numpy(rng.random((3, *shape), dtype="float32"))
     pixels = (images * 255).to(torch.uint8)
     test = data.RealData(pixels, torch.arange(3), (0.0,) * shape[0], (1.0,) * shape[0], 3, "cpu")
-    protocol = evaluate.Protocol(0, 3, 0.01, augment.parse_strategy("flip"))
-    score = evaluate.judge(name, images, torch.arange(3), test, 3, protocol, rng, evaluate.Arithmetic("cpu"))
+    protocol = judge.Protocol(0, 3, 0.01, augment.parse_strategy("flip"))
+    score = judge.judge(name, images, torch.arange(3), test, 3, protocol, rng, compute.Arithmetic("cpu"))
     assert score in (0, 1 / 3, 2 / 3, 1)
 
 
-# --- protocols
-
-
-class Recorder(evaluate.Arithmetic):
+class Recorder(compute.Arithmetic):
     """Notes the rate, the optimizer and the targets of every step, and does not compute it."""
 
     def __init__(self):
@@ -149,17 +177,16 @@ class Recorder(evaluate.Arithmetic):
 
 
 @pytest.fixture
-def recorded(digits, runs):
+def recorded():
     """The steps of a judge on ten Digits by --protocol and other flags."""
 
     def train(*line):
-        args = evaluate.build_parser().parse_args(list(line))
+        args = scorer.build_parser(None).parse_args(list(line))
         recorder = Recorder()
         net = recorder.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(0))
-        saved = evaluate.sets.SavedSet("x", 0, "DC", torch.zeros(10, 1, 8, 8), torch.arange(10))
         images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 8, 8)
-        protocol = evaluate.protocol_of(saved, args)
-        evaluate.train(net, images, torch.arange(10), protocol, np.random.default_rng(1), recorder)
+        protocol = scorer.protocol_of(args, {})
+        judge.train(net, images, torch.arange(10), protocol, np.random.default_rng(1), recorder)
         return protocol, recorder.steps
 
     return train
@@ -167,8 +194,8 @@ def recorded(digits, runs):
 
 def test_dc_bench_trains_300_epochs_without_augmentation_and_1000_with():
     def epochs(*line):
-        args = evaluate.build_parser().parse_args(["--protocol=dc-bench", *line])
-        return evaluate.protocol_of(evaluate.sets.SavedSet("x", 0, "DC", None, None), args).epochs
+        args = scorer.build_parser(None).parse_args(["--protocol=dc-bench", *line])
+        return scorer.protocol_of(args, {}).epochs
 
     assert (epochs(), epochs("--dsa_strategy=none")) == (1000, 300)
 
@@ -187,15 +214,14 @@ def test_ncfm_is_adamw_that_halves_at_each_fifth_with_cutmix_on_half_of_the_batc
 
 
 def test_the_rate_that_a_set_was_learnt_with_is_the_judges():
-    saved = evaluate.sets.SavedSet("x", 0, "MTT", None, None, lr=0.02)
-    args = evaluate.build_parser().parse_args([])
-    assert evaluate.protocol_of(saved, args).lr == 0.02
-    args = evaluate.build_parser().parse_args(["--lr_net=0.5"])
-    assert evaluate.protocol_of(saved, args).lr == 0.5
+    args = scorer.build_parser(None).parse_args([])
+    assert scorer.protocol_of(args, {}, lr=0.02).lr == 0.02
+    args = scorer.build_parser(None).parse_args(["--lr_net=0.5"])
+    assert scorer.protocol_of(args, {}, lr=0.02).lr == 0.5
 
 
 def test_soft_labels_are_logits_that_train_by_soft_cross_entropy():
-    arithmetic = evaluate.Arithmetic("cpu")
+    arithmetic = compute.Arithmetic("cpu")
     nets = [arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(0)) for _ in range(2)]
     g = torch.Generator().manual_seed(0)
     images, logits = torch.randn(6, 1, 8, 8, generator=g), torch.randn(6, 10, generator=g)
@@ -208,150 +234,43 @@ def test_soft_labels_are_logits_that_train_by_soft_cross_entropy():
         torch.testing.assert_close(p, q - grad, rtol=1e-4, atol=1e-5)
 
 
-# --- tables and pictures
-
-
-def test_the_table_has_the_papers_figure_beside_each_cell_and_an_ablation(runs, capsys):
-    assert evaluate.main(["--table", str(runs)]) == 0
-    first, second, third = capsys.readouterr().out.strip().split("\n\n")
-    assert "Digits ipc 2" in first and "whole" in first and "random (real)" in first and "--tv_weight 0" in first
-    assert "std experiments" in second
-    assert "Weights of BACON's terms" in third and len(third.splitlines()) == 4
-    assert tables.paper_figure("BACON", "CIFAR10", 10) == 62.06
-    assert tables.paper_figure("DM", "TinyImageNet", 50) is None and tables.paper_figure("DM", "SVHN", 1) is None
-    assert evaluate.main(["--table", str(runs), "--biased=1"]) == 0
-    assert "best iteration on test (biased)" in capsys.readouterr().out
-
-
-def test_a_cell_shows_the_paper_and_a_subset_never_passes_for_the_whole(tmp_path, capsys):
-    args = {"dataset": "CIFAR10", "ipc": 10, "method": "BACON", "Iteration": 200, "aug": True, "model": "ConvNetW32"}
-    args |= {"seed": 0, "epoch_eval_train": 200, "init": "real", "syn_ce": True, "ce_weight": 0.5}
-    args |= {"lh_weight": 1, "tv_weight": 0.8, "clip_weight": 0.2, "clip_prior": "released"}
-    arithmetic = {"distilling": "cpu, bf16, compiled", "judging": "cpu, fp32"}
-    for name, sizes in (("whole", (50000, 10000)), ("subset", (500, 100))):
-        start = {"event": "start", "args": args, "departures": {}, "data_sha256": name * 5}
-        start |= {"train_images": sizes[0], "test_images": sizes[1], "arithmetic": arithmetic}
-        end = {"event": "evaluation", "exp": 0, "it": 200, "network": "ConvNetW32", "accuracy": [0.5]}
-        lines = [json.dumps(event) for event in (start, end, {"event": "end"})]
-        (tmp_path / f"log_{name}.jsonl").write_text("\n".join(lines))
-    assert evaluate.main(["--table", str(tmp_path)]) == 0
-    table = capsys.readouterr().out.split("\n\n")[0]
-    assert table.count("50.00 +- 0.00 (paper 62.06)") == 2 and "whole whole" in table and "500+100 subset" in table
-    assert table.count("bf16/fp32") == 2
-
-
-def copy_log(source, target, score=None, departures=(), **flags):
-    """A finished run's log in another folder, with other flags and, if `score` is given, other accuracies."""
-    (log,) = source.glob("log_*")
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    events[0]["args"] |= flags
-    events[0]["departures"] |= {name: [flags[name], None] for name in departures}
-    for event in events:
-        if score is not None and event["event"] == "evaluation":
-            event["accuracy"] = [score] * len(event["accuracy"])
-    target.mkdir()
-    (target / log.name).write_text("".join(json.dumps(event) + "\n" for event in events))
-    return target / log.name
-
-
-def test_runs_with_other_settings_never_share_a_cell_and_no_run_is_lost(runs, tmp_path, capsys):
-    copy_log(runs / "no_tv", tmp_path / "a", 0.1)
-    copy_log(runs / "no_tv", tmp_path / "copy", 0.1)
-    fewer = copy_log(runs / "no_tv", tmp_path / "fewer judges", 0.1)
-    fewer.write_text(fewer.read_text().replace("[0.1, 0.1]", "[0.1]"))
-    copy_log(runs / "no_tv", tmp_path / "same seed", 0.3)
-    copy_log(runs / "no_tv", tmp_path / "noise", 0.9, ["init"], init="noise")
-    copy_log(runs / "random", tmp_path / "random noise", 0.5, ["init"], init="noise")
-    assert evaluate.main(["--table", str(tmp_path), "--format=json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    details = [row for row in rows if row["table"].startswith("What is behind")]
-    found = [
-        (row["set"], "--init noise" in row["other flags"], "--tv_weight 0.0" in row["other flags"], row["mean %"],
-         row["experiments"]) for row in details
-    ]  # fmt: skip
-    assert sorted(found) == [
-        ("BACON", False, True, "20.00", 2),
-        ("BACON", True, True, "90.00", 1),
-        ("random (noise)", False, False, "50.00", 1),
-    ]
-
-
-def test_an_ablation_says_for_each_row_what_was_run(runs, capsys):
-    assert evaluate.main(["--table", str(runs), "--format=json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    rows = [row for row in rows if row["table"].startswith("Weights")]
-    assert [row["total variation"] for row in rows] == [0.8, 0.0]
-    assert all((row["dataset"], row["ipc"], row["judge"]) == ("Digits", 2, "ConvNetW32") for row in rows)
-
-
-def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(runs, tmp_path, monkeypatch):
-    copy_log(runs / "no_tv", tmp_path / "a", 0.1)
-    copy_log(runs / "no_tv", tmp_path / "copy", 0.1)
-    last = copy_log(runs / "no_tv", tmp_path / "judged at the end", 0.5, seed=4)
-    lines = [line for line in last.read_text().splitlines(True) if '"evaluation"' not in line or '"it": 2' in line]
-    last.write_text("".join(lines))
-    other = copy_log(runs / "no_tv", tmp_path / "at other iterations", 0.7, seed=5)
-    other.write_text(other.read_text().replace('"it": 1, "network"', '"it": 0, "network"'))
-    copy_log(runs / "no_tv", tmp_path / "c", 0.1, seed=6)
-    copy_log(runs / "BACON", tmp_path / "b", 0.9, ["lh_weight"], lh_weight=0.0)
-    drawn = []
-    monkeypatch.setattr(figures, "curve", lambda curves, *rest: drawn.append(curves))
-    tables.plot_run(tmp_path, tmp_path / "x.png")
-    (curves,) = drawn
-    assert curves == {
-        "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 4, 2: [10.0] * 4},
-        "BACON, judged by ConvNetW32, --lh_weight 0.0": {1: [90.0] * 4, 2: [90.0] * 4},
-        "BACON, judged by ConvNet, --lh_weight 0.0": {1: [90.0] * 4, 2: [90.0] * 4},
-    }
-
-
-def test_somebody_elses_files_do_not_disturb_a_run(tmp_path):
-    for name in ("other/log_folder.jsonl", "ours"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "other/log_damaged.jsonl").write_text("{")
-    (tmp_path / "other/log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
-    assert run("--dataset=Digits", "--save_path", tmp_path / "ours") == 0
-    assert len(list((tmp_path / "ours").glob("acc_*.png"))) == 1
-
-
-def test_a_run_ends_in_a_plot_of_its_accuracy(runs, tmp_path, capsys):
+def test_a_run_ends_in_a_plot_of_its_accuracy(runs):
     (plot,) = (runs / "BACON").glob("acc_*.png")
     assert size(plot) == (660, 440) and not list((runs / "random").glob("acc_*"))
-    drawn = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "curve", lambda *arguments: drawn.update(zip("cltp", arguments, strict=True)))
-        (log,) = (runs / "no_tv").glob("log_*")
-        tables.plot_run(log)
-    ((name, points),) = drawn["c"].items()
-    assert name.startswith("BACON") and sorted(points) == [1, 2] and len(points[1]) == 2
-    assert list(drawn["l"]) == ["random images, judged by ConvNetW32"]
 
 
-@pytest.mark.parametrize(("classes", "ipc", "side", "most"), [(10, 50, 32, 50), (200, 1, 64, 1), (200, 50, 64, 6)])
-def test_grids_stay_readable_at_every_size(classes, ipc, side, most, tmp_path):
-    images = torch.linspace(0, 0.9, side).expand(classes * ipc, 3, side, side)
-    labels = torch.arange(classes).repeat_interleave(ipc)
-    figures.grid(images, labels, [f"class {c}" for c in range(classes)], tmp_path / "x.png")
-    width, height = size(tmp_path / "x.png")
-    assert 0.7 < width / height < 2.2 and width < 3000
-    with Image.open(tmp_path / "x.png") as picture:
-        inked = (np.asarray(picture.convert("L")) < 255).mean()
-    assert inked > 0.4 * classes * most * side**2 / (width * height)
-
-
-def test_a_set_is_drawn_as_canvases_decoded_and_as_a_map(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "TSNE_EPOCHS", 1)
-    monkeypatch.setattr(evaluate, "TSNE_REAL", 5)
+def test_a_set_is_drawn_as_canvases_decoded_and_as_a_map(runs, tmp_path, monkeypatch, digits_folder):
+    monkeypatch.setattr(scorer, "TSNE_EPOCHS", 1)
+    monkeypatch.setattr(scorer, "TSNE_REAL", 5)
     for flags in (["--grid"], ["--decode", "--grid"], ["--tsne"]):
         path = tmp_path / f"{flags[0]}.png"
-        assert evaluate.main([str(runs / "no_tv"), *flags, str(path)]) == 0
+        assert scorer.main(None, [str(runs / "no_tv"), f"--data_path={digits_folder}", *flags, str(path)]) == 0
         assert size(path)[0] > 200
 
 
-# --- own images
+def test_what_needs_no_real_images_loads_none(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data, "load", None)
+    dc, out = tmp_path / "dc.pt", str(tmp_path / "out")
+    for flags in (["--grid", out], ["--decode", "--grid", out], ["--export", "png", f"{out}_"], ["--export", "dc", dc]):
+        assert scorer.main(None, [str(runs / "no_tv"), *map(str, flags)]) == 0
+    assert scorer.main(None, [str(dc), "--dataset=Digits", "--export", "dc", f"{out}.pt"]) == 0
+    saved = [torch.load(path, weights_only=True)["data"][0] for path in (dc, f"{out}.pt")]
+    assert torch.equal(saved[0][1], saved[1][1]) and torch.allclose(saved[0][0], saved[1][0], atol=1e-6)
+    assert sorted(path.name for path in (tmp_path / "out_").iterdir()) == [f"{c:03d}_{c}" for c in range(10)]
+    with pytest.raises(TypeError):  # names of classes are in the data alone
+        scorer.main(None, [str(dc), "--dataset=Digits", "--grid", out])
 
 
-def test_a_folder_of_ones_own_images_is_distilled_and_scored(tmp_path, capsys, digits):
+def test_help_speaks_to_users_examples_first_within_80_columns():
+    text = scorer.build_parser(evaluate.__doc__).format_help()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.index("python evaluate.py SET.pt --dataset") < text.index("\n  --recursive") < text.index("--device")
+    for line in evaluate.__doc__.splitlines():
+        if "python evaluate.py" in line:  # what it shows can be typed
+            scorer.build_parser(None).parse_args(line.strip().split("  ")[0].split()[2:])
+
+
+def test_a_folder_of_ones_own_images_is_distilled_and_scored(tmp_path, capsys, digits, score):
     real = {"train": (digits.images_train, digits.labels_train), "val": (digits.images_test, digits.labels_test)}
     rng = np.random.default_rng(0)
     for split, (images, labels) in real.items():
@@ -361,19 +280,25 @@ def test_a_folder_of_ones_own_images_is_distilled_and_scored(tmp_path, capsys, d
             for i, image in enumerate(images[labels == c][:12]):
                 side = int(rng.integers(16, 24))  # pictures of several sizes
                 Image.fromarray(image[0].numpy()).resize((side, side + 4)).save(folder / f"{i}.png")
-    own = ["--dataset=ImageFolder", "--data_path", tmp_path / "own"]
-    assert run(*own, "--save_path", tmp_path / "x", script="BACON_tiny") == 2
+    own = [*LINE[1:], "--dataset=ImageFolder", "--data_path", tmp_path / "own", "--save_path", tmp_path / "x"]
+    assert run("BACON_tiny.py", *own) == 2
     assert "--im_size" in capsys.readouterr().err and not (tmp_path / "x").exists()
-    assert run(*own, "--im_size=16", "--save_path", tmp_path / "x", script="BACON_tiny") == 0
+    assert run("BACON_tiny.py", *own, "--im_size=16") == 0
     assert "CIFAR10 at ipc 1 (none is published for BACON on ImageFolder" in capsys.readouterr().out
-    images, labels, meta = data.load_distilled(next((tmp_path / "x").glob("res_*.pt")))
+    images, labels, meta = load_distilled(next((tmp_path / "x").glob("res_*.pt")))
     assert images.shape == (16, 1, 16, 16) and meta["classes"] == ["digit 3", "digit 7"]
     dataset = data.load("ImageFolder", tmp_path / "own", im_size=16)
     pixels = dataset.images_train.double() / 255
     assert meta["mean"][0] == pytest.approx(pixels.mean().item(), abs=1e-4)
     assert meta["std"][0] == pytest.approx(pixels.std(unbiased=False).item(), abs=1e-4)
-    (row,) = scored(capsys, tmp_path / "x", "--data_path", tmp_path / "own")
+    (row,) = score(tmp_path / "x", "--data_path", tmp_path / "own")
     assert row["logged, the same networks"] and row["stored per class"] == "2"
+    # Pictures of it need no real images, and are the same where these are gone.
+    for folder, name in (("own", "here"), ("nowhere", "gone")):
+        line = [tmp_path / "x", "--data_path", tmp_path / folder, "--export", "png", tmp_path / name]
+        assert scorer.main(None, [str(word) for word in line]) == 0
+    here, gone = (sorted((tmp_path / name).rglob("*.png")) for name in ("here", "gone"))
+    assert len(here) == 16 and [path.read_bytes() for path in here] == [path.read_bytes() for path in gone]
 
 
 @pytest.mark.parametrize(
@@ -391,10 +316,6 @@ def test_a_folder_that_is_no_image_folder_is_one_line(folders, words, tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         if "/" in folder:
             Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / folder / "x.png")
-    with pytest.raises(utils.UserError) as error:
+    with pytest.raises(UserError) as error:
         data.load("ImageFolder", tmp_path)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
-
-
-def test_every_mode_has_networks():
-    assert {name for mode in evaluate.EVAL_NETWORKS.values() for name in mode if name} <= set(networks.NETWORKS)

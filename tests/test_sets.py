@@ -1,5 +1,6 @@
 """Facts about saved sets of other programs: each layout is read as the same tensors; every mistake is one line."""
 
+import argparse
 import dataclasses
 
 import numpy as np
@@ -10,32 +11,33 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import save_image
 
 import augment
-import data
-import evaluate
-import sets
-import utils
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("Digits", "nowhere")
+from bacon import compute, data, judge, scorer, sets
+from bacon.baselines import baseline
+from bacon.canvases import load_distilled
+from bacon.errors import UserError
+from bacon.recipes import DATASETS
+from bacon.spaces import denormalise, normalise
 
 
 @pytest.fixture(scope="module")
 def facts(digits):
-    return sets.Facts.of(digits)
+    return sets.Facts.of("Digits", digits, lambda: digits.classes)
 
 
 @pytest.fixture(scope="module")
 def canvases(digits):
     """Two canvases of each class, four real images each, normalised, and their labels."""
-    real = digits.real("train")
-    made = evaluate.baseline("random4", real, 2, seed=0)
+    made = baseline("random4", digits.real("train"), 2, seed=0)
     return made.canvases, made.labels
 
 
+def read(path, facts, **kwargs):
+    """All sets at a path."""
+    return [saved for file in sets.files(path) for saved in sets.read(sets.recognise(file), facts, **kwargs)]
+
+
 def to_pixels(images, facts):
-    return images * torch.tensor(facts.std).view(-1, 1, 1) + torch.tensor(facts.mean).view(-1, 1, 1)
+    return denormalise(images, facts.mean, facts.std)
 
 
 def save_ours(path, images, labels, facts, factor, dataset="Digits", **meta):
@@ -86,24 +88,21 @@ def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(kind, canv
     (tmp_path / "theirs").mkdir()
     write(tmp_path / "theirs", *canvases, facts)
     save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
-    (ours,) = sets.read(tmp_path / "ours.pt", facts)
-    theirs = sets.read(tmp_path / "theirs", facts, factor=2)[0]
+    (ours,) = read(tmp_path / "ours.pt", facts)
+    theirs = read(tmp_path / "theirs", facts, factor=2)[0]
     assert theirs.layout == name and theirs.assumed and ours.layout == "these scripts'"
     (a, a_labels), (b, b_labels) = ours.decoded(), theirs.decoded()
-    assert torch.equal(a, data.load_distilled(tmp_path / "ours.pt")[0])
+    assert torch.equal(a, load_distilled(tmp_path / "ours.pt")[0])
     assert (a - b).abs().max() <= tolerance and (tolerance or torch.equal(a, b))
     assert torch.equal(a_labels, b_labels if kind != "DATM" else b_labels.argmax(1))
     assert (theirs.lr == 0.03125) == (kind in ("MTT", "DATM"))
     if kind == "DATM":
         return
-    test = digits.real("test")
-    protocol, arithmetic = (
-        evaluate.Protocol(3, 256, 0.01, augment.parse_strategy("flip_crop")),
-        evaluate.Arithmetic("cpu"),
-    )
+    protocol = judge.Protocol(3, 256, 0.01, augment.parse_strategy("flip_crop"))
+    judges = scorer.Judges(["ConvNetW32"], 1, 0, protocol)
+    test, arithmetic = digits.real("test"), compute.Arithmetic("cpu")
     (x, _, _), (y, _, _) = (
-        evaluate.score(one, ["ConvNetW32"], test, 10, protocol, 0, 1, arithmetic, say=str)["ConvNetW32"]
-        for one in (ours, theirs)
+        scorer.score(one, judges, test, 10, arithmetic, say=str)["ConvNetW32"] for one in (ours, theirs)
     )
     assert x == (y if not tolerance else pytest.approx(y, abs=0.01))
 
@@ -113,7 +112,7 @@ def test_factors_that_a_layout_implies(canvases, facts, tmp_path):
     for kind, factor in implied.items():
         (tmp_path / kind).mkdir()
         LAYOUTS[kind][0](tmp_path / kind, *canvases, facts)
-        assert {saved.factor for saved in sets.read(tmp_path / kind, facts)} == {factor}
+        assert {saved.factor for saved in read(tmp_path / kind, facts)} == {factor}
 
 
 def test_class_folders_may_have_numbers_or_names(canvases, facts, tmp_path):
@@ -122,7 +121,7 @@ def test_class_folders_may_have_numbers_or_names(canvases, facts, tmp_path):
         for folder in (tmp_path / "numbers" / f"{9 - c:02d}", tmp_path / "words" / "abcdefghij"[c]):
             folder.mkdir(parents=True)
             save_image(to_pixels(images[labels == c], facts)[0], folder / "x.png")
-    (numbers,), (words,) = (sets.read(tmp_path / name, facts) for name in ("numbers", "words"))
+    (numbers,), (words,) = (read(tmp_path / name, facts) for name in ("numbers", "words"))
     assert numbers.labels.tolist() == words.labels.tolist() == list(range(10))
     assert torch.equal(numbers.canvases, words.canvases.flip(0))
 
@@ -135,7 +134,7 @@ def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_pat
     torch.save(canvases[0], tmp_path / "images_zca_best.pt")
     (tmp_path / "other_run").mkdir()
     save_image(torch.zeros(3, 8, 8), tmp_path / "other_run/vis.png")
-    found = [saved.path for saved in sets.read(tmp_path, facts)]
+    found = [saved.path for saved in read(tmp_path, facts)]
     assert [path.rsplit("/", 1)[1] for path in found] == ["images_best.pt", "res_x.pt", "res_y_exp0.pt"]
 
 
@@ -146,43 +145,37 @@ def test_probabilities_and_logits_are_told_apart(canvases, facts, tmp_path):
     one_hot = torch.nn.functional.one_hot(labels, 10).float()
     for name, soft in {"logits": logits, "probabilities": logits.softmax(1), "one hot": one_hot}.items():
         torch.save({"data": [[images, soft]]}, tmp_path / "x.pt")
-        (saved,) = sets.read(tmp_path / "x.pt", facts)
+        (saved,) = read(tmp_path / "x.pt", facts)
         assert ("probabilities" in saved.assumed) == (name != "logits") and "soft labels" in saved.assumed
         torch.testing.assert_close(saved.labels.softmax(1), one_hot if name == "one hot" else logits.softmax(1))
 
 
 def test_a_set_of_ones_own_images_keeps_its_statistics_and_classes(canvases, facts, tmp_path):
     own = dataclasses.replace(facts, dataset="ImageFolder")
-    save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", classes=list(facts.classes))
+    save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", classes=list(facts.names()))
     now = dataclasses.replace(own, mean=(0.5,), std=(0.25,))  # since then pictures were added
-    (saved,) = sets.read(tmp_path / "x.pt", now)
+    (saved,) = read(tmp_path / "x.pt", now)
     torch.testing.assert_close(to_pixels(saved.canvases, now), to_pixels(canvases[0], facts))
-    assert "normalised anew" in saved.assumed and torch.equal(sets.read(tmp_path, own)[0].canvases, canvases[0])
-    with pytest.raises(utils.UserError, match="its classes are"):
-        sets.read(tmp_path / "x.pt", dataclasses.replace(own, classes=tuple("abcdefghij")))
+    assert "normalised anew" in saved.assumed and torch.equal(read(tmp_path, own)[0].canvases, canvases[0])
+    with pytest.raises(UserError, match="its classes are"):
+        read(tmp_path / "x.pt", dataclasses.replace(own, names=lambda: list("abcdefghij")))
     save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", zca={"eps": 0.1})
-    with pytest.raises(utils.UserError, match="whitened on other"):
-        sets.read(tmp_path / "x.pt", now)
+    with pytest.raises(UserError, match="whitened on other"):
+        read(tmp_path / "x.pt", now)
 
 
-def test_four_images_on_a_canvas_need_an_even_size(facts, digits, tmp_path):
+def test_four_images_on_a_canvas_need_an_even_size(facts, tmp_path):
     odd = dataclasses.replace(facts, shape=(1, 7, 7))
     torch.save([torch.rand(10, 1, 7, 7), torch.arange(10)], tmp_path / "x.pt")
-    with pytest.raises(utils.UserError, match="factor 2 needs an even"):
-        sets.read(tmp_path / "x.pt", odd)
-    assert len(sets.read(tmp_path / "x.pt", odd, factor=1)) == 1
-    real = data.RealData(digits.images_train[..., :7], digits.labels_train, (0.5,), (0.5,), 10, "cpu")
-    with pytest.raises(utils.UserError, match="--baseline random4: needs an even"):
-        evaluate.baseline("random4", real, 1, 0)
-
-
-# --- writing
+    with pytest.raises(UserError, match="factor 2 needs an even"):
+        read(tmp_path / "x.pt", odd)
+    assert len(read(tmp_path / "x.pt", odd, factor=1)) == 1
 
 
 def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(canvases, facts, tmp_path):
     save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
-    (ours,) = sets.read(tmp_path / "ours.pt", facts)
-    line = sets.export(ours, "png", tmp_path / "out", facts)
+    (ours,) = read(tmp_path / "ours.pt", facts)
+    line = sets.export(ours, "png", tmp_path / "out")
     assert "80 images" in line and "clipped" in line
     images, labels = ours.decoded()
     folder = ImageFolder(tmp_path / "out")
@@ -192,46 +185,43 @@ def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(canvases
         found = torch.from_numpy(np.asarray(picture.convert("L"), dtype=np.float32) / 255)
         exact = to_pixels(next(of_class[label]), facts)[0].clamp(0, 1)
         assert (found - exact).abs().max() <= 0.501 / 255
-    assert len(sets.read(tmp_path / "out", facts)[0].canvases) == 80
+    assert len(read(tmp_path / "out", facts)[0].canvases) == 80
 
 
 def test_an_exported_dc_file_trains_the_same_network(canvases, facts, tmp_path):
     save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
-    (ours,) = sets.read(tmp_path / "ours.pt", facts)
-    sets.export(ours, "dc", tmp_path / "dc.pt", facts)
-    (read,) = sets.read(tmp_path / "dc.pt", facts)
-    for a, b in zip(ours.decoded(), read.decoded(), strict=True):
+    (ours,) = read(tmp_path / "ours.pt", facts)
+    sets.export(ours, "dc", tmp_path / "dc.pt")
+    (theirs,) = read(tmp_path / "dc.pt", facts)
+    for a, b in zip(ours.decoded(), theirs.decoded(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-    with pytest.raises(utils.UserError, match="exists already"):
-        sets.export(ours, "dc", tmp_path / "dc.pt", facts)
+    with pytest.raises(UserError, match="exists already"):
+        sets.export(ours, "dc", tmp_path / "dc.pt")
 
 
 def test_ddranking_gets_its_own_statistics(facts, tmp_path):
-    spec = data.DATASETS["CIFAR100"]
-    c100 = sets.Facts("CIFAR100", (3, 32, 32), 100, spec.mean, spec.std)
+    c100 = sets.Facts.of("CIFAR100", DATASETS["CIFAR100"], None)
     pixels = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    saved = sets.SavedSet("x", 0, "DC", sets._normalise(pixels, c100), torch.arange(200) % 100)
-    sets.export(saved, "ddranking", tmp_path / "x.pt", c100)
+    canvases = normalise(pixels, c100.mean, c100.std)
+    saved = sets.SavedSet("x", 0, "DC", canvases, torch.arange(200) % 100, facts=c100)
+    sets.export(saved, "ddranking", tmp_path / "x.pt")
     content = torch.load(tmp_path / "x.pt", weights_only=True)
-    theirs = data.DATASETS["CIFAR10"]  # what the package normalises CIFAR-100's test images by
-    torch.testing.assert_close(data.denormalise(content["image_tensor"], theirs.mean, theirs.std), pixels)
+    theirs = DATASETS["CIFAR10"]  # what the package normalises CIFAR-100's test images by
+    torch.testing.assert_close(denormalise(content["image_tensor"], theirs.mean, theirs.std), pixels)
     assert torch.equal(content["hard_labels"], saved.labels)
-    with pytest.raises(utils.UserError, match="has no Digits"):
-        sets.export(saved, "ddranking", tmp_path / "y.pt", facts)
+    with pytest.raises(UserError, match="has no Digits"):
+        sets.export(dataclasses.replace(saved, facts=facts), "ddranking", tmp_path / "y.pt")
 
 
-def test_a_whitened_set_is_exported_as_plain_pixels(canvases, facts, digits, tmp_path):
+def test_a_whitened_set_is_exported_as_plain_pixels(canvases, facts, digits_folder):
     for space in ("normalised", "pixels"):
-        test = evaluate.RealImages(digits, str)
+        test = scorer.RealImages("Digits", argparse.Namespace(data_path=digits_folder, im_size=None))
         whitening = test.whitening(space)
         plain = canvases[0] if space == "normalised" else to_pixels(canvases[0], facts)
-        saved = sets.SavedSet("x", 0, "MTT", whitening.apply(plain), canvases[1], zca=space)
+        saved = sets.SavedSet("x", 0, "MTT", whitening.apply(plain), canvases[1], zca=space, facts=facts)
         exact = to_pixels(canvases[0], facts)
-        torch.testing.assert_close(sets.pixels(saved, saved.canvases, facts, whitening), exact, rtol=0, atol=1e-4)
+        torch.testing.assert_close(sets.pixels(saved, saved.canvases, whitening), exact, rtol=0, atol=1e-4)
         assert test.test(space, "cpu").whitening is not None and test.test(None, "cpu").whitening is None
-
-
-# --- mistakes: one line, code 2
 
 
 class Bomb:
@@ -246,7 +236,8 @@ def nan(images, labels):
 
 
 def ours_with(images, labels, args):
-    return {"data": [[images, labels]], "meta": {"args": args, "factor": 1, "zca": None}}
+    meta = {"args": args, "factor": 1, "zca": None}
+    return {"data": [[images, labels]], "accs_all_exps": {}, "meta": meta}
 
 
 # what is saved as x.pt, and the words the line must have
@@ -269,26 +260,56 @@ MISTAKES = {
     "a checkpoint": (lambda x, y: {"format": "BACON checkpoint 1", "meta": {}}, ["x.pt", "checkpoint", "--resume"]),
     "no pair": (lambda x, y: {"data": [x]}, ["x.pt", "damaged"]),
     "not in [0,1]": (lambda x, y: [x, y], ["x.pt", "[0,1]"]),
+    "nothing": (lambda x, y: None, ["x.pt", "NoneType", "none of the known layouts"]),
     "something else": (lambda x, y: {"state_dict": x}, ["x.pt", "state_dict", "none of the known layouts"]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
-def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys):
+def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys, monkeypatch):
     make, words = MISTAKES[kind]
     torch.save(make(*canvases), tmp_path / "x.pt")
-    assert evaluate.main([str(tmp_path / "x.pt"), "--dataset=Digits"]) == 2
+    monkeypatch.setattr(data, "load", None)  # no mistake in a file waits for the real images
+    assert scorer.main(None, [str(tmp_path / "x.pt"), "--dataset=Digits"]) == 2
     text = capsys.readouterr()
     assert text.err.count("\n") == 1 and "Traceback" not in text.err and text.out == ""
     assert all(word in text.err for word in words), text.err
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
 
 
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory, canvases, facts):
+    """Paths of sets to make mistakes with, by name."""
+    root = tmp_path_factory.mktemp("sets")
+    folders = ("dc", "empty", "three", "pictures", "others", "below", "nan_rate", "deep", "drawn")
+    names = {name: root / name for name in (*folders, "nowhere")} | {"ours": root / "ours.pt"}
+    for name in folders:
+        names[name].mkdir()
+    for name, dataset in {"a.pt": "Digits", "b.pt": "MNIST"}.items():
+        save_ours(names["others"] / name, *canvases, facts, 2, dataset=dataset)
+    for k in range(5):
+        (names["below"] / f"run{k}").mkdir()
+        save_ours(names["below"] / f"run{k}/x.pt", *canvases, facts, 2)
+    for name in ("below/run0/vis_x.png", "drawn/run/vis_x.png", "drawn/run/acc_x.png"):
+        (root / name).parent.mkdir(exist_ok=True)
+        save_image(torch.zeros(3, 8, 8), root / name)
+    save_mtt(names["nan_rate"], *canvases, facts)
+    torch.save(torch.tensor(float("nan")), names["nan_rate"] / "lr_best.pt")
+    for label in range(10):
+        (names["deep"] / str(label)).mkdir()
+        Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(names["deep"] / f"{label}/x.png")
+    save_ours(names["ours"], *canvases, facts, 2)
+    save_dc(names["dc"], *canvases, facts)
+    save_pictures(names["pictures"], *canvases, facts)
+    save_pictures(names["three"], *(tensor[:6] for tensor in canvases), facts)
+    return names
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("{ours} --dataset CIFAR10", ["ours.pt", "Digits", "CIFAR10"]),
-        ("{dc}", ["dc: does not say", "--dataset"]),
+        ("{dc}", ["res_DC_x.pt: does not say", "--dataset"]),
         ("{empty} --dataset Digits", ["empty", "a folder without sets"]),
         ("{nowhere} --dataset Digits", ["nowhere", "no such file"]),
         ("{three} --dataset Digits", ["three", "3 class folders", "10 classes"]),
@@ -296,12 +317,27 @@ def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys):
         ("{ours} --factor 1", ["--factor 1", "ours.pt", "factor is 2"]),
         ("{ours} --zca", ["--zca", "ours.pt", "not whitened"]),
         ("{others} --dataset Digits", ["b.pt", "distilled from MNIST", "Digits"]),
-        ("{below} --dataset Digits", ["below", "a folder without sets", "below/run/x.pt"]),
+        (
+            "{below} --dataset Digits",
+            [
+                "below",
+                "a folder without sets",
+                "5 in folders below",
+                "as run0/x.pt",
+                "run2",
+                "and 2 others",
+                "--recursive",
+            ],
+        ),
+        ("{below} --recursive --dataset CIFAR10", ["below/run0/x.pt", "Digits", "CIFAR10"]),
+        ("{drawn} --dataset Digits", ["drawn", "a folder without sets", "class folders"]),
         ("{nan_rate} --dataset Digits", ["lr_best.pt", "nan", "no learning rate"]),
         ("{deep} --dataset Digits", ["x.png", "more than 8 bits", "I;16"]),
         ("{ours} --table {empty}", ["--table", "stand alone"]),
         ("{ours} --export png {nowhere} --baseline random", ["--baseline", "no effect"]),
         ("{ours} --decode", ["--decode", "no effect"]),
+        ("--recursive --baseline random", ["--recursive", "no effect"]),
+        ("{ours} --details --grid {nowhere}", ["--details", "no effect"]),
         ("{ours} --ipc 3", ["--ipc", "no effect"]),
         ("{ours} --im_size 16", ["--im_size", "ImageFolder"]),
         ("{ours} --tsne {nowhere} --model Nonsense", ["--model", "Nonsense"]),
@@ -320,28 +356,11 @@ def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_mistake_on_the_command_line_is_one_line(line, words, canvases, facts, tmp_path, capsys, monkeypatch):
+def test_a_mistake_on_the_command_line_is_one_line(line, words, mistaken, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    folders = ("dc", "empty", "three", "pictures", "others", "below", "nan_rate", "deep")
-    names = {name: tmp_path / name for name in (*folders, "nowhere")}
-    names["ours"] = tmp_path / "ours.pt"
-    for name in folders:
-        names[name].mkdir()
-    for name, dataset in {"a.pt": "Digits", "b.pt": "MNIST"}.items():
-        save_ours(names["others"] / name, *canvases, facts, 2, dataset=dataset)
-    (names["below"] / "run").mkdir()
-    save_ours(names["below"] / "run/x.pt", *canvases, facts, 2)
-    save_image(torch.zeros(3, 8, 8), names["below"] / "run/vis.png")
-    save_mtt(names["nan_rate"], *canvases, facts)
-    torch.save(torch.tensor(float("nan")), names["nan_rate"] / "lr_best.pt")
-    (names["deep"] / "0").mkdir()
-    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(names["deep"] / "0/x.png")
-    save_ours(names["ours"], *canvases, facts, 2)
-    save_dc(names["dc"], *canvases, facts)
-    save_pictures(names["pictures"], *canvases, facts)
-    save_pictures(names["three"], *(tensor[:6] for tensor in canvases), facts)
-    before = sorted(tmp_path.rglob("*"))
-    assert evaluate.main(line.format(**names).split()) == 2
+    monkeypatch.setattr(data, "load", None)  # a mistake never starts a download
+    before = sorted(mistaken["empty"].parent.rglob("*"))
+    assert scorer.main(None, line.format(**mistaken).split()) == 2
     errors = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
     assert len(errors) == 1 and all(word in errors[0] for word in words), errors
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(mistaken["empty"].parent.rglob("*")) == before

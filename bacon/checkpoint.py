@@ -1,4 +1,4 @@
-"""A run on disk: its file names, locks, checkpoints and signals, so that no work is lost and none is overwritten.
+"""A run on disk: its file names, locks, log, checkpoints and signals, so that no work is lost and none is overwritten.
 
 A run has at every moment at least one complete checkpoint, from before its first event to its end. `Files` finds what
 an earlier process left behind, `Record` is what a process at work leaves behind. Nothing here knows the algorithm.
@@ -6,6 +6,7 @@ an earlier process left behind, `Record` is what a process at work leaves behind
 
 import contextlib
 import copy
+import enum
 import errno
 import json
 import os
@@ -15,24 +16,29 @@ import socket
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-import tables
-import utils
-from utils import UserError
+from bacon import tables
+from bacon.canvases import read_result
+from bacon.errors import DamagedError, Stopped, UserError
+from bacon.files import load_torch, save_torch
+from bacon.flags import DEAD_FLAGS, OF_THE_PROCESS
 
 try:
     import fcntl
 except ImportError:  # Windows: no locks
     fcntl = None
 
-FORMAT = "BACON checkpoint 1"
+FORMAT = "BACON checkpoint 2"
 ENTRIES = {"log_bytes", "meta", "arithmetic", "seconds", "ended", "experiment"}
-STOPPED = 75  # exit code after a signal, EX_TEMPFAIL: start again with --resume
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What is on the disk
-# ---------------------------------------------------------------------------------------------------------------------
+class Left(NamedTuple):
+    """What earlier processes left of a run: the content of its newest checkpoint, if any, and whether it has ended."""
+
+    saved: dict | None
+    finished: bool
+    notes: list  # lines for the user
 
 
 class Files:
@@ -42,6 +48,7 @@ class Files:
         self.folder = Path(os.path.expanduser(args.save_path))
         self.name = f"{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc"
         self.stem = self.name if exp_index is None else f"{self.name}_exp{exp_index}"
+        self.experiments = args.num_exp if exp_index is None else 1
         self.result, self.log = self.folder / f"res_{self.stem}.pt", self.folder / f"log_{self.stem}.jsonl"
         self.checkpoint = self.folder / f"ckpt_{self.stem}.pt"
         self.previous = self.folder / f"ckpt_{self.stem}_previous.pt"
@@ -62,7 +69,7 @@ class Files:
         names = [f"{path.name}." for path in (self.result, self.checkpoint)]
         return [p for p in self.folder.glob("*.tmp") if p.name.startswith(tuple(names))]
 
-    def check(self, resume, overwrite, checkpoint_bytes):
+    def admit(self, resume, overwrite, checkpoint_bytes):
         """Refuse, without writing anything, a folder that cannot take the run or that holds an earlier one."""
         existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         if not existing.is_dir():
@@ -87,64 +94,76 @@ class Files:
             )
 
     def claim(self, stack, meta, resume, overwrite):
-        """Make the folder, lock the run until `stack` closes, and see what is there: (saved, lines for the user).
-
-        saved: the content of the newest valid checkpoint; None for a run that begins; "finished" for one that ended.
-        """
+        """Make the folder, lock the run until `stack` closes, and see what is there: a `Left`."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
             raise UserError(f"--save_path {self.folder}: cannot write there ({error.strerror})") from None
-        # The parts of a job array share the run's name, a whole run has it for itself.
-        part = self.stem != self.name
-        notes = _lock(stack, self.folder / f"lock_{self.name}", shared=part)
-        if part:
-            notes += _lock(stack, self.folder / f"lock_{self.stem}")
-        for path in self.temporaries():
+        notes = self._lock(stack)
+        for path in self.temporaries() + (self.earlier() if overwrite else []):
             path.unlink()
         earlier = self.earlier()
-        if overwrite:
-            for path in earlier:
-                path.unlink()
-            return None, notes
         if not earlier:
-            return None, [*notes, "nothing to resume yet: starting from the beginning"] if resume else notes
-        if not resume:  # another process finished it since `check`
+            begins = "nothing to resume yet: starting from the beginning"
+            return Left(None, False, [*notes, begins] if resume else notes)
+        if not resume:  # another process finished it since `admit`
             raise UserError(f"--save_path {self.folder}: holds {earlier[0].name} of an earlier run")
         saved, more = self._newest()
         notes += more
-        if saved is None and self.result.exists():
-            theirs = read_result(self.result)["meta"]
-            refuse_another_run(self.result, theirs, meta)
-            if len(theirs.get("experiments", [])) == (1 if part else meta["args"]["num_exp"]):
-                return "finished", notes
-        if saved is None:
-            for note in notes:
-                print(note, flush=True)
+        if saved:
+            refuse_another_run(self.checkpoint, saved["meta"], meta)
+            size = self.log.stat().st_size if self.log.exists() else 0
+            if size < saved["log_bytes"]:
+                raise UserError(
+                    f"--resume: {self.log} has {size} bytes, {saved['log_bytes']} when the checkpoint was written; put "
+                    "it back, or --overwrite to start from the beginning"
+                )
+        elif not self._is_complete(meta):
+            print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
             raise UserError(
                 f"--resume: no valid checkpoint of {self.stem} in {self.folder}; --overwrite starts it anew"
             )
-        refuse_another_run(self.checkpoint, saved["meta"], meta)
-        size = self.log.stat().st_size if self.log.exists() else 0
-        if size < saved["log_bytes"]:
-            raise UserError(
-                f"--resume: {self.log} has {size} bytes, {saved['log_bytes']} when the checkpoint was written; put it "
-                "back, or --overwrite to start from the beginning"
-            )
-        return saved, notes
+        return Left(saved, saved is None, notes)
+
+    def _lock(self, stack):
+        """Lock the run until `stack` closes: lines for the user. Parts of a job array run side by side, a whole run
+        alone."""
+        whole = self.folder / f"lock_{self.name}"
+        with contextlib.ExitStack() as moment:
+            if self.stem != self.name:
+                lock(moment, whole, patience=10)  # other parts look too, whether a whole run is going on
+                return lock(stack, self.folder / f"lock_{self.stem}")
+            notes = lock(stack, whole)
+            for part in self.folder.glob(f"lock_{self.name}_exp*"):
+                lock(moment, part)
+            return notes
+
+    def _is_complete(self, meta):
+        """Whether the result holds all experiments. UserError if it is of another run."""
+        if not self.result.exists():
+            return False
+        theirs = read_result(self.result)["meta"]
+        refuse_another_run(self.result, theirs, meta)
+        return len(theirs.get("experiments", [])) == self.experiments
 
     def _newest(self):
         """The newest valid checkpoint or None, and lines about newer ones that are damaged: they are kept aside."""
         notes = []
         for path in (path for path in (self.checkpoint, self.previous) if path.exists()):
             try:
-                saved = utils.load_torch(path)
-                if not isinstance(saved, dict) or saved.get("format") != FORMAT or not saved.keys() >= ENTRIES:
-                    raise utils.DamagedError(f"{path}: not a checkpoint of these scripts")
-                return saved, notes
-            except utils.DamagedError as error:
+                saved = load_torch(path)
+                found = saved.get("format") if isinstance(saved, dict) else None
+                if found == FORMAT and saved.keys() >= ENTRIES:
+                    return saved, notes
+                if found != FORMAT and str(found).startswith(FORMAT[:-1]):
+                    raise UserError(
+                        f"--resume: {path} is of another version of these scripts ({found}, here {FORMAT}); go on with "
+                        "that version, or --overwrite"
+                    )
+                raise DamagedError(f"{path}: not a checkpoint of these scripts")
+            except DamagedError as error:
                 numbers = (path.with_name(f"{path.stem}_damaged{n}.pt") for n in range(10**6))
                 aside = next(p for p in numbers if not p.exists())
                 path.rename(aside)
@@ -157,60 +176,45 @@ class Files:
             path.unlink(missing_ok=True)
 
 
-def _lock(stack, path, shared=False):
+def lock(stack, path, patience=0):
     """Hold a lock file until `stack` closes; returns lines for the user. The system frees a dead process's lock.
 
-    UserError if another process holds it.
+    UserError if another process still holds it after `patience` seconds. Its own few lines, because the package
+    filelock, in the versions that come with older PyTorch, takes a file system without locks for a lock that is held.
     """
     if fcntl is None:
         return []
-    until = time.monotonic() + (2 if shared else 0)  # whoever shared it locks it alone for a moment as it ends
+    until = time.monotonic() + patience
     while True:
         file = stack.enter_context(open(path, "a+", encoding="utf-8"))  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+            fcntl.flock(file, fcntl.LOCK_NB | fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                if time.monotonic() < until:
-                    time.sleep(0.05)
-                    continue
-                file.seek(0)
-                raise UserError(
-                    f"{path}: this run is already going on ({file.read().strip()}); wait for it, or choose another "
-                    "--save_path"
-                ) from None
-            return [f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"]
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return [f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"]
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            file.seek(0)
+            raise UserError(
+                f"{path}: this run is already going on ({file.read().strip()}); wait for it, or choose another "
+                "--save_path"
+            ) from None
         # Whoever held it may have removed the file since we opened it: then there may be a new one, to be locked.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
     file.seek(0)
     before = file.read().strip()
-    if not shared or not before:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-    stack.callback(_unlock, file, path)
-    stale = before and not shared  # of a shared lock the other holders may well be alive
-    return [f"{path.name}: {before} ended without finishing; taking over"] if stale else []
-
-
-def _unlock(file, path):
-    with contextlib.suppress(OSError):  # others share it, or the folder is gone
-        fcntl.flock(file, fcntl.LOCK_NB | fcntl.LOCK_EX)
-        path.unlink()
-
-
-def read_result(path):
-    """A result file as it was saved: {'data', 'accs_all_exps', 'meta'}. UserError if it is damaged or anything else."""
-    saved = utils.load_torch(path)
-    if not isinstance(saved, dict) or not saved.keys() >= {"data", "accs_all_exps", "meta"}:
-        raise UserError(f"{path}: not a result of these scripts; move it away")
-    return saved
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    stack.callback(path.unlink, missing_ok=True)
+    return [f"{path.name}: {before} ended without finishing; taking over"] if before else []
 
 
 def differences(theirs, ours, ignored=()):
     """In words, how two runs differ by their metas: the flags that matter, with both values, and the data."""
-    ignored = {*ignored, *utils.OF_THE_PROCESS, *(name for name, *_ in utils.DEAD_FLAGS)}
+    ignored = {*ignored, *OF_THE_PROCESS, *(name for name, *_ in DEAD_FLAGS)}
     values = theirs.get("args", {})
     words = [
         f"--{name} {values.get(name)} there, {value} here"
@@ -264,13 +268,8 @@ def merge(args, meta):
     temporary = whole.log.with_name(f"{whole.log.name}.{os.getpid()}.tmp")
     temporary.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
     os.replace(temporary, whole.log)
-    utils.save_torch({"data": sets, "accs_all_exps": accuracies, "meta": merged_meta}, whole.result)
+    save_torch({"data": sets, "accs_all_exps": accuracies, "meta": merged_meta}, whole.result)
     return f"all {args.num_exp} experiments have ended: {whole.result}, {whole.log}"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# A process at work
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 class StopSignals:
@@ -301,6 +300,44 @@ class StopSignals:
         os.write(2, text.encode())  # print is not allowed to interrupt a print
 
 
+class RunLog:
+    """The run's record: one JSON object per line, with the time and the kind of event."""
+
+    TIME = "%Y-%m-%dT%H:%M:%S"
+
+    def __init__(self, path, keep=0):
+        """Open for writing after the first `keep` bytes of what is there; the rest is cut off."""
+        self.path = Path(path)
+        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by the run
+        self.file.truncate(keep)
+
+    def size(self):
+        return os.fstat(self.file.fileno()).st_size
+
+    def write(self, event, **fields):
+        """Append one event; it is on its way to the disk when this returns. A line is written whole or not at all."""
+        now = time.strftime(self.TIME)
+        line, before = (json.dumps({"event": event, "time": now, **fields}) + "\n").encode(), self.size()
+        try:
+            if self.file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def sync(self):
+        """Wait until every event is on the disk."""
+        os.fsync(self.file.fileno())
+
+
+class Due(enum.IntEnum):
+    """What the processes of a run agree to do at a `Record.point`: what any of them asks for, the greatest."""
+
+    NOTHING = 0
+    CHECKPOINT = 1
+    STOP = 2
+
+
 class Record:
     """What a run at work leaves behind: the log, and checkpoints of what `state` returns.
 
@@ -310,71 +347,44 @@ class Record:
     def __init__(self, files, minutes, signals, state, world, log_bytes=0):
         """state: function() -> what to save, plain containers and tensors. log_bytes: of the log to go on with."""
         self.files, self.seconds, self.signals, self.state, self.world = files, 60 * minutes, signals, state, world
-        self.log = utils.RunLog(files.log, log_bytes) if world.leads else utils.NoLog()
-        self.saved, self.lost = time.monotonic(), False
+        self.log = RunLog(files.log, log_bytes) if world.leads else None
+        self.saved = time.monotonic()
+
+    def event(self, name, **fields):
+        """Write a line of the log."""
+        if self.log:
+            self.log.write(name, **fields)
 
     def point(self):
         """A place where the state is whole: write a checkpoint if one is due. Raises Stopped if a signal asked for it.
 
         Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due.
         """
-        due = self.world.leads and time.monotonic() - self.saved >= self.seconds
-        verdict = self.world.most(3 if self.lost else 2 if self.signals.asked else int(due))
-        if verdict == 3:
-            self._restore()
-        if verdict == 2:
-            raise utils.Stopped(self.signals.asked or "a signal to another process")
-        if verdict == 1:
+        due = Due.CHECKPOINT if self.world.leads and time.monotonic() - self.saved >= self.seconds else Due.NOTHING
+        due = max(self.world.gather_objects(Due.STOP if self.signals.asked else due))
+        if due == Due.STOP:
+            raise Stopped(self.signals.asked or "a signal to another process")
+        if due == Due.CHECKPOINT:
             self.save()
-            self.check()
-
-    def check(self):
-        """Raises UserError if the folder was deleted; log and checkpoint are then written again, in a new one."""
-        if self.world.most(int(self.lost)):
-            self._restore()
-
-    @contextlib.contextmanager
-    def writing(self):
-        """Around what the leading process writes: that the folder is gone is left to `check`, for all processes."""
-        try:
-            yield
-        except FileNotFoundError:
-            if self.files.log.exists():
-                raise
-            self.lost = True
-
-    def _restore(self):
-        self.lost = False
-        self.log.restore()
-        self.save()
-        self.world.most(0)  # torchrun ends the leading process soon after another has ended
-        if not self.world.leads:
-            raise SystemExit(2)  # the leading process says why
-        if self.lost:
-            raise UserError(f"{self.files.folder}: is deleted again and again; of this run nothing could be kept")
-        raise UserError(
-            f"{self.files.folder}: was deleted during the run; its log and a checkpoint are written again, the same "
-            "command with --resume goes on"
-        )
 
     def stop_if_asked(self):
         """Raises Stopped if a signal asked for it: for places between two `point`s, with the state of the first."""
         if self.signals.asked:
-            raise utils.Stopped(self.signals.asked)
+            raise Stopped(self.signals.asked)
 
     def save(self):
-        """Write a checkpoint; the one before is kept. If the folder is gone, `check` says so."""
+        """Write a checkpoint; the one before is kept."""
         state = self.state()
         self.saved = time.monotonic()
         if not self.world.leads:
             return
-        with self.writing():
-            if not self.files.log.exists():
-                raise FileNotFoundError(errno.ENOENT, "was deleted while the run went on", str(self.files.log))
-            self.log.sync()
-            state = {"format": FORMAT, "log_bytes": len(self.log), **state}
-            utils.save_torch(state, self.files.checkpoint, self.files.previous)
-            self.saved = time.monotonic()  # from the end, however long it took
+        if not self.files.log.exists():
+            raise UserError(f"{self.files.log}: was deleted while the run went on; start it again, with --overwrite")
+        self.log.sync()
+        state = {"format": FORMAT, "log_bytes": self.log.size(), **state}
+        save_torch(state, self.files.checkpoint, self.files.previous)
+        self.saved = time.monotonic()  # from the end, however long it took
 
     def close(self):
-        self.log.close()
+        if self.log:
+            self.log.file.close()

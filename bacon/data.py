@@ -1,4 +1,4 @@
-"""Real images: which datasets there are, how they are read, and how batches are drawn from them.
+"""Real images: where they come from, and how batches are drawn from them.
 
 A dataset is looked for under the data path in this order:
 
@@ -18,7 +18,6 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +25,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import augment
-import utils
-from utils import UserError
+from bacon.errors import UserError, short
+from bacon.files import load_torch, save_torch
+from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
+from bacon.spaces import column
 
 KEYS = ("classes", "images_train", "labels_train", "images_val", "labels_val")
 WHOLE_NUMBERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -39,14 +39,9 @@ def _layout(classes, train, test):
     return dict(zip(KEYS, (list(classes), *map(torch.as_tensor, (*train, *test))), strict=True))
 
 
-def _short(error):
-    """An exception in one line of bounded length, for the brackets of a message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-
-
 def _not_fetched(name, root, paths, error):
     wanted = f"{name.lower()}.pt or {', '.join(paths)}"
-    return UserError(f"{name}: not found under {root} and could not be fetched; put {wanted} there ({_short(error)})")
+    return UserError(f"{name}: not found under {root} and could not be fetched; put {wanted} there ({short(error)})")
 
 
 # How torchvision stores a dataset: (files it reads, archives it unpacks them from, arguments that select the two
@@ -91,7 +86,7 @@ def _read_torchvision(storage, name, root, say):
     except Exception as error:  # whatever a dead network or a damaged file provokes in torchvision, pickle or scipy
         if missing:
             raise _not_fetched(name, root, [path for path, _ in archives or files], error) from error
-        raise UserError(f"{root / files[0][0]} or a file beside it: damaged or not {name} ({_short(error)})") from error
+        raise UserError(f"{root / files[0][0]} or a file beside it: damaged or not {name} ({short(error)})") from error
     classes = getattr(parts[0], "classes", range(DATASETS[name].num_classes))
     return _layout(classes, *map(unpack, parts)), (root / files[0][0]).parent
 
@@ -121,7 +116,7 @@ def _read_tiny_imagenet(name, root, say):
         with zipfile.ZipFile(archive) as z:
             return _decode_tiny_imagenet(z.namelist(), z.read), archive
     except Exception as error:  # a damaged zip or JPEG, a missing annotation
-        raise UserError(f"{source}: damaged or not TinyImageNet ({_short(error)})") from error
+        raise UserError(f"{source}: damaged or not TinyImageNet ({short(error)})") from error
 
 
 def _decode_tiny_imagenet(paths, read):
@@ -171,34 +166,17 @@ def _read_digits(name, root, say):
     return _layout(range(10), *((images[mask], digits.target[mask]) for mask in (~test, test))), "scikit-learn"
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What a dataset must look like, and its reader.
-
-    mean, std: per channel, of pixels in [0,1]. read: (name, root folder, say) -> (entries of the .pt layout, where they
-    came from). cached: whether the first load writes the .pt.
-    """
-
-    channels: int
-    im_size: tuple[int, int]
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    read: Callable
-    cached: bool = True
-
-
 _idx, _pickles, _mat = (partial(_read_torchvision, storage) for storage in (_mnist, _cifar, _svhn))
 
-# mean and std are those of DC, DM and IDM, so that saved sets can be exchanged; of Digits, those of its training split.
-DATASETS = {
-    "MNIST": Spec(1, (28, 28), 10, (0.1307,), (0.3081,), _idx),
-    "FashionMNIST": Spec(1, (28, 28), 10, (0.2861,), (0.3530,), _idx),
-    "SVHN": Spec(3, (32, 32), 10, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), _mat),
-    "CIFAR10": Spec(3, (32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), _pickles),
-    "CIFAR100": Spec(3, (32, 32), 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), _pickles),
-    "TinyImageNet": Spec(3, (64, 64), 200, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), _read_tiny_imagenet),
-    "Digits": Spec(1, (8, 8), 10, (0.3048,), (0.3757,), _read_digits, cached=False),
+# name: (name, root folder, say) -> (entries of the .pt layout, where they came from)
+READERS = {
+    "MNIST": _idx,
+    "FashionMNIST": _idx,
+    "SVHN": _mat,
+    "CIFAR10": _pickles,
+    "CIFAR100": _pickles,
+    "TinyImageNet": _read_tiny_imagenet,
+    "Digits": _read_digits,
 }
 
 
@@ -229,6 +207,16 @@ class Dataset:
     def num_classes(self):
         return len(self.classes)
 
+    @property
+    def train(self):
+        """Number of training images."""
+        return len(self.labels_train)
+
+    @property
+    def test(self):
+        """Number of test images."""
+        return len(self.labels_test)
+
     def real(self, split, device="cpu", whitening=None, own=None, normalised=True):
         """The images of a split, train or test, on `device` as `RealData`; not normalised, they are in [0,1]."""
         images, labels = getattr(self, f"images_{split}"), getattr(self, f"labels_{split}")
@@ -243,26 +231,26 @@ def load(name, data_path, say=print, im_size=None):
     say: called with one line for whatever takes time or writes files. im_size: of ImageFolder, see `load_image_folder`.
     Raises UserError, naming the file, for anything missing, damaged or of another shape than the table's.
     """
-    if name == utils.IMAGE_FOLDER:
+    if name == IMAGE_FOLDER:
         return load_image_folder(data_path, im_size)
     if name not in DATASETS:
-        raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {utils.IMAGE_FOLDER}")
-    spec, root = DATASETS[name], Path(os.path.expanduser(data_path))
+        raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
+    root = Path(os.path.expanduser(data_path))
     cache = root / f"{name.lower()}.pt"
     if os.path.exists(cache):
-        return _checked(name, utils.load_torch(cache), cache)
+        return _dataset(name, load_torch(cache), cache)
     try:
-        entries, source = spec.read(name, root, say)
+        entries, source = READERS[name](name, root, say)
     except OSError as error:
         raise UserError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
-    dataset = _checked(name, entries, source)
-    if spec.cached:
+    dataset = _dataset(name, entries, source)
+    if name != "Digits":  # which scikit-learn has at hand
         tensors = (dataset.images_train, dataset.labels_train, dataset.images_test, dataset.labels_test)
         try:
-            utils.save_torch(dict(zip(KEYS, (dataset.classes, *tensors), strict=True)), cache)
+            save_torch(dict(zip(KEYS, (dataset.classes, *tensors), strict=True)), cache)
             say(f"{name}: wrote {cache}, which the next start reads instead of {source}")
         except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports some failed writes
-            say(f"{name}: cannot write {cache} ({_short(error)}), so the next start reads {source} again")
+            say(f"{name}: cannot write {cache} ({short(error)}), so the next start reads {source} again")
     return dataset
 
 
@@ -291,7 +279,7 @@ def read_class_folders(folder, im_size=None, advice=""):
                 with Image.open(file) as picture:
                     mode, picture = picture.mode, picture.convert("RGB")
             except Exception as error:  # whatever a damaged picture provokes
-                raise UserError(f"{file}: cannot be decoded ({_short(error)})") from error
+                raise UserError(f"{file}: cannot be decoded ({short(error)})") from error
             if mode.startswith(("I", "F")):  # Pillow would make white of all that is above 255
                 raise UserError(f"{file}: has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
             if im_size:
@@ -338,13 +326,13 @@ def load_image_folder(data_path, im_size=None):
     if min(std) < 1 / 255:
         raise UserError(f"{root / 'train'}: all pixels of a channel are the same")
     mean, std = (tuple(round(value, 4) for value in values) for values in (mean, std))
-    spec = Spec(train.shape[1], tuple(train.shape[2:]), len(names), mean, std, read_class_folders)
+    spec = Spec(train.shape[1], tuple(train.shape[2:]), len(names), mean, std, len(train), len(test))
     entries = _layout(names, (train, train_labels), (test, test_labels))
-    return _checked(utils.IMAGE_FOLDER, entries, root, spec)
+    return _dataset(IMAGE_FOLDER, entries, root, spec)
 
 
-def _checked(name, entries, source, spec=None):
-    """`Dataset` of entries in the .pt layout; UserError, naming `source`, where they do not fit the table."""
+def _dataset(name, entries, source, spec=None):
+    """The `Dataset` of entries in the .pt layout; UserError, naming `source`, where they do not fit the table."""
     spec = spec or DATASETS[name]
     shape = (spec.channels, *spec.im_size)
 
@@ -384,10 +372,6 @@ def _checked(name, entries, source, spec=None):
     return Dataset(name, [str(c) for c in classes], spec.mean, spec.std, *tensors, digest.hexdigest(), str(source))
 
 
-def _per_channel(numbers, device):
-    return torch.as_tensor(numbers, dtype=torch.float32, device=device).view(-1, 1, 1)
-
-
 class RealData:
     """Labelled uint8 images kept on `device` (a quarter of float32's memory), normalised when a batch is taken.
 
@@ -410,7 +394,7 @@ class RealData:
             images, labels = images[torch.from_numpy(kept)], labels[torch.from_numpy(kept)]
         self.images, self.labels = images.to(device), labels.to(device)
         self.mean, self.std, self.whitening = mean, std, whitening
-        self._mean_255, self._std_255 = (255 * _per_channel(v, device) for v in (mean, std))
+        self._mean_255, self._std_255 = (255 * column(v, device) for v in (mean, std))
 
     def __len__(self):
         return self._total
@@ -436,10 +420,6 @@ class RealData:
         """Labels, int64 (n,) on the device, of the images that `take` gives for the same argument."""
         return self._pick(self.labels, indices)
 
-    def sample(self, c, n, rng):
-        """`take` of n distinct random images of class c."""
-        return self.take(self.indices(c, n, rng))
-
     def _pick(self, tensor, indices):
         if isinstance(indices, slice):
             return tensor[indices]
@@ -451,90 +431,3 @@ class RealData:
         if tensor.is_cuda:  # an upload from memory that is not pinned may wait for the device
             indices = indices.pin_memory()
         return tensor.index_select(0, indices.to(tensor.device, non_blocking=True))
-
-
-def initial_canvases(real, ipc, init, factor, streams):
-    """Canvases (classes, ipc, ch, H, W) float32: real images or standard normal noise.
-
-    With factor 2 every quadrant gets its own draw of ipc distinct real images. streams: {class: generator}.
-    """
-    shape = (ipc, *real.images.shape[1:])
-    if init == "noise":
-        noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
-        return torch.from_numpy(noise).to(real.images.device)
-    canvases = []
-    for c, rng in streams.items():
-        indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
-        canvases.append(augment.tile(real.take(indices), factor))
-    return torch.stack(canvases)
-
-
-def denormalise(images, mean, std):
-    """Images (n,C,H,W) normalised by mean and std (C numbers each) as pixels in [0,1], clamped, for pictures."""
-    return (images * _per_channel(std, images.device) + _per_channel(mean, images.device)).clamp(0, 1)
-
-
-class Whitening:
-    """ZCA whitening of normalised images (n,C,H,W), as in MTT, which takes it from kornia.
-
-    With mean m and covariance U diag(S) U^T (over N-1) of the training images as vectors of D = C*H*W pixels, `apply`
-    is (x - m) U diag((S + eps)^-1/2) U^T, and `invert` undoes it.
-    """
-
-    EPS = 0.1  # the field's
-
-    def __init__(self, mean, forward, backward):
-        self._mean, self._forward, self._backward = mean, forward, backward
-
-    @classmethod
-    def fit(cls, real, eps=EPS, chunk=1000):
-        """From a `RealData` without whitening; `chunk` images at a time are held as floats.
-
-        In float64: single precision moves CIFAR-10's whitened pixels (std 0.47) by up to 0.004. Takes 40 s for CIFAR-10
-        on two CPU cores; a D x D matrix has 75 MB at 3x32x32, 1.2 GB at 3x64x64, and about five exist at the peak.
-        """
-        device = real.images.device if real.images.device.type != "mps" else "cpu"  # MPS has no float64
-        d = real.images[0].numel()
-        total, products = (torch.zeros(shape, dtype=torch.float64, device=device) for shape in (d, (d, d)))
-        for start in range(0, len(real), chunk):
-            x = real.take(slice(start, start + chunk)).flatten(1).to(device).double()
-            total += x.sum(0)
-            products.addmm_(x.T, x)
-        mean = total / len(real)
-        s, u = torch.linalg.eigh(products.addr_(mean, mean, alpha=-len(real)).div_(len(real) - 1))
-        root = (s.clamp(min=0) + eps).sqrt()
-        return cls(*(v.float().to(real.images.device) for v in (mean, (u / root) @ u.T, (u * root) @ u.T)))
-
-    def apply(self, x):
-        return self._multiply(x.flatten(1) - self._mean.to(x), self._forward).view_as(x)
-
-    def invert(self, x):
-        return (self._multiply(x.flatten(1), self._backward) + self._mean.to(x)).view_as(x)
-
-    @staticmethod
-    def _multiply(x, matrix):
-        with torch.autocast(x.device.type, enabled=False):  # pixels stay float32 in half-precision runs
-            return x @ matrix.to(x)
-
-
-def load_distilled(path, exp=0):
-    """A saved synthetic set ready to train on: (images, labels, meta) of experiment `exp`.
-
-    images: float32 (n,C,H,W), normalised as meta['mean'] and meta['std'] say, with multi-formation decoded: four images
-    per canvas if meta['factor'] is 2. labels: int64 (n,). meta: the dictionary that was saved with the set.
-    Raises UserError, naming the file, if it is missing, damaged, of another program, or has no such experiment.
-    """
-    saved = utils.load_torch(path)
-    try:
-        sets, meta = saved["data"], saved["meta"]
-        if not 0 <= exp < len(sets):
-            raise UserError(f"{path}: has no experiment {exp}, only 0..{len(sets) - 1}")
-        canvases, labels = sets[exp]
-        if len(canvases) != len(labels):
-            raise ValueError(f"{len(canvases)} canvases, {len(labels)} labels")
-        images = augment.split(canvases.detach(), {1: 1, 2: 2}[meta["factor"]])
-        return images, augment.split_labels(labels.to(torch.int64), meta["factor"]), meta
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if utils.is_lack_of_memory(error):
-            raise
-        raise UserError(f"{path}: not a set in the layout that these scripts save ({_short(error)})") from error

@@ -9,25 +9,11 @@ import math
 import numpy as np
 import torch
 
-from utils import UserError
+from bacon.errors import UserError
 
 SIDE = 64  # screen pixels that an image gets at least, where there are not too many
 AREA = 6_000_000  # screen pixels of a grid at most
 LINE = 25  # images of a class in one line at most
-
-
-def _font(size):
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
-
-
-def _shorten(text, font, width):
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
 
 
 def grid(images, labels, classes, path):
@@ -36,12 +22,11 @@ def grid(images, labels, classes, path):
     Images are magnified by whole factors. A class of more than LINE images takes several lines, many classes stand in
     several columns; where even that is too large only the first images of each class are shown, and a caption says so.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     labels = labels.tolist()
     of_class = [[i for i, label in enumerate(labels) if label == c] for c in range(len(classes))]
-    most = max(map(len, of_class))
-    height, width = images.shape[2:]
+    (height, width), most = images.shape[2:], max(map(len, of_class))
     zoom, shown = max(1, -(-SIDE // width)), most
 
     def area():
@@ -52,18 +37,17 @@ def grid(images, labels, classes, path):
     while shown > 1 and area() > AREA:
         shown -= 1
     lines = -(-shown // LINE)
-    per_line = -(-shown // lines)
+    per_line, w, h = -(-shown // lines), zoom * width + 2, zoom * height + 2
 
-    h, w = zoom * height + 2, zoom * width + 2
     size = min(24, max(11, lines * h // 4))
-    font = _font(size)
+    font = ImageFont.load_default(size)
     label_width = math.ceil(min(200, max(font.getlength(name) for name in classes))) + 12
     block_w, block_h = label_width + per_line * w + 6, lines * h + (4 if lines > 1 else 0)
-    # As many columns of classes as bring the picture nearest to 4:3.
-    columns = min(
-        range(1, len(classes) + 1),
-        key=lambda k: abs(math.log(k * block_w / (-(-len(classes) // k) * block_h) / (4 / 3))),
-    )
+
+    def distance(columns):  # of a picture with that many columns of classes from 4:3
+        return abs(math.log(columns * block_w / (-(-len(classes) // columns) * block_h) / (4 / 3)))
+
+    columns = min(range(1, len(classes) + 1), key=distance)
     rows = -(-len(classes) // columns)
     caption = f"the first {shown} of {most} images of each class" if shown < most else ""
     top = size + 8 if caption else 2
@@ -72,9 +56,10 @@ def grid(images, labels, classes, path):
     draw = ImageDraw.Draw(canvas)
     draw.text((4, 2), caption, "black", font)
     for c, (name, members) in enumerate(zip(classes, of_class, strict=True)):
-        x, y = c // rows * block_w, top + c % rows * block_h
-        name = _shorten(str(name), font, label_width - 8)
-        draw.text((x + label_width - 6, y + lines * h // 2), name, "black", font, anchor="rm")
+        x, y, text, cut = c // rows * block_w, top + c % rows * block_h, name, len(name)
+        while cut and font.getlength(text := name[:cut] + "..." * (cut < len(name))) > label_width - 8:
+            cut -= 1
+        draw.text((x + label_width - 6, y + lines * h // 2), text, "black", font, anchor="rm")
         pixels = images[members[:shown]].clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
         for k, image in enumerate(pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()):
             picture = Image.fromarray(image.repeat(zoom, 0).repeat(zoom, 1))
@@ -116,28 +101,21 @@ def curve(curves, lines, title, path):
 
 
 def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""):
-    """Write a t-SNE map of embeddings (n,D): real images as dots, synthetic ones as stars, classes by colour."""
+    """Write a t-SNE map of embeddings (n,D): real images as dots, synthetic ones as stars, classes by colour.
+
+    classes: {label: name}.
+    """
     from sklearn.manifold import TSNE
 
-    pyplot = _pyplot()
-    both = torch.cat([real, synthetic]).cpu().numpy()
-    perplexity = min(30, (len(both) - 1) / 3)
-    points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(both)
+    pyplot, both = _pyplot(), torch.cat([real, synthetic]).cpu().numpy()
+    points = TSNE(init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
     figure, axes = pyplot.subplots(figsize=(7, 5.5), dpi=110, layout="constrained")
-    color = pyplot.get_cmap("tab10" if len(classes) <= 10 else "tab20")
-    kinds = (
-        ("real", points[: len(real)], real_labels, {"s": 16, "alpha": 0.6, "linewidths": 0}),
-        (
-            "synthetic",
-            points[len(real) :],
-            synthetic_labels,
-            {"s": 55, "marker": "*", "ec": "k", "linewidths": 0.5},
-        ),
-    )
-    for kind, place, labels, style in kinds:
-        for k, (c, name) in enumerate(classes.items()):
-            of_class = place[(labels == c).cpu().numpy()]
-            axes.scatter(*of_class.T, color=color(k), label=name if kind == "real" else None, **style)
+    color, dots = pyplot.get_cmap("tab10" if len(classes) <= 10 else "tab20"), {"s": 16, "alpha": 0.6, "linewidths": 0}
+    stars = {"s": 55, "marker": "*", "ec": "k", "linewidths": 0.5}
+    for k, (c, name) in enumerate(classes.items()):
+        axes.scatter(*points[: len(real)][(real_labels == c).cpu().numpy()].T, color=color(k), label=name, **dots)
+    for k, c in enumerate(classes):
+        axes.scatter(*points[len(real) :][(synthetic_labels == c).cpu().numpy()].T, color=color(k), **stars)
     axes.set(xticks=[], yticks=[], title=f"{title}\ndots: real test images, stars: synthetic images")
     axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, format="png")

@@ -15,26 +15,19 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from utils import UserError
+from bacon.errors import ParallelError, UserError
 
 # How long to wait for a process that hangs; one that dies is noticed at once.
 TIMEOUT = timedelta(minutes=30)  # within an iteration
 PATIENCE = timedelta(hours=24)  # where another may be training a judge
 
 
-class ParallelError(Exception):
-    """Another process of the run is gone, or no longer agrees: printed as one line, exit code 4."""
-
-
 class World:
-    """The processes of a run. `World()` is a run of one process: it owns every class and exchanges nothing.
-
-    rank, size: this process among how many. sent: bytes that this process has given to collective operations, which is
-    the size of its tensors; what a link carries depends on the algorithm (a ring carries 2 (N-1)/N of a sum).
-    """
+    """The processes of a run. `World()` is a run of one process: it owns every class and exchanges nothing."""
 
     def __init__(self, rank=0, size=1, control=None):
-        self.rank, self.size, self._control, self.sent = rank, size, control, 0
+        """rank, size: this process among how many. control: the group of processes that exchanges Python objects."""
+        self.rank, self.size, self._control = rank, size, control
 
     @property
     def leads(self):
@@ -53,55 +46,40 @@ class World:
         """Concatenate what the processes hold of `count` rows, in the order of `share`; every process gets all rows."""
         if self.size == 1:
             return tensor
-        rows = max(len(World(rank, self.size).share(count)) for rank in range(self.size))
-        padded = tensor.new_zeros(rows, *tensor.shape[1:])
+        sizes = [len(World(rank, self.size).share(count)) for rank in range(self.size)]
+        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        parts = [torch.empty_like(padded) for _ in sizes]
         self._collective(dist.all_gather, parts, padded)
-        return torch.cat([part[: len(World(r, self.size).share(count))] for r, part in enumerate(parts)])
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
-    def most(self, number):
-        """The greatest `number` of all processes; between hosts, so that no device is waited for."""
-        if self.size == 1:
-            return number
-        numbers = torch.tensor(number)
-        self._collective(dist.all_reduce, numbers, dist.ReduceOp.MAX, self._control)
-        return numbers.item()
+    def gather_objects(self, value):
+        """Every process's `value` (plain Python) as a list by rank, on every process; no device is waited for."""
+        values = [value] * self.size
+        self._collective(dist.all_gather_object, values, value, self._control)
+        return values
 
     def from_leader(self, function):
         """What function() returns on the leading process (plain containers and tensors), on every process.
 
         If it fails there, by a mistake of the user or an operating system error, every process ends.
         """
-        if self.size == 1:
-            return function()
         value = error = None
         if self.leads:
             try:
                 value = function()
             except (UserError, OSError) as failure:
                 error = failure
-        box = [(value, error is not None)]
-        self._collective(dist.broadcast_object_list, box, 0, self._control)
-        value, failed = box[0]
+        value, failed = self.gather_objects((value, error is not None))[0]
         if error:
             raise error
         if failed:
             raise SystemExit(2)  # the leading process says why
         return value
 
-    def gather_objects(self, value):
-        """Every process's `value` (plain Python) as a list by rank, on every process."""
-        if self.size == 1:
-            return [value]
-        values = [None] * self.size
-        self._collective(dist.all_gather_object, values, value, self._control)
-        return values
-
     def _collective(self, operation, *args):
         if self.size == 1:
             return
-        self.sent += sum(a.numel() * a.element_size() for a in args if isinstance(a, torch.Tensor))
         try:
             operation(*args)
         except RuntimeError as error:  # how the backends report a closed connection or a timeout
@@ -136,7 +114,7 @@ def joined(device):
     world = World(rank, size, control)
     try:
         yield world
-        world.most(0)  # nobody hangs up while another is still listening
+        world.gather_objects(None)  # nobody hangs up while another is still listening
     finally:
         # Nobody may hold a group beyond this: freed as the interpreter ends, gloo aborts the process now and then.
         world._control = None

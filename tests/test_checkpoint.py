@@ -7,33 +7,21 @@ import io
 import json
 import os
 import pickle
-import re
 import resource
 import shutil
 import signal
-import stat
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import torture
-from test_scripts import run
+from scripts import assert_one_line, events, run
 
-import cost
-import data
-import distill
-import evaluate
-import figures
 import networks
-import runs
-import tables
-import utils
+from bacon import checkpoint, compute, cost, data, distill, experiment, figures, files, recipes, tables
+from bacon import run as runner
 
-ROOT = Path(__file__).parents[1]
 SMALL = [
     "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=6", "--eval_interval=4", "--batch_real=8",
     "--trained_bs=8", "--model_train_steps=2", "--net_generate_interval=2", "--net_num=5", "--meter_reset=3",
@@ -47,7 +35,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def script(tmp_path, monkeypatch, one_thread, quick):
+def script(tmp_path, monkeypatch, quick):
     """Run a small command line in tmp_path/<folder>, the same words in every folder: its exit code."""
 
     def start(*flags, folder="run"):
@@ -107,16 +95,11 @@ def ask(name):
     return lambda: os.kill(os.getpid(), getattr(signal, name))
 
 
-def one_line(capsys, *words):
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1 and "Traceback" not in text and all(str(word) in text for word in words), text
-
-
 def log_events(folder):
-    return [json.loads(line) for line in (folder / f"result/log_{NAME}.jsonl").read_text().splitlines()]
+    return events(folder / f"result/log_{NAME}.jsonl")
 
 
-# --- a resumed run is the same run
+# A resumed run is the same run
 
 
 @pytest.mark.parametrize(
@@ -130,7 +113,7 @@ def test_a_run_stopped_by_signals_resumes_to_bitwise_the_same_files(flags, scrip
     assert script(*flags) == 75
     at_event(5, ask("SIGUSR1"))
     assert script(*flags, "--resume") == 75
-    at_event(1, ask("SIGINT"), evaluate, "judge")
+    at_event(1, ask("SIGINT"), experiment, "judge")
     assert script(*flags, "--resume") == 75
     capsys.readouterr()
     assert script(*flags, "--resume") == 0
@@ -141,13 +124,13 @@ def test_a_run_stopped_by_signals_resumes_to_bitwise_the_same_files(flags, scrip
 @pytest.mark.parametrize(
     ("n", "owner", "name"),
     [(n, distill.Distiller, "iterate") for n in (1, 4, 6, 7, 11)]
-    + [(n, evaluate, "judge") for n in (1, 2, 4, 6)]
+    + [(n, experiment, "judge") for n in (1, 2, 4, 6)]
     + [(n, torch, "save") for n in (1, 2, 7, 20)]
     + [(n, os, "replace") for n in (1, 2, 3, 20)]
-    + [(n, distill, "save_picture") for n in (1, 2)]
-    + [(n, distill.Run, "save_result") for n in (1, 2)]
-    + [(n, utils.RunLog, "write") for n in (1, 2, 4)]
-    + [(1, runs.Files, "claim"), (1, runs.Files, "finish")],
+    + [(n, experiment.Experiment, "save_picture") for n in (1, 2)]
+    + [(n, runner.Run, "save_result") for n in (1, 2)]
+    + [(n, checkpoint.RunLog, "write") for n in (1, 2, 4)]
+    + [(1, checkpoint.Files, "claim"), (1, checkpoint.Files, "finish")],
     ids=lambda v: getattr(v, "__name__", str(v)),
 )
 def test_a_run_killed_anywhere_resumes_to_bitwise_the_same_files(n, owner, name, script, at_event, assert_same):
@@ -159,20 +142,20 @@ def test_a_run_killed_anywhere_resumes_to_bitwise_the_same_files(n, owner, name,
 
 
 def test_judges_that_have_finished_are_not_trained_again(script, at_event, monkeypatch, assert_same):
-    at_event(3, kill, evaluate, "judge")
+    at_event(3, kill, experiment, "judge")
     with pytest.raises(Killed):
         script("--checkpoint_minutes=0", "--num_eval=4")
-    judged, inner = [], evaluate.judge
-    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: judged.append(a[0]) or inner(*a, **k))
+    judged, inner = [], experiment.judge
+    monkeypatch.setattr(experiment, "judge", lambda *a, **k: judged.append(a[0]) or inner(*a, **k))
     assert script("--checkpoint_minutes=0", "--num_eval=4", "--resume") == 0
     assert len(judged) == 2 * 2 * 4 - 2  # the third had finished, but not reached a checkpoint
     assert_same("--checkpoint_minutes=0", "--num_eval=4")
 
 
 def test_a_signal_in_an_evaluation_ends_it_after_the_epoch(script, at_event, monkeypatch):
-    steps, inner = [], evaluate.Arithmetic.training_step
-    monkeypatch.setattr(evaluate.Arithmetic, "training_step", lambda *args: steps.append(1) or inner(*args))
-    at_event(6, ask("SIGTERM"), evaluate.Arithmetic, "training_step")
+    steps, inner = [], compute.Arithmetic.training_step
+    monkeypatch.setattr(compute.Arithmetic, "training_step", lambda *args: steps.append(1) or inner(*args))
+    at_event(6, ask("SIGTERM"), compute.Arithmetic, "training_step")
     assert script("--Iteration=0", "--epoch_eval_train=100000", "--batch_train=10") == 75
     assert len(steps) == 8  # 40 decoded images are 4 batches of 10
 
@@ -197,37 +180,34 @@ def test_ctrl_c_before_the_run_begins_is_one_line_and_writes_nothing(script, mon
 
     monkeypatch.setattr(data, "load", interrupt)
     assert script() == 130
-    one_line(capsys, "interrupted")
+    assert_one_line(capsys, "interrupted")
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_second_sigint_stops_at_once(tmp_path):
-    sleepy = "import time, sys, runpy, evaluate; evaluate.judge = lambda *a, **k: time.sleep(100)\n"
-    sleepy += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-u", "-c", sleepy, ROOT / "BACON_mnist.py", *SMALL, "--Iteration=0"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    for line in process.stdout:
-        if line.startswith("files"):
-            break
-    while not list(tmp_path.glob("result/ckpt_*.pt")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert "once more stops at once" in process.stderr.readline()
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == -signal.SIGINT
-    process.communicate()
+def test_a_second_sigint_stops_at_once(script, at_event, capfd):
+    found, before = [], signal.getsignal(signal.SIGINT)
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        found.append(signal.getsignal(signal.SIGINT))
+
+    at_event(1, interrupt, experiment, "judge")
+    assert script("--Iteration=0") == 75
+    assert found == [signal.SIG_DFL]  # what the next one would meet: the system ends the process
+    assert (
+        "SIGINT: stopping after this iteration or evaluation epoch; once more stops at once" in capfd.readouterr().err
+    )
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_the_loop_gathers_no_state_where_no_checkpoint_is_due(script, monkeypatch):
-    gathered, inner = [], distill.Run.state_dict
+    gathered, inner = [], runner.Run.state_dict
 
     def spy(self):
         gathered.append(self.position())
         return inner(self)
 
-    monkeypatch.setattr(distill.Run, "state_dict", spy)
+    monkeypatch.setattr(runner.Run, "state_dict", spy)
     assert script() == 0
     assert gathered == [{"ended": 0}, {"ended": 1}, {"ended": 2}]
     gathered.clear()
@@ -241,20 +221,11 @@ def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_
     assert script("--num_exp=1") == 75
     args = make_args(ipc=1, Iteration=6, net_generate_interval=2, net_num=5)
     size = (tmp_path / f"run/result/ckpt_{NAME}.pt").stat().st_size
-    announced = cost.checkpoint_bytes(args, data.DATASETS["Digits"])
+    announced = cost.checkpoint_bytes(args, recipes.DATASETS["Digits"])
     assert announced < size < 1.2 * announced
 
 
-def test_checkpoints_of_a_full_pool_have_the_published_size(make_args):
-    flags = {"ipc": 10, "Iteration": 20000, "net_num": 100, "net_generate_interval": 30, "model": "ConvNet"}
-    args = make_args(**flags)
-    spec = data.DATASETS["CIFAR10"]
-    assert cost.checkpoint_bytes(args, spec) == pytest.approx(100 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
-    args.Iteration = 30
-    assert cost.checkpoint_bytes(args, spec) == pytest.approx(4 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
-
-
-# --- checkpoints that are not valid
+# Checkpoints that are not valid
 
 
 @pytest.fixture
@@ -276,10 +247,9 @@ DAMAGES = {
     "one byte": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
     "no archive": lambda content: b"hello",
     "foreign": lambda content: saved_bytes({"model": torch.zeros(3)}),
-    "other version": lambda content: saved_bytes({"format": "BACON checkpoint 0"}),
-    "incomplete": lambda content: saved_bytes({"format": runs.FORMAT, "log_bytes": 0}),
+    "incomplete": lambda content: saved_bytes({"format": checkpoint.FORMAT, "log_bytes": 0}),
     "malicious": lambda content: pickle.dumps(Malicious()),
-    "malicious archive": lambda content: saved_bytes({"format": runs.FORMAT, "meta": Malicious()}),
+    "malicious archive": lambda content: saved_bytes({"format": checkpoint.FORMAT, "meta": Malicious()}),
 }
 
 
@@ -307,6 +277,16 @@ def test_a_damaged_checkpoint_is_kept_aside_and_the_one_before_it_taken(
     assert not (tmp_path / "run/executed").exists()
 
 
+def test_a_checkpoint_of_another_version_is_refused_in_one_line_and_stays(stopped, script, capsys):
+    path = stopped / f"ckpt_{NAME}.pt"
+    torch.save(torch.load(path, weights_only=True) | {"format": "BACON checkpoint 1"}, path)
+    before = {path: path.read_bytes() for path in stopped.iterdir()}
+    capsys.readouterr()
+    assert script("--resume") == 2
+    assert_one_line(capsys, path.name, "another version", "BACON checkpoint 1", checkpoint.FORMAT, "--overwrite")
+    assert {path: path.read_bytes() for path in stopped.iterdir()} == before
+
+
 def test_without_any_valid_checkpoint_nothing_is_started_and_nothing_overwritten(stopped, script, capsys):
     contents = []
     for path in (stopped / f"ckpt_{NAME}.pt", stopped / f"ckpt_{NAME}_previous.pt"):
@@ -316,7 +296,7 @@ def test_without_any_valid_checkpoint_nothing_is_started_and_nothing_overwritten
     for _ in range(2):
         capsys.readouterr()
         assert script("--resume") == 2
-        one_line(capsys, "no valid checkpoint", "--overwrite")
+        assert_one_line(capsys, "no valid checkpoint", "--overwrite")
     assert sorted(p.read_bytes() for p in stopped.glob("ckpt_*_damaged0.pt")) == sorted(contents)
     assert {p: p.read_bytes() for p in stopped.iterdir() if not p.name.startswith("ckpt")} == others
     assert script("--overwrite") == 0
@@ -335,13 +315,13 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(error, st
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", fail)
         assert script("--resume") == 2
-    one_line(capsys, "I/O error" if isinstance(error, OSError) else "out of memory")
+    assert_one_line(capsys, "I/O error" if isinstance(error, OSError) else "out of memory")
     assert sorted(stopped.iterdir()) == before
     with monkeypatch.context() as patch:
         patch.setattr(distill.Distiller, "__init__", fail)
         if not isinstance(error, OSError):
             assert script("--resume") == 2
-            one_line(capsys, "out of memory")
+            assert_one_line(capsys, "out of memory")
     assert script("--resume") == 0
 
 
@@ -359,31 +339,39 @@ def test_a_log_shorter_than_its_checkpoint_is_refused(stopped, script, capsys):
     log.write_bytes(content[:100])
     capsys.readouterr()
     assert script("--resume") == 2
-    one_line(capsys, log.name, "100 bytes")
+    assert_one_line(capsys, log.name, "100 bytes")
     log.write_bytes(content)
     assert script("--resume") == 0
 
 
-# --- another run, another machine
+# Another run, another machine
 
 
 def test_other_settings_or_data_are_refused_by_name_and_value(stopped, script, capsys, monkeypatch):
     before = {path: path.read_bytes() for path in stopped.iterdir()}
     capsys.readouterr()
     assert script("--resume", "--lr_img=0.3", "--seed=4", "--precision=fp32") == 2
-    one_line(capsys, "--lr_img 0.2 there, 0.3 here", "--seed 0 there, 4 here", "--precision auto there, fp32 here")
+    assert_one_line(
+        capsys, "--lr_img 0.2 there, 0.3 here", "--seed 0 there, 4 here", "--precision auto there, fp32 here"
+    )
     digits = data.load("Digits", "data")
     subset = dataclasses.replace(digits, fingerprint="f" * 64)
     with monkeypatch.context() as patch:
         patch.setattr(data, "load", lambda *args: subset)
         assert script("--resume") == 2
-    one_line(capsys, digits.fingerprint[:12], "f" * 12)
+    assert_one_line(capsys, digits.fingerprint[:12], "f" * 12)
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before
     assert script("--resume", "--mismatch_lambda=0", "--checkpoint_minutes=3", "--data_path=elsewhere") == 0
 
 
-def test_another_thread_count_is_mentioned(stopped, script, capsys):
+@pytest.fixture
+def two_threads(stopped):
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_another_thread_count_is_mentioned(two_threads, script, capsys):
     capsys.readouterr()
     assert script("--resume") == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "bitwise" in line)
@@ -401,33 +389,33 @@ def test_a_resumed_run_computes_as_its_checkpoint_says_or_not_at_all(stopped, sc
     changed(path, arithmetic=[["cpu", "fp32", False], ["cpu", "bf16", False]])
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(distill.Run, "go", lambda *args: None)
+        patch.setattr(runner.Run, "go", lambda *args: None)
         assert script("--resume") == 0
         assert "judges cpu, 1 threads, bf16" in capsys.readouterr().out
         changed(path, arithmetic=[["mps", "fp32", False], ["cpu", "bf16", False]])
         assert script("--resume") == 2
-        one_line(capsys, "computed on mps")
+        assert_one_line(capsys, "computed on mps")
         changed(path, arithmetic=[["cpu", "fp32", True], ["cpu", "fp32", True]])
-        patch.setattr(evaluate, "compile_error", lambda device: "no C++ compiler (g++) found")
+        patch.setattr(compute, "compile_error", lambda device: "no C++ compiler (g++) found")
         assert script("--resume") == 2
-        one_line(capsys, "--compile", "no C++ compiler")
+        assert_one_line(capsys, "--compile", "no C++ compiler")
     changed(path, arithmetic=[["cpu", "fp32", False]] * 2, experiment={"exp": 1, "it": 3})
     assert script("--resume") == 2
-    one_line(capsys, "another version")
+    assert_one_line(capsys, "another version")
     path.write_bytes(content)
     assert script("--resume") == 0
 
 
-# --- what is there is not overwritten
+# What is there is not overwritten
 
 
 def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_is_not_repeated(stopped, script, capsys):
     before = {path: path.read_bytes() for path in stopped.iterdir()}
     capsys.readouterr()
     assert script() == 2
-    one_line(capsys, "unfinished run", "--resume", "--overwrite", "another folder")
+    assert_one_line(capsys, "unfinished run", "--resume", "--overwrite", "another folder")
     assert script("--resume", "--overwrite") == 2
-    one_line(capsys, "--overwrite", "--resume")
+    assert_one_line(capsys, "--overwrite", "--resume")
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before
     assert script("--resume") == 0
     before = {path: path.read_bytes() for path in stopped.iterdir()}
@@ -436,7 +424,7 @@ def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_is_not_repeated
     assert script("--resume") == 0
     assert "finished already" in capsys.readouterr().out
     assert script("--resume", "--lr_img=1") == 2
-    one_line(capsys, "--lr_img 0.2 there, 1.0 here")
+    assert_one_line(capsys, "--lr_img 0.2 there, 1.0 here")
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before
 
 
@@ -446,21 +434,29 @@ def test_resuming_where_nothing_is_starts_from_the_beginning(script, assert_same
     assert_same()
 
 
-# --- locks and job arrays
+# Locks and job arrays
 
 
-def lock(path, shared=False):
+def held(path):
+    """A lock that another process might hold."""
     stack = contextlib.ExitStack()
-    runs._lock(stack, path, shared)
+    checkpoint.lock(stack, path)
     return stack
 
 
-def test_a_second_run_of_one_name_is_refused_and_a_dead_ones_lock_taken_over(script, tmp_path, capsys):
+@pytest.fixture
+def impatient(monkeypatch):
+    """Nobody waits for a lock."""
+    inner = checkpoint.lock
+    monkeypatch.setattr(checkpoint, "lock", lambda stack, path, patience=0: inner(stack, path))
+
+
+def test_a_second_run_of_one_name_is_refused_and_a_dead_ones_lock_taken_over(script, impatient, tmp_path, capsys):
     folder = tmp_path / "run/result"
     folder.mkdir(parents=True)
-    with lock(folder / f"lock_{NAME}"):
+    with held(folder / f"lock_{NAME}"):
         assert script() == 2
-        one_line(capsys, "already going on", f"process {os.getpid()} on ")
+        assert_one_line(capsys, "already going on", f"process {os.getpid()} on ")
         assert script("--exp_index=1") == 2  # the whole run has every experiment
     assert list(folder.iterdir()) == []
     (folder / f"lock_{NAME}").write_text("process 99999999 on elsewhere\n")
@@ -472,22 +468,25 @@ def test_a_second_run_of_one_name_is_refused_and_a_dead_ones_lock_taken_over(scr
 def test_tasks_of_a_job_array_share_the_name_and_each_has_its_experiment(script, tmp_path, capsys):
     folder = tmp_path / "run/result"
     folder.mkdir(parents=True)
-    with lock(folder / f"lock_{NAME}", shared=True), lock(folder / f"lock_{NAME}_exp0"):
+    with held(folder / f"lock_{NAME}_exp0"):
         assert script("--exp_index=0") == 2
-        one_line(capsys, f"lock_{NAME}_exp0", "already going on")
+        assert_one_line(capsys, f"lock_{NAME}_exp0", "already going on")
         assert script() == 2
-        one_line(capsys, "already going on")
+        assert_one_line(capsys, "already going on")
         assert script("--exp_index=1") == 0
-        assert (folder / f"lock_{NAME}").exists()
+        assert [path.name for path in folder.glob("lock*")] == [f"lock_{NAME}_exp0"]
     assert not list(folder.glob("lock*"))
 
 
-def test_a_task_that_ends_does_not_turn_away_one_that_starts(tmp_path):
-    ending = lock(tmp_path / "lock")  # as `_unlock` of a shared lock for a moment
-    timer = threading.Timer(0.3, ending.close)
+def test_a_task_that_looks_does_not_turn_away_one_that_starts(tmp_path):
+    looking = held(tmp_path / "lock")  # as a task holds the lock of the whole run for a moment
+    timer = threading.Timer(0.3, looking.close)
     timer.start()
-    lock(tmp_path / "lock", shared=True).close()
+    with contextlib.ExitStack() as stack:
+        assert checkpoint.lock(stack, tmp_path / "lock", patience=10) == []
+        assert (tmp_path / "lock").exists()
     timer.join()
+    assert not (tmp_path / "lock").exists()
 
 
 def test_a_job_array_leaves_an_unfinished_whole_run_alone(script, at_event, tmp_path, capsys):
@@ -544,7 +543,7 @@ def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_k
     assert (folder / f"res_{NAME}.pt").read_bytes() == before
 
 
-# --- faults
+# Faults
 
 
 @pytest.fixture
@@ -560,9 +559,9 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_the_last_checkpoint_g
     script, small_disk, assert_same, tmp_path, capsys
 ):
     assert script("--checkpoint_minutes=0") == 2
-    one_line(capsys, f"ckpt_{NAME}.pt", "File too large")
+    assert_one_line(capsys, f"ckpt_{NAME}.pt", "File too large")
     assert not list((tmp_path / "run/result").glob("*.tmp"))
-    saved = utils.load_torch(tmp_path / f"run/result/ckpt_{NAME}.pt")
+    saved = files.load_torch(tmp_path / f"run/result/ckpt_{NAME}.pt")
     resource.setrlimit(resource.RLIMIT_FSIZE, small_disk)
     assert saved["experiment"]["it"] >= 2
     assert script("--checkpoint_minutes=0", "--resume") == 0
@@ -570,29 +569,29 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_the_last_checkpoint_g
 
 
 def test_a_log_line_that_does_not_fit_on_the_disk_is_not_there_in_part(tmp_path, small_disk):
-    log = utils.RunLog(tmp_path / "log.jsonl")
+    log = checkpoint.RunLog(tmp_path / "log.jsonl")
     for number in range(4):
         with contextlib.suppress(OSError):
             log.write("x", number=number, text="y" * 20_000)
     with pytest.raises(OSError, match=r"log\.jsonl"):
         log.write("x", text="y" * 20_000)
-    log.close()
+    log.file.close()
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["number"] for line in lines] == [0, 1, 2]
 
 
 def test_too_little_free_space_is_refused_before_the_run(script, monkeypatch, capsys, tmp_path):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(runs.shutil, "disk_usage", lambda path: usage._replace(free=1_400_000))
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1_400_000))
     assert script("--net_num=100", "--Iteration=1000", "--model=ConvNet") == 2
-    one_line(capsys, "--save_path", "needs 716 MB", "1 MB are free")
+    assert_one_line(capsys, "--save_path", "needs 716 MB", "1 MB are free")
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_read_only_folder_is_refused_before_the_run(script, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(runs.os, "access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(checkpoint.os, "access", lambda path, mode: not mode & os.W_OK)
     assert script() == 2
-    one_line(capsys, "--save_path result", "cannot write in")
+    assert_one_line(capsys, "--save_path result", "cannot write in")
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -601,38 +600,25 @@ def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(script, at_event
         raise PermissionError(30, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        at_event(3, lambda: patch.setattr(utils.tempfile, "mkstemp", refuse))
+        at_event(3, lambda: patch.setattr(files.tempfile, "mkstemp", refuse))
         assert script("--checkpoint_minutes=0") == 2
-    one_line(capsys, f"ckpt_{NAME}.pt", "Read-only file system")
+    assert_one_line(capsys, f"ckpt_{NAME}.pt", "Read-only file system")
     assert script("--resume") == 0
     assert_same("--checkpoint_minutes=0")
 
 
-@pytest.mark.parametrize("when", [(2, distill.Distiller, "iterate"), (1, evaluate, "judge"), (1, torch, "save")])
-def test_a_folder_deleted_under_the_run_is_written_again(when, script, at_event, assert_same, tmp_path, capsys):
-    n, owner, name = when
-    at_event(n, lambda: shutil.rmtree(tmp_path / "run/result"), owner, name)
-    assert script() == 2
-    one_line(capsys, "result", "deleted", "--resume")
-    assert script("--resume") == 0
-    assert_same()
-
-
-def test_a_folder_deleted_just_before_a_signal_is_written_again(script, at_event, assert_same, tmp_path, capsys):
-    def lose():
-        shutil.rmtree(tmp_path / "run/result")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    at_event(3, lose)
-    assert script() == 2
-    assert "deleted" in capsys.readouterr().err.splitlines()[-1]
-    assert script("--resume") == 0
-    assert_same()
+@pytest.mark.parametrize("flags", [["--checkpoint_minutes=0"], []], ids=["at a checkpoint", "at a picture"])
+def test_a_folder_deleted_under_the_run_ends_it_in_one_line(flags, script, at_event, tmp_path, capsys):
+    at_event(2, lambda: shutil.rmtree(tmp_path / "run/result"))
+    assert script(*flags) == 2
+    assert_one_line(capsys, "result/")
+    assert list((tmp_path / "run").iterdir()) == []
+    assert script(*flags) == 0
 
 
 def test_canvases_that_the_last_update_blows_up_are_not_saved(script, capsys, tmp_path):
     assert script("--Iteration=1", "--lr_img=1e30", "--lh_weight=1e12") == 3
-    one_line(capsys, "iteration 1", "canvases hold NaN or infinite values")
+    assert_one_line(capsys, "iteration 1", "canvases hold NaN or infinite values")
     assert not list((tmp_path / "run/result").glob("res_*"))
 
 
@@ -646,121 +632,12 @@ def test_a_diverged_run_keeps_its_checkpoint_and_diverges_again(script, capsys, 
 def test_a_lack_of_memory_ends_the_run_in_one_line(script, at_event, assert_same, capsys):
     at_event(3, lambda: torch.empty(2**50))
     assert script("--checkpoint_minutes=0") == 2
-    one_line(capsys, "out of memory", "--resume")
+    assert_one_line(capsys, "out of memory", "--resume")
     assert script("--checkpoint_minutes=0", "--resume") == 0
     assert_same("--checkpoint_minutes=0")
     at_event(1, lambda: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):  # a mistake of ours is not hidden
         script("--overwrite")
-
-
-# --- clusters: the scripts of the README, as Slurm would run them
-
-
-SLURM = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-# A script whose first run waits, after its first safe place to stop, until the signal has come to each process.
-HELD = """
-import pathlib, runpy, sys, time
-sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
-import runs
-
-point, holding = runs.Record.point, pathlib.Path("holding")
-
-def hold(self):
-    point(self)
-    holding.touch()
-    while not self.signals.asked:
-        time.sleep(0.05)
-
-if not holding.exists():
-    runs.Record.point = hold
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    """A stand-in for Slurm: submit(script) runs it with a signal to its first step: (exit code, output)."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tmp_path / "held.py").write_text(HELD)
-    wait = "until [ -e holding ]; do sleep 0.1; done"
-    stand_ins = {
-        "python": f'exec {sys.executable} "$@"',
-        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
-        "scontrol": 'if [ $1 = show ]; then echo localhost; else echo "$@" >> requeued; fi',
-        # as Slurm with --signal=USR1@300: the step's processes get the signal, srun returns their exit code
-        "srun": f'"$@" & step=$!\n[ -e signalled ] || {{ touch signalled; {wait}; kill -$SIGNAL $step; }}\nwait $step',
-    }
-    for name, text in stand_ins.items():
-        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tools / name).chmod(stat.S_IRWXU)
-
-    def submit(script, **variables):
-        variables = {"SLURM_JOB_ID": "71", "SIGNAL": "USR1", **variables}
-        environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", **variables}
-        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                              timeout=200, check=False)  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
-
-    return submit
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", SLURM[:2], ids=["one job", "array"])
-def test_the_slurm_scripts_of_the_readme_requeue_and_resume(script, cluster, digits_folder, tmp_path):
-    options = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
-    assert any("--requeue" in line for line in options) and any("--signal=USR1@" in line for line in options)
-    command = "BACON_cifar10.py --ipc 10"
-    assert script.count(command) == 1
-    small = " ".join([*(f for f in SMALL if "save_path" not in f), "--no_compile", f"--data_path={digits_folder}"])
-    script = script.replace(command, f"held.py {ROOT}/BACON_mnist.py {small}")
-    variables, job = {}, "71"
-    if "--array" in script:
-        variables, job = {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "1"}, "70_1"
-    code, text = cluster(script, **variables)
-    assert (tmp_path / "requeued").read_text() == f"requeue {job}\n", text
-    assert "stopped by SIGUSR1" in text and code == 75
-    code, text = cluster(script, **variables)  # what the requeued job runs
-    assert code == 0 and "going on from" in text
-    assert (tmp_path / "requeued").read_text() == f"requeue {job}\n"
-    if variables:
-        code, text = cluster(script, **{**variables, "SLURM_ARRAY_TASK_ID": "0"})
-        assert code == 0 and "all 2 experiments have ended" in text
-    assert len(torch.load(tmp_path / f"result/res_{NAME}.pt", weights_only=True)["data"]) == 2
-
-
-@pytest.mark.slow
-def test_the_slurm_script_for_several_nodes_requeues_and_resumes(cluster, digits_folder, tmp_path):
-    script = SLURM[2]
-    assert "--signal=TERM@" in script
-    small = " ".join([*(f for f in SMALL if "save_path" not in f), "--no_compile", f"--data_path={digits_folder}"])
-    for theirs, ours in {
-        "--nproc_per_node=4": "--nproc_per_node=2",
-        "$head:29500": "$head:0",  # any free port
-        "BACON_tiny.py --ipc 10": f"held.py {ROOT}/BACON_mnist.py {small}",
-        "log_BACON_TinyImageNet_ConvNet_10ipc": f"log_{NAME}",
-    }.items():
-        assert script.count(theirs) == 1
-        script = script.replace(theirs, ours)
-    variables = {"SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "localhost", "SIGNAL": "TERM", "OMP_NUM_THREADS": "1"}
-    _, text = cluster(script, **variables)
-    assert (tmp_path / "requeued").read_text() == "requeue 71\n", text
-    assert "stopped by SIGTERM" in text
-    log = tmp_path / f"result/log_{NAME}.jsonl"
-    assert '"interrupted"' in log.read_text().splitlines()[-1]
-    srun = tmp_path / "bin/srun"
-    works = srun.read_text()
-    srun.write_text("#!/bin/bash\nfalse\n")
-    cluster(script, **variables)  # a job that fails before the run goes on is not started for ever
-    srun.write_text(works)
-    _, text = cluster(script, **variables)
-    assert "going on from" in text
-    assert (tmp_path / "requeued").read_text() == "requeue 71\n"
-    assert len(torch.load(tmp_path / f"result/res_{NAME}.pt", weights_only=True)["data"]) == 2
 
 
 @pytest.mark.slow

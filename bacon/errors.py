@@ -1,0 +1,101 @@
+"""What a person is told in one line, and with which exit code; everything else is a bug and keeps its traceback."""
+
+import contextlib
+import os
+import sys
+
+
+class UserError(Exception):
+    """A mistake in a flag, a file or a folder."""
+
+
+class DamagedError(UserError):
+    """A file that can be read but does not hold what it should."""
+
+
+class DivergedError(Exception):
+    """A loss term became NaN or infinite; files already written stay."""
+
+
+class ParallelError(Exception):
+    """Another process of the run is gone, or no longer agrees."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop: it writes a checkpoint first."""
+
+
+# exception: (exit code, what is said before it, what after it). The first that fits counts.
+ENDINGS = {
+    UserError: (2, "error: ", ""),
+    OSError: (2, "error: ", ""),  # a full disk, a folder that vanished
+    DivergedError: (3, "diverged: ", ""),
+    ParallelError: (4, "", "; the same command with --resume goes on from the last checkpoint"),
+    Stopped: (75, "", ""),  # EX_TEMPFAIL: start again with --resume
+    KeyboardInterrupt: (130, "interrupted", ""),
+}
+OF_ALL_PROCESSES = (DivergedError, Stopped)  # the same on every process of a parallel run: the first one says it
+
+
+def exit_code(program, work):
+    """What work() returns, or the exit code of an error of ENDINGS, which is told on standard error in one line."""
+    try:
+        with memory_errors():
+            return work()
+    except tuple(ENDINGS) as error:
+        code, before, after = next(ending for kind, ending in ENDINGS.items() if isinstance(error, kind))
+        text = f"{error.filename or 'writing'}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        if not (isinstance(error, OF_ALL_PROCESSES) and os.environ.get("RANK", "0") != "0"):
+            print(f"{program}: {before}{one_line(text)}{after}", file=sys.stderr)
+        return code
+
+
+def one_line(text):
+    """A message as one line: what users typed, which it quotes, may hold any character."""
+    return " ".join(str(text).splitlines())
+
+
+def short(error):
+    """An exception in one line of bounded length, for the brackets of a message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def is_lack_of_memory(error):
+    """Whether an exception means that the machine or the device has no memory left."""
+    # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, and of CPUs.
+    said = isinstance(error, RuntimeError) and any(w in str(error) for w in ("out of memory", "allocate memory"))
+    return said or isinstance(error, MemoryError)
+
+
+@contextlib.contextmanager
+def memory_errors():
+    """Turns a lack of memory into a UserError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory ({one_line(error)[:150] or 'Python'}); smaller batches or --ipc need less, and several "
+            "processes share it. A run's last checkpoint stays: --resume goes on with the same flags elsewhere"
+        ) from error
+
+
+@contextlib.contextmanager
+def flag(name):
+    """Turns a ValueError about a flag's value into a UserError that names the flag, as '--model'."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+@contextlib.contextmanager
+def damaged(message):
+    """Turns what other content than expected provokes into a DamagedError: `message`, and the exception in brackets."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if is_lack_of_memory(error):
+            raise
+        raise DamagedError(f"{message} ({short(error)})") from error

@@ -1,0 +1,228 @@
+"""Every flag of the scripts: its name, type, default and help; and what a command line comes to. No torch."""
+
+import argparse
+import dataclasses
+import math
+
+from bacon.errors import one_line
+from bacon.recipes import EVAL_NETWORKS, FIXED, IMAGE_FOLDER, METHODS, RECIPES, recipe
+
+
+def _bounded(convert, kind, low, high):
+    def parse(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {kind} from {low:g} to {high:g}, found {text[:40]!r}")
+        return value
+
+    return parse
+
+
+def whole(low):
+    """An argparse type: a whole number of at least `low`."""
+    return _bounded(int, "a whole number", low, 1e9)
+
+
+RATE = _bounded(float, "a number", 1e-30, 1e30)
+_WEIGHT = _bounded(float, "a number", 0, 1e30)
+_SWITCH = "switch"  # --x / --no_x
+
+EVAL_MODES = tuple(EVAL_NETWORKS)
+CLIP_PRIORS = ("released", "residual")
+
+# name, type or choices, default (None: from the recipe), help. Released names are kept, `Iteration` with its capital.
+FLAGS = {
+    "recipe": [
+        ("dataset", str, None, "which images to distil"),
+        ("im_size", whole(4), None, "of ImageFolder: side in pixels that images are resized to (default: as they are)"),
+        ("model", str, "ConvNet", "network that distils, of the ConvNet family: ConvNet, ConvNetW32, ConvNetD4, ..."),
+        ("ipc", whole(1), 50, "synthetic canvases per class"),
+        ("method", METHODS, "BACON", "BACON, its parent IDM, or plain distribution matching DM"),
+        ("dsa_strategy", str, None, "DSA operations joined by _, one drawn per batch; 'none' switches DSA off"),
+        ("init", ("real", "noise"), None, "canvases start from real training images or from standard normal noise"),
+        ("aug", _SWITCH, None, "multi-formation: a canvas holds four half-size images (H and W must be even)"),
+        ("aug_num", (1,), 1, "accepted for the released command lines"),
+        ("zca", _SWITCH, False, "distil and evaluate in ZCA-whitened space (eps 0.1), fitted on the training images"),
+    ],
+    "optimisation": [
+        ("Iteration", whole(0), None, "distillation iterations; 0 evaluates the initialisation"),
+        ("lr_img", RATE, None, "learning rate of the canvases"),
+        ("optim", ("sgd", "adam"), "sgd", "canvas optimizer: SGD with momentum 0.5 in closed form over all classes, or "
+                                          "Adam, one step per class (slow)"),
+        ("batch_real", whole(2), None, "real images per class and update"),
+        ("embed_last", whole(-1e9), None, "embedding = modules[:N] of the feature stack; 1000 is all of it, -1 all but "
+                                         "the last module"),
+        ("outer_loop", whole(1), None, "times per iteration that canvases and networks take turns"),
+        ("syn_ce", _SWITCH, None, "add the cross-entropy of the canvases, weighted by the network's training accuracy"),
+        ("ce_weight", _WEIGHT, None, "weight of that cross-entropy per percent of training accuracy"),
+        ("lh_weight", _WEIGHT, 1.0, "weight of the log-likelihood term (BACON)"),
+        ("tv_weight", _WEIGHT, 0.8, "weight of the total-variation prior (BACON: lambda)"),
+        ("clip_weight", _WEIGHT, 0.2, "weight of the clip prior (BACON: 1 - lambda)"),
+        ("clip_prior", CLIP_PRIORS, "released", "released: identically 0, as in the published code; residual: "
+                                                      "acts on standardised residuals"),
+    ],
+    "network pool": [
+        ("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
+        ("net_decay", _SWITCH, None, "train the pool with momentum 0.9 and weight decay 5e-4"),
+        ("net_num", whole(1), None, "networks in the pool at most; beyond it the oldest leaves"),
+        ("net_push_num", whole(0), None, "fresh networks that enter at a time"),
+        ("net_generate_interval", whole(1), None, "iterations between fresh networks"),
+        ("net_begin", whole(-1e9), 0, "canvases are updated on networks of pool[net_begin:net_end] ..."),
+        ("net_end", whole(-1e9), 100000, "... if that slice holds more than 10 networks, else on any"),
+        ("train_net_num", whole(1), None, "networks that update the canvases per iteration"),
+        ("fetch_net_num", whole(0), None, "networks trained on real images per iteration"),
+        ("model_train_steps", whole(0), None, "batches each of them is trained for"),
+        ("trained_bs", whole(1), None, "real images per such batch"),
+        ("meter_reset", whole(1), None, "iterations between resets of the networks' training-accuracy meters"),
+    ],
+    "evaluation": [
+        ("eval_mode", EVAL_MODES, "S", "networks trained on the result: S and SS the training architecture, M several, "
+                                       "B with batch norm, W widths, D depths, A activations, P poolings, N norms, "
+                                       "C training architecture and ConvNet"),
+        ("eval_interval", whole(1), None, "iterations between evaluations; the last iteration is always evaluated"),
+        ("num_eval", whole(1), None, "fresh networks per architecture and evaluation"),
+        ("epoch_eval_train", whole(1), None, "epochs (plus one) each of them trains for"),
+        ("batch_train", whole(1), None, "synthetic images per batch of that training"),
+        ("num_exp", whole(1), None, "independent experiments"),
+    ],
+    "input and output": [
+        ("data_path", str, "data", "folder of the datasets; of ImageFolder, that with train/ and val/ or test/"),
+        ("save_path", str, "result", "folder for results, logs and image grids"),
+        ("overwrite", _SWITCH, False, "replace an earlier run of the same name in save_path"),
+        ("resume", _SWITCH, False, "go on from the newest checkpoint in save_path; starts a run that is not there yet"),
+        ("checkpoint_minutes", _WEIGHT, 10.0, "minutes between checkpoints; 0 writes one at every iteration"),
+    ],
+    "run control": [
+        ("exp_index", whole(0), None, "run only this one of num_exp experiments; files end in _exp<k> (default all)"),
+        ("seed", whole(0), 0, "every random number of the run follows from it"),
+        ("device", ("auto", "cpu", "cuda", "mps"), "auto", "where to compute; auto takes cuda, then mps, then cpu"),
+        ("precision", ("auto", "fp32", "bf16"), "auto", "number format inside the networks; auto: bf16 where it pays"),
+        ("compile", _SWITCH, None, "torch.compile the networks (default where the planned work repays it)"),
+        ("dry_run", _SWITCH, False, "print recipe, FLOP, memory and estimated hours on this device, then stop"),
+    ],
+}  # fmt: skip
+
+# Flags the released code parses and never reads: (name, type, released default, value in the command list).
+DEAD_FLAGS = (
+    ("mismatch_lambda", float, 0.005, 0.0),
+    ("mismatch_type", str, "l1", "l1"),
+    ("dis_metric", str, "ours", "ours"),
+    ("last", int, 100, 100),
+    ("local_num", int, 10, 10),
+    ("local_weight", float, 0.1, 0.1),
+    ("weight_layer_index", int, 0, 0),
+    ("inner_loop", int, 1, 1),
+    ("conf_path", str, "", ""),
+    ("net_train_real", _SWITCH, True, True),
+)
+
+SHARED = {name: (kind, text) for flags in FLAGS.values() for name, kind, _, text in flags}  # with evaluate.py
+_DEFAULTS = {name: default for flags in FLAGS.values() for name, _, default, _ in flags}  # None: from the recipe
+_DEFAULTS |= {name: default for name, _, default, _ in DEAD_FLAGS}
+# How this process was started, not what the run is: --resume accepts other values of these.
+OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
+# What is distilled and judged, and how; a run says where it departs from the recipe in these.
+_OF_THE_RECIPE = {
+    row[0] for title, flags in FLAGS.items() if title not in ("input and output", "run control") for row in flags
+} - {"dataset", "ipc", "method", "im_size"}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with exit code 2."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {one_line(message.removeprefix('argument '))}\n")
+
+
+def _add(group, name, kind, text):
+    options = {"default": argparse.SUPPRESS, "dest": name, "help": text.replace("%", "%%")}
+    if kind == _SWITCH:
+        group.add_argument(f"--{name}", action="store_const", const=True, **options)
+        options["help"] = argparse.SUPPRESS
+        group.add_argument(f"--no_{name}", action="store_const", const=False, **options)
+    elif isinstance(kind, tuple):
+        group.add_argument(f"--{name}", type=type(kind[0]), choices=kind, metavar=name.upper(), **options)
+    else:
+        group.add_argument(f"--{name}", type=kind, metavar=name.upper(), **options)
+
+
+def _default_text(name, default, datasets):
+    if default is not None:
+        return f"default {default}"
+    shown = []
+    for method in METHODS:
+        values = {recipe(d, i, method)[0].get(name) for d in datasets for i in RECIPES[d]} - {None}
+        shown.append(" or ".join(str(v) for v in sorted(values)))
+    bacon, idm, dm = shown
+    if not bacon:
+        return ""
+    text = f"default, by dataset and ipc: {bacon}" if " or " in bacon else f"default {bacon}"
+    return text + (f"; IDM {idm}" if idm != bacon else "") + (f"; DM {dm}" if dm != bacon else "")
+
+
+def build_parser(datasets, description):
+    """The parser of one script. Absent flags stay absent, so that the recipe can fill them in."""
+    parser = OneLineParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for title, flags in FLAGS.items():
+        group = parser.add_argument_group(title)
+        for name, kind, default, text in flags:
+            if name == "dataset":
+                kind, default = (*datasets, IMAGE_FOLDER), datasets[0]
+                text = f"{text}: {', '.join(datasets)}, or {IMAGE_FOLDER}: your own, see --data_path"
+            elif isinstance(kind, tuple) and name not in ("eval_mode", "method"):
+                text = f"{text}; one of {', '.join(map(str, kind))}"
+            elif kind == _SWITCH:
+                text = f"{text}; --no_{name} switches it off"
+            shown = _default_text(name, default, datasets)
+            _add(group, name, kind, f"{text} ({shown})" if shown else text)
+    group = parser.add_argument_group("compatibility", "Released flags that the released code never reads: no effect.")
+    for name, kind, default, _ in DEAD_FLAGS:
+        _add(group, name, kind, f"no effect (released default {default!r})")
+    return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a command line came to: the values, those that depart from the recipe, and lines to tell the user."""
+
+    args: argparse.Namespace
+    recipe: str  # whose recipe fills in what was not given
+    departures: dict  # {flag: (value, the recipe's value)}
+    notes: list
+
+
+def parse_args(datasets, description, argv=None):
+    """Parse a command line of the script that distils `datasets` and fill in the paper's recipe: Settings.
+
+    The default of every recipe flag is the published one for this dataset, ipc and method. Exits with code 2 and one
+    line on a bad flag.
+    """
+    given = vars(build_parser(datasets, description).parse_args(argv))
+    values = {**_DEFAULTS, "dataset": datasets[0], **given}
+    settings, whose = recipe(values["dataset"], values["ipc"], values["method"])
+    usual = {**_DEFAULTS, **settings}
+    values = {**values, **settings, **given}
+    notes = []
+    for name, why, instead in _without_effect(values):
+        notes.append(f"--{name} {values[name]} has no effect{why}")
+        values[name] = instead
+    departures = {name: (values[name], usual[name]) for name in values if name in _OF_THE_RECIPE}
+    departures = {name: (value, expected) for name, (value, expected) in departures.items() if value != expected}
+    return Settings(argparse.Namespace(**values), whose, departures, notes)
+
+
+def _without_effect(values):
+    """Flags that the others make idle: (name, why, the value that stands)."""
+    if values["im_size"] and values["dataset"] != IMAGE_FOLDER:
+        yield "im_size", f": only {IMAGE_FOLDER} resizes", None
+    for name, _, default, command in DEAD_FLAGS:
+        if values[name] not in (default, command):
+            yield name, ": the released code never reads it", values[name]
+    for name, value in FIXED[values["method"]].items():
+        if values[name] != value:
+            yield name, f" with --method {values['method']}", value

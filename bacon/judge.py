@@ -1,0 +1,102 @@
+"""The field's judge: train fresh networks on a decoded synthetic set, test them on real images.
+
+The default protocol is that of Dataset Condensation (Zhao et al. 2021) as BACON and IDM use it: the last epoch of the
+last iteration counts, nothing is selected on the test set.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+
+import augment
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a judging network trains: batches of `batch`, rate `lr`, DSA with the operations `strategy`.
+
+    optimizer: a key of SCHEDULES, which also sets the rate's schedule over `epochs`. cutmix: probability per batch.
+    """
+
+    epochs: int
+    batch: int
+    lr: float
+    strategy: tuple
+    optimizer: str = "sgd"
+    cutmix: float = 0.0
+
+    @property
+    def passes(self):
+        """Passes over the set: with SGD one more than `epochs`, as in the published code."""
+        return self.epochs + (self.optimizer == "sgd")
+
+    def __str__(self):
+        mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
+        strategy = "_".join(self.strategy) or "none"
+        return f"{self.epochs} epochs, batch {self.batch}, {self.optimizer} {self.lr:g}, DSA {strategy}{mixed}"
+
+
+def _new_sgd(net, lr, optimizer, arithmetic):
+    return arithmetic.optimizer(net, lr, decay=True)  # momentum starts from zero again
+
+
+def _same_adamw(net, lr, optimizer, arithmetic):
+    optimizer = optimizer or torch.optim.AdamW(net.parameters())  # its weight decay is PyTorch's default, 0.01
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return optimizer
+
+
+# name: (the optimizer at a new rate, the epochs after which the rate changes, by which factor)
+SCHEDULES = {
+    "sgd": (_new_sgd, lambda epochs: {epochs // 2 + 1}, 0.1),
+    "adamw": (_same_adamw, lambda epochs: {max(1, k * epochs // 5) - 1 for k in (1, 2, 3, 4)}, 0.5),
+}
+
+
+def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
+    """Train `net` on images (n,C,H,W) float32, normalised and decoded.
+
+    labels: int64 (n,), or soft ones, probabilities (n, classes). after_epoch: function(number of the epoch, net), to be
+    called after each; it may test the network, or raise to give up.
+    Shuffled batches, the last partial one kept. By the paper's protocol: SGD with momentum 0.9 and weight decay 5e-4;
+    after epoch index epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum starting from zero.
+    """
+    net.train()
+    make, drops, factor = SCHEDULES[protocol.optimizer]
+    drops, lr = drops(protocol.epochs), protocol.lr
+    optimizer = make(net, lr, None, arithmetic)
+    if protocol.cutmix and labels.dim() == 1:
+        labels = F.one_hot(labels, net.classifier.out_features).float()
+    for epoch in range(protocol.passes):
+        order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=images.is_cuda)
+        for index in order.split(protocol.batch):
+            batch = augment.dsa(images[index], augment.draw(protocol.strategy, len(index), rng))
+            targets = labels[index]
+            if protocol.cutmix:
+                batch, targets = augment.cutmix(batch, targets, protocol.cutmix, rng)
+            arithmetic.training_step(net, optimizer, batch, targets)
+        if epoch in drops:
+            lr *= factor
+            optimizer = make(net, lr, optimizer, arithmetic)
+        if after_epoch:
+            after_epoch(epoch, net)
+            net.train()
+
+
+@torch.no_grad()
+def accuracy(net, test, arithmetic):
+    """Share of the whole test set (a data.RealData) that `net`, in eval mode, classifies correctly, in [0, 1]."""
+    net.eval()
+    step = arithmetic.chunk(test.images.shape[2:])
+    pieces = (slice(start, start + step) for start in range(0, len(test), step))
+    correct = sum(arithmetic.correct(net, test.take(piece), test.labels_of(piece)) for piece in pieces)
+    return correct.item() / len(test)
+
+
+def judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, after_epoch=None):
+    """Train one fresh network `name` on a decoded synthetic set; returns its accuracy on the test set, in [0, 1]."""
+    net = arithmetic.build(name, images.shape[1:], num_classes, rng)
+    train(net, images, labels, protocol, rng, arithmetic, after_epoch)
+    return accuracy(net, test, arithmetic)

@@ -1,0 +1,49 @@
+"""What a run shows a person while it works."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
+
+    def __init__(self, total, title, done=0):
+        terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        options = {"total": total, "initial": done, "desc": title, "unit": "it", "dynamic_ncols": True}
+        self.bar = tqdm(**options) if terminal and total else None
+
+    def say(self, text):
+        """Print a line of its own, above the bar if there is one."""
+        if self.bar:
+            self.bar.write(text, file=sys.stdout)
+        else:
+            print(time.strftime("[%H:%M:%S] ") + text, flush=True)
+
+    def advance(self, steps, text, short):
+        """Count finished iterations and show the newest figures, on a bar the short ones."""
+        if self.bar:
+            self.bar.set_postfix_str(short, refresh=False)
+            self.bar.update(steps)
+        else:
+            self.say(text)
+
+    def now(self, text):
+        """Show on a terminal what is being done between two figures."""
+        if self.bar:
+            self.bar.set_postfix_str(text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.bar:
+            self.bar.close()
+
+
+def duration(seconds):
+    """A time in the unit that fits it, such as '12 s', '3.4 min' or '560 h'."""
+    unit, size = next((u, n) for u, n in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= n or n == 1)
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"

@@ -1,0 +1,345 @@
+"""A run from start to end: what is refused, what is said of it, its experiments and its records."""
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import torch
+
+import augment
+import networks
+from bacon import checkpoint, compute, cost, data, parallel, tables
+from bacon.errors import DivergedError, Stopped, UserError, damaged, exit_code, flag
+from bacon.experiment import Experiment
+from bacon.files import save_torch
+from bacon.recipes import DATASETS, IMAGE_FOLDER, architectures, experiments, factor
+from bacon.spaces import Whitening
+
+COLUMNS = 100  # of a terminal that the lines at the start and at the end of a run fit
+UNRECORDED = ("resume", "overwrite", "dry_run", "checkpoint_minutes")  # flags that the log and the result leave out
+
+
+def main(settings):
+    """Do what a script's command line says, flags.Settings: its exit code, see errors.ENDINGS and docs/resume.md."""
+
+    def work():
+        with parallel.joined(settings.args.device) as world:
+            return run_settings(settings, world)
+
+    return exit_code(Path(sys.argv[0]).name, work)
+
+
+def run_settings(settings, world):
+    """Do what parsed settings say, as one process of `world`; returns the exit code."""
+    args = settings.args
+    own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == IMAGE_FOLDER else None
+    spec = own or DATASETS[args.dataset]
+    check_settings(args, spec, world)
+    files = checkpoint.Files(args, args.exp_index)
+    with contextlib.ExitStack() as stack:
+        if not world.leads:  # one process speaks
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        if not args.dry_run:
+            needed = cost.checkpoint_bytes(args, spec)
+            world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
+        dataset = own or load_once(args, world)
+        notes = settings.notes + check_data(args, dataset)
+        distilling, judging, more = cost.arithmetics(args, dataset)
+        notes += more
+        if args.dry_run:
+            tell(notes, describe(settings, dataset, distilling, judging, files))
+            if world.leads:
+                cost.dry_run(args, dataset, distilling, judging)
+            return 0
+
+        meta = about(settings, dataset)
+        signals = stack.enter_context(checkpoint.StopSignals())
+        left = world.from_leader(lambda: files.claim(stack, meta, args.resume, args.overwrite))
+        if left.finished:
+            tell(notes, left.notes, [f"{files.result}: finished already"])
+        else:
+            if left.saved:
+                distilling, judging = map(restored, left.saved["arithmetic"])
+            meta["arithmetic"] = {"distilling": str(distilling), "judging": str(judging), "processes": world.size}
+            resumed = resuming(left.saved, meta, files) if left.saved else []
+            tell(notes, left.notes, resumed, describe(settings, dataset, distilling, judging, files, world))
+            train, test = real_data(args, dataset, distilling.device, world.share(dataset.num_classes))
+            del dataset, own, spec  # of several processes each keeps its share
+            Run(args, meta, train, test, distilling, judging, world).go(files, signals, left.saved)
+        if args.exp_index is not None and world.leads:
+            print(checkpoint.merge(args, meta))
+    return 0
+
+
+def check_settings(args, spec, world):
+    """Refuse what cannot work before anything is written: UserError that names the flag.
+
+    spec: the shape of the images and the classes, a recipes.Spec, or a data.Dataset where no table knows them.
+    """
+    shape = spec.channels, spec.num_classes, spec.im_size
+    with flag("--dsa_strategy"):
+        augment.parse_strategy(args.dsa_strategy)
+    with flag("--model"):
+        net = networks.check(args.model, *shape)
+    for name in architectures(args.eval_mode, args.model):
+        with flag(f"--eval_mode {args.eval_mode}"):
+            networks.check(name, *shape)
+    prior = args.clip_weight if args.clip_prior == "residual" else 0
+    model, odd = f"--model {args.model}:", spec.im_size[0] % 2 or spec.im_size[1] % 2
+    terms = args.lh_weight or args.tv_weight or prior or args.syn_ce
+    not_the_family, batch_statistics = not isinstance(net, networks.ConvNet), net.has_batch_statistics
+
+    def refuse(applies, line):
+        if applies:
+            raise UserError(line)
+
+    refuse(not_the_family, f"{model} only networks of the ConvNet family can distil; others can judge")
+    refuse(batch_statistics and args.method != "DM", f"{model} batch normalisation can distil with --method DM only")
+    refuse(
+        batch_statistics and world.size > 1,
+        f"{model} batch normalisation needs all classes in one process; start one process",
+    )
+    refuse(
+        len(net.features[: args.embed_last]) == 0,
+        f"--embed_last {args.embed_last}: leaves no module of the {len(net.features)} of {args.model}; "
+        "give at least 1, or a negative number of modules to leave out",
+    )
+    refuse(args.aug and odd, f"--aug: needs an even height and width, {args.dataset} has {spec.im_size}")
+    refuse(args.resume and args.overwrite, "--overwrite: contradicts --resume; give one of them")
+    refuse(
+        args.exp_index is not None and args.exp_index >= args.num_exp,
+        f"--exp_index {args.exp_index}: must be below --num_exp {args.num_exp}",
+    )
+    refuse(
+        args.method == "BACON" and not terms,
+        "--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise",
+    )
+    refuse(
+        world.size > spec.num_classes,
+        f"--nproc_per_node: {world.size} processes for {spec.num_classes} classes; start fewer",
+    )
+    compute.check_device(args.device)
+
+
+def check_data(args, dataset):
+    """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user."""
+    counts = torch.bincount(dataset.labels_train).tolist()
+    c = min(range(len(counts)), key=counts.__getitem__)
+    smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {counts[c]} training images"
+    if args.init == "real" and args.ipc > counts[c]:
+        raise UserError(f"--ipc {args.ipc}: {smallest}; use --ipc {counts[c]} or less, or --init noise")
+    if counts[c] < 2:
+        raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
+    if counts[c] < args.batch_real:
+        return [f"{smallest}, fewer than --batch_real {args.batch_real}: classes short of it give all they have"]
+    return []
+
+
+def describe(settings, dataset, distilling, judging, files, world=None):
+    """What is about to run, as lines for the user."""
+    args, (height, width) = settings.args, dataset.im_size
+    decoded = f", four images each: {4 * args.ipc} decoded" if args.aug else ""
+    departures = ", ".join(f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items())
+    judges = ", ".join(architectures(args.eval_mode, args.model))
+    first, last = experiments(args)[0], experiments(args)[-1]
+    several = f" {first}" if first == last else f"s {first} to {last}"
+    shares = f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""
+    facts = {
+        "data": f"{dataset.train:,} training and {dataset.test:,} test images, {dataset.channels}x{height}x{width}, "
+        f"{dataset.num_classes} classes, from {dataset.source} (sha256 {dataset.fingerprint[:12]})",
+        "canvases": f"{args.ipc} per class{decoded}; {args.Iteration:,} iterations, experiment{several} of "
+        f"{args.num_exp}, seed {args.seed}",
+        "recipe": settings.recipe + (f", except {departures}" if departures else ""),
+        "judges": f"every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
+        f"{args.epoch_eval_train:,} epochs",
+        "device": f"{distilling}; judges {judging}{shares}",
+        "files": f"{files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
+    }
+    return [f"{args.method} distils {args.dataset}", *itertools.chain(*itertools.starmap(_fact, facts.items()))]
+
+
+def _fact(title, text):
+    """Lines of a fact under its title, none longer than COLUMNS if its words allow it."""
+    return textwrap.wrap(text, COLUMNS, initial_indent=f"{title:<11}", subsequent_indent=" " * 11,
+                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
+
+
+def tell(*lines):
+    for line in itertools.chain(*lines):
+        print(line, flush=True)
+
+
+def load_once(args, world):
+    """The dataset, which the leading process fetches and caches before the others read it."""
+    loaded = []
+    world.from_leader(lambda: loaded.append(data.load(args.dataset, args.data_path)))
+    return loaded[0] if loaded else data.load(args.dataset, args.data_path)
+
+
+def real_data(args, dataset, device, own=None):
+    """Training images, of the range `own` of classes or of all, and test images as data.RealData on the device.
+
+    Whitened with --zca, which is fitted on all training images.
+    """
+    whitening = Whitening.fit(dataset.real("train", device)) if args.zca else None
+    return dataset.real("train", device, whitening, own), dataset.real("test", device, whitening)
+
+
+def about(settings, dataset):
+    """What the log and the result say of a run, however often it was stopped."""
+    args = settings.args
+    return {
+        "args": {name: value for name, value in vars(args).items() if name not in UNRECORDED},
+        "recipe": settings.recipe,
+        "departures": {name: list(pair) for name, pair in settings.departures.items()},
+        "zca": {"eps": Whitening.EPS, "fitted_on": dataset.fingerprint} if args.zca else None,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "classes": dataset.classes,
+        "factor": factor(args),
+        "data_sha256": dataset.fingerprint,
+        "train_images": dataset.train,
+        "test_images": dataset.test,
+        "versions": compute.versions(),
+    }
+
+
+def restored(saved):
+    """The arithmetic of a checkpoint, which need not be the one chosen here; UserError if it is impossible here."""
+    device, precision, compiled = saved
+    try:
+        compute.check_device(device)
+    except UserError as error:
+        raise UserError(f"--resume: the checkpoint was computed on {device}; {error}") from None
+    arithmetic, _ = compute.choose(device, precision, compiled, 0)
+    if arithmetic.compiled != compiled:
+        why = compute.compile_error(arithmetic.device.type)
+        raise UserError(f"--resume: the checkpoint was computed with --compile, which does not work here: {why}")
+    return arithmetic
+
+
+def resuming(saved, meta, files):
+    """Lines for the user about going on from a checkpoint, and whether to the bit."""
+    experiment, ended = saved["experiment"], len(saved["ended"])
+    where = f"at iteration {experiment['it']} of the one after" if experiment else "before the next one"
+    lines = [f"going on from {files.checkpoint}: {ended} experiments ended, {where}"]
+    there, here = ({**m["versions"], **m["arithmetic"]} for m in (saved["meta"], meta))
+    if changes := [
+        f"{name} {there.get(name)}, now {value}" for name, value in here.items() if there.get(name) != value
+    ]:
+        lines.append(f"bitwise the same result is not guaranteed: {'; '.join(changes)}")
+    return lines
+
+
+class Run:
+    """The experiments of a run: those that have ended and the one on its way. Its `state_dict` is a checkpoint."""
+
+    def __init__(self, args, meta, train, test, distilling, judging, world):
+        self.args, self.meta, self.distilling, self.judging, self.world = args, meta, distilling, judging, world
+        self.start = functools.partial(
+            Experiment, args, train=train, test=test, distilling=distilling, judging=judging, world=world
+        )
+        self.ended = []  # [experiment, canvases, labels, {architecture: [accuracy]}] of each
+        self.experiment = None
+        self.began = time.perf_counter()
+
+    def state_dict(self):
+        return {
+            "meta": self.meta,
+            "arithmetic": [[a.device.type, a.precision, a.compiled] for a in (self.distilling, self.judging)],
+            "seconds": time.perf_counter() - self.began,
+            "ended": self.ended,
+            "experiment": self.experiment and self.experiment.state_dict(),
+        }
+
+    def load_state_dict(self, state):
+        """Go on from a `state_dict` of a run with the same settings; UserError if it is none."""
+        with damaged("--resume: the checkpoint is of another version of these scripts; go on with it, or --overwrite"):
+            self.meta, self.ended = state["meta"], state["ended"]
+            self.began -= state["seconds"]
+            if state["experiment"]:
+                self.experiment = self.start(state["experiment"]["exp"])
+                self.experiment.load_state_dict(state["experiment"])
+
+    def go(self, files, signals, saved=None):
+        """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""
+        bytes_kept = 0
+        if saved:
+            self.load_state_dict(saved)
+            bytes_kept = saved["log_bytes"]
+            saved["experiment"] = None  # or a second copy of the pool would stay
+        minutes = self.args.checkpoint_minutes
+        record = checkpoint.Record(files, minutes, signals, self.state_dict, self.world, bytes_kept)
+        with contextlib.closing(record):
+            try:
+                if not saved:
+                    record.save()  # before the first event, so that no log is ever without a checkpoint
+                if bytes_kept:
+                    here = {"distilling": str(self.distilling), "judging": str(self.judging)}
+                    about_here = {"command": sys.argv, "arithmetic": here, "versions": compute.versions()}
+                    record.event("resume", **self.position(), **about_here)
+                else:
+                    record.event("start", command=sys.argv, **self.meta)
+                self.run_experiments(record)
+            except DivergedError as error:
+                record.event("diverged", reason=str(error))
+                raise
+            except Stopped as stop:
+                record.save()
+                record.event("interrupted", signal=str(stop), **self.position())
+                raise Stopped(
+                    f"stopped by {stop}; the same command with --resume goes on from {files.checkpoint}"
+                ) from None
+
+    def run_experiments(self, record):
+        files = record.files
+        if self.ended:
+            self.save_result(files)  # in case the process ended between a checkpoint and this
+        for exp in experiments(self.args)[len(self.ended) :]:
+            self.experiment = self.experiment or self.start(exp)
+            self.ended.append([exp, *self.experiment.run(record)])
+            self.experiment = None
+            record.save()
+            self.save_result(files)
+        accuracies = self.accuracies()
+        summaries = {name: tables.summary(scores) for name, scores in accuracies.items()}
+        record.event("end", seconds=time.perf_counter() - self.began, accuracy=summaries)
+        if self.world.leads:
+            record.log.sync()
+            plot = self.plot(files)
+            files.finish()
+            print(tables.of_scores(accuracies))
+            print(f"{files.result}\n{files.log}\n{files.grid(self.ended[-1][0], self.args.Iteration)}{plot}")
+
+    def plot(self, files):
+        """Draw the accuracy over iterations, if there were several evaluations; what to tell the user of it."""
+        if self.args.Iteration <= self.args.eval_interval:
+            return ""
+        try:
+            return f"\n{tables.plot_run(files.log)}"
+        except (UserError, OSError) as error:  # such as a missing matplotlib: the run itself is done
+            return f"\nno plot of the accuracy: {error}"
+
+    def position(self):
+        return {"exp": self.experiment.exp, "it": self.experiment.it} if self.experiment else {"ended": len(self.ended)}
+
+    def accuracies(self):
+        """{architecture: [[accuracy per network] per experiment]} of the experiments that have ended."""
+        every = [scores for *_, scores in self.ended]
+        return {name: [scores[name] for scores in every] for name in every[0]}
+
+    def save_result(self, files):
+        if not self.world.leads:
+            return
+        flat = {name: [a for experiment in scores for a in experiment] for name, scores in self.accuracies().items()}
+        sets = [[canvases, labels] for _, canvases, labels, _ in self.ended]
+        meta = {**self.meta, "experiments": [exp for exp, *_ in self.ended]}
+        # Pickle writes equal strings once if they are one object: as copies, a resumed run's file has the same bytes.
+        plain = json.loads(json.dumps({"accs_all_exps": flat, "meta": meta}))
+        save_torch({"data": sets, **plain}, files.result)

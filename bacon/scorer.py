@@ -1,0 +1,408 @@
+"""What evaluate.py does: its flags, who judges a set and how, and the rows of its table."""
+
+import argparse
+import collections
+import dataclasses
+import functools
+import json
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import augment
+import networks
+import utils
+from bacon import compute, data, errors, figures, flags, judge, sets, spaces, tables
+from bacon.baselines import BASELINES, baseline
+from bacon.canvases import decode
+from bacon.errors import UserError
+from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER, architectures
+
+# What --protocol takes where neither a flag nor the set says otherwise; plain_epochs: where DSA is switched off.
+Rules = collections.namedtuple("Rules", "epochs plain_epochs batch lr optimizer cutmix source")
+PROTOCOLS = {
+    "paper": Rules(1000, 1000, 256, 0.01, "sgd", 0.0, "DC's as IDM and BACON run it, or that of the set's run"),
+    "dc-bench": Rules(1000, 300, 256, 0.01, "sgd", 0.0, "DC-bench (Cui et al. 2022), as DC (Zhao et al. 2021)"),
+    "ncfm": Rules(2000, 2000, 128, 0.001, "adamw", 0.5, "NCFM (Wang et al. 2025); the rate halves at each fifth"),
+}
+_FROM_THE_RUN = ("epoch_eval_train", "batch_train", "lr_net", "dsa_strategy")  # flags of a run that are its protocol
+
+
+def build_parser(description):
+    """The parser of evaluate.py. An absent flag is None where the set, or else the protocol, decides."""
+    names, said = (*DATASETS, IMAGE_FOLDER), {name: text for name, (_, text) in flags.SHARED.items()}
+    protocols = "; ".join(f"{name}: {rules.source}" for name, rules in PROTOCOLS.items())
+    usage, shape = "python evaluate.py PATH ... [--flag value ...]", argparse.RawDescriptionHelpFormatter
+    shape = functools.partial(shape, width=80)
+    parser = flags.OneLineParser("evaluate.py", usage, description, formatter_class=shape, allow_abbrev=False)
+    add = parser.add_argument_group("what to do").add_argument
+    add("paths", nargs="*", metavar="PATH", help="saved sets: files, folders of files, or class folders of pictures")
+    add("--recursive", action="store_true", help="also the files in all folders below a PATH")
+    add("--table", metavar="FOLDER", help="tabulate the finished runs below a folder")
+    plot = "draw the accuracy over iterations of a run, by its log, or of those below a folder (default OUT.png: there)"
+    add("--plot", nargs="+", metavar=("LOG", "OUT.png"), help=plot)
+    add("--export", nargs=2, metavar=("FORMAT", "OUT"), help=f"write the set as {', '.join(sets.EXPORTS)}")
+    add("--grid", metavar="OUT.png", help="draw the set's canvases by class (with --decode what they hold)")
+    add("--tsne", metavar="OUT.png", help="draw a t-SNE of real and synthetic embeddings, up to ten classes")
+    add = parser.add_argument_group("the sets").add_argument
+    add("--dataset", choices=names, metavar="NAME", help=f"whose images they are of: {', '.join(names)}")
+    add("--data_path", default="data", help="folder of the datasets (default data)")
+    add("--im_size", type=flags.whole(4), help=said["im_size"])
+    add("--factor", type=int, choices=(1, 2), help="2: a canvas holds four images (default: what the layout implies)")
+    add("--zca", action="store_true", help="sets of other programs live in ZCA space: whiten test images as MTT does")
+    add("--exp", type=flags.whole(0), help="only this experiment of a file with several (to export or draw: default 0)")
+    add("--decode", action="store_true", help="draw the decoded images instead of the canvases")
+    add = parser.add_argument_group("judging").add_argument
+    add("--protocol", choices=PROTOCOLS, default="paper", help=f"{protocols} (default paper)")
+    add("--eval_mode", choices=flags.EVAL_MODES, nargs="+", default=["S"], metavar="MODE", help=said["eval_mode"])
+    add("--model", help="the network of modes S, SS and C (default: the one that distilled the set, else ConvNet)")
+    add("--num_eval", type=flags.whole(1), help="fresh networks per architecture (default: as the run, else 5)")
+    for name in _FROM_THE_RUN:
+        add(f"--{name}", type=flags.SHARED[name][0], help=f"{said[name]} (default: the run's or the protocol's)")
+    kinds, kind_of = f"also judge real images: {','.join(BASELINES)}", lambda text: text.split(",")
+    add("--baseline", type=kind_of, default=[], metavar="NAME,...", help=kinds)
+    add("--ipc", type=flags.whole(1), help="stored images per class of the baselines (default: as the sets)")
+    add("--full_epochs", type=flags.whole(1), default=20, help="epochs of --baseline full, on all real images (20)")
+    add("--biased", type=flags.whole(1), metavar="N", help="also show the best of every N epochs on the test set")
+    add("--seed", type=flags.whole(0), help="every random number follows from it (default: the run's, else 0)")
+    for name in ("device", "precision"):
+        add(f"--{name}", choices=flags.SHARED[name][0], default="auto", help=said[name])
+    add("--compile", action="store_true", default=None, help="torch.compile (default: as the run, else if it pays)")
+    add("--no_compile", dest="compile", action="store_false", default=None, help=argparse.SUPPRESS)
+    add = parser.add_argument_group("output").add_argument
+    add("--format", choices=("text", "json", "markdown"), default="text", help="json: a line per row, with everything")
+    add("--details", action="store_true", help="spread and time; of runs also settings and weights of BACON's terms")
+    return parser
+
+
+def main(description, argv=None):
+    """Do what a command line says; returns the exit code, see errors.exit_code. description: what --help opens with."""
+    args = build_parser(description).parse_args(argv)
+    return errors.exit_code("evaluate.py", lambda: _main(args))
+
+
+def _main(args):
+    judged, shown = bool(args.paths or args.baseline), args.export or args.grid or args.tsne
+    if judged + bool(args.table) + bool(args.plot) > 1:
+        raise UserError("--table and --plot stand alone: give them without PATH, --baseline or each other")
+    if not (judged or args.table or args.plot):
+        raise UserError("nothing to do: give paths of saved sets, --baseline, --table or --plot; --help explains them")
+    for kind in args.baseline:
+        if kind not in BASELINES:
+            raise UserError(f"--baseline {kind}: unknown; choose from {', '.join(BASELINES)}")
+    if args.export and args.export[0] not in sets.EXPORTS:
+        raise UserError(f"--export {args.export[0]}: unknown; choose from {', '.join(sets.EXPORTS)}")
+    for flag, idle in {
+        "--plot": len(args.plot or ()) > 2,
+        "--recursive": args.recursive and not args.paths,
+        "--baseline": args.baseline and shown,
+        "--decode": args.decode and not args.grid,
+        "--ipc": args.ipc and not args.baseline,
+        "--biased": args.biased and shown,
+        "--details": args.details and (shown or args.plot),
+    }.items():
+        if idle:
+            raise UserError(f"{flag}: has no effect here; leave it out, or see --help for what it goes with")
+    compute.check_device(args.device)
+    if args.plot:
+        _say(tables.plot_run(*args.plot))
+    elif args.table:
+        rows = tables.of_runs(args.table, args.biased)
+        _print(args.format, rows, tables.shown(rows, args.details))
+    elif shown:
+        _show(_read(args, bool(args.tsne)), args)
+    else:
+        rows = _score(_read(args, True), args)
+        _print(args.format, rows, _shown(rows, args.details))
+    return 0
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)  # the table alone goes to standard output
+
+
+def _print(kind, rows, shown):
+    """Print rows as JSON lines, or the tables {title: cells} that show them."""
+    for row in rows if kind == "json" else ():
+        print(json.dumps(row))
+    for title, cells in shown.items() if kind != "json" else ():
+        if title:
+            print(f"### {title}\n" if kind == "markdown" else textwrap.fill(title, tables.WIDTH))
+        print(tables.render(cells, markdown=kind == "markdown"), end="\n\n" if title or len(shown) > 1 else "\n")
+
+
+class RealImages:
+    """The real images of a dataset, loaded when they are first needed, in each space that sets live in.
+
+    `of` and `test` give a data.RealData. space: as SavedSet.zca: None or "normalised", as these scripts whiten, or
+    "pixels", as MTT does.
+    """
+
+    def __init__(self, name, args, im_size=None):
+        if name not in (*DATASETS, IMAGE_FOLDER):
+            raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
+        if args.im_size and name != IMAGE_FOLDER:
+            raise UserError(f"--im_size: resizes pictures of ImageFolder only, not {name}")
+        self.name, self._load = name, functools.cache(lambda: data.load(name, args.data_path, _say, im_size))
+        self.test = functools.cache(lambda space, device: self.of("test", space, device, self.whitening(space, device)))
+
+    @property
+    def dataset(self):
+        return self._load()
+
+    @property
+    def facts(self):
+        """What its sets must fit, a sets.Facts; of a dataset in the table without loading it."""
+        return sets.Facts.of(self.name, DATASETS.get(self.name) or self.dataset, lambda: self.dataset.classes)
+
+    def whitening(self, space, device="cpu"):
+        """The spaces.Whitening that sets of this space were distilled in, or None."""
+        if space is None:
+            return None
+        _say(f"fitting the ZCA whitening on {self.dataset.train:,} training images")
+        return spaces.Whitening.fit(self.of("train", space, device))
+
+    def of(self, split, space, device, whitening=None):
+        return self.dataset.real(split, device, whitening, normalised=space != "pixels")
+
+
+def _read(args, needed):
+    """The sets that `args` name: [(RealImages, the SavedSet of each experiment in a file)].
+
+    needed: whether real images are, so that ours of one's own images must fit those that are there now.
+    """
+    files, reals, groups = {}, {}, []
+    for path in args.paths:
+        for file in sets.files(path, args.recursive):  # a set may be named twice
+            files.setdefault(file.parent.resolve() / file.name, file)  # a linked one has the labels beside the link
+    found = [sets.recognise(file) for file in files.values()]
+    runs = [one.meta["args"] for one in found if one.meta]
+    said = [args.dataset] if args.dataset else list(dict.fromkeys(run["dataset"] for run in runs))
+    im_size = args.im_size or next((run.get("im_size") for run in runs), None)
+    for one in found:
+        if len(said) != 1 and not one.meta:
+            raise UserError(f"{one.path}: does not say of which dataset it is; give --dataset")
+        name = said[0] if len(said) == 1 else one.meta["args"]["dataset"]
+        real = reals[name] = reals.get(name) or RealImages(name, args, im_size)
+        itself = name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
+        experiments = sets.read(one, one.own_facts() if itself else real.facts, args.factor, args.zca)
+        chosen = [saved for saved in experiments if args.exp in (None, saved.exp)]
+        if not chosen:
+            numbers = ", ".join(str(saved.exp) for saved in experiments)
+            raise UserError(f"--exp {args.exp}: {one.path} has experiments {numbers}")
+        layout, assumed = chosen[0].layout, chosen[0].assumed
+        _say(f"{one.path}: {layout} layout, {len(experiments)} experiments; assumed: {assumed}")
+        groups.append((real, chosen))
+    for real, (saved, *_) in groups:
+        theirs = saved.meta.get("data_sha256")
+        if theirs and (needed or saved.zca) and theirs != (here := real.dataset.fingerprint):
+            _say(f"{saved.path}: distilled from data with hash {theirs[:8]}, judged on {here[:8]}")
+    return groups
+
+
+def _show(groups, args):
+    """Do what --export, --grid and --tsne say with one set."""
+    if len(groups) != 1:
+        raise UserError(f"--export, --grid, --tsne: need one set, found {len(groups)}")
+    ((real, (saved, *_)),) = groups
+    whitening, labels = real.whitening(saved.zca), saved.hard_labels()
+    if args.export:
+        _say(sets.export(saved, *args.export, whitening))
+    decoded = functools.partial(decode, saved.canvases, labels, saved.factor)
+    if args.grid:
+        images, labels = decoded() if args.decode else (saved.canvases, labels)
+        figures.grid(sets.pixels(saved, images, whitening), labels, saved.class_names(), args.grid)
+        _say(args.grid)
+    if args.tsne:
+        _tsne(saved, *decoded(), args, real, whitening)
+        _say(args.tsne)
+
+
+TSNE_CLASSES, TSNE_REAL, TSNE_TRAIN, TSNE_EPOCHS = 10, 100, 5000, 10
+
+
+def _tsne(saved, images, labels, args, real, whitening):
+    """Map the first classes' real test images and synthetic ones by a network trained on real training images."""
+    arithmetic, _ = compute.choose(args.device, args.precision, args.compile, 0)
+    device, rng = arithmetic.device, utils.stream(args.seed or 0, "t-SNE")
+    name = args.model or saved.meta.get("args", {}).get("model", "ConvNet")
+    _check_networks([name], real.facts)
+    known, held_out = (real.of(split, saved.zca, device, whitening) for split in ("train", "test"))
+    net = arithmetic.build(name, images.shape[1:], real.facts.num_classes, rng)
+    index = known.any_indices(TSNE_TRAIN, rng)
+    protocol = judge.Protocol(TSNE_EPOCHS, 256, 0.01, augment.parse_strategy(COMMON["dsa_strategy"]))
+    judge.train(net, known.take(index), known.labels_of(index), protocol, rng, arithmetic)
+    net.eval()
+    classes = dict(list(enumerate(real.dataset.classes))[:TSNE_CLASSES])
+    chosen = np.concatenate([held_out.indices(c, TSNE_REAL, rng) for c in classes])
+    shown, of_real, title = labels < len(classes), held_out.labels_of(chosen), f"t-SNE of {name}'s embeddings"
+    with torch.no_grad():
+        embedded = [arithmetic.embed(net, x, None) for x in (held_out.take(chosen), images[shown].to(device))]
+    title += f", trained on {len(index):,} real images"
+    figures.tsne(embedded[0], of_real, embedded[1], labels[shown], classes, args.tsne, title)
+
+
+def _check_networks(names, facts):
+    with errors.flag("--model, --eval_mode"):
+        for name in names:
+            networks.check(name, facts.shape[0], facts.num_classes, facts.shape[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Judges:
+    """Who judges a set: `num_eval` fresh networks of each architecture in `names`, trained by `protocol`."""
+
+    names: list
+    num_eval: int
+    seed: int
+    protocol: judge.Protocol
+
+
+def judges_of(args, facts, meta, lr=None):
+    """The `Judges` of a set by the flags, else as in the run that its `meta` tells of. lr: see `protocol_of`."""
+    run = meta.get("args", {})
+    model, seed = args.model or run.get("model", "ConvNet"), run.get("seed", 0) if args.seed is None else args.seed
+    names = list(dict.fromkeys(name for mode in args.eval_mode for name in architectures(mode, model)))
+    _check_networks(names, facts)
+    return Judges(names, args.num_eval or run.get("num_eval", 5), seed, protocol_of(args, run, lr))
+
+
+def protocol_of(args, run, lr=None):
+    """The judge.Protocol by the flags, else by those of the run that made the set, else by --protocol.
+
+    lr: the rate that a set was learnt with, if it was.
+    """
+    rules, given = PROTOCOLS[args.protocol], {name: getattr(args, name) for name in _FROM_THE_RUN}
+    own = {name: run[name] for name in _FROM_THE_RUN} if run and args.protocol == "paper" else {}
+    if rules.optimizer == "sgd" and lr:
+        own["lr_net"] = lr
+    own |= {name: value for name, value in given.items() if value is not None}
+    with errors.flag("--dsa_strategy"):
+        strategy = augment.parse_strategy(own.get("dsa_strategy", COMMON["dsa_strategy"]))
+    epochs = own.get("epoch_eval_train", rules.epochs if strategy else rules.plain_epochs)
+    batch, lr = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr)
+    return judge.Protocol(epochs, batch, lr, strategy, rules.optimizer, rules.cutmix)
+
+
+def arithmetic_of(meta, args, planned_flop):
+    """How the judges of a set are computed, and lines for the user: as in the run that made it, or by the flags."""
+    logged, settings = meta.get("arithmetic", {}).get("judging"), (args.device, args.precision, args.compile)
+    if logged and settings == ("auto", "auto", None):
+        device, *rest = logged.split(", ")
+        device = device if compute.has_device(device) else "auto"
+        settings = device, "bf16" if "bf16" in rest else "fp32", "compiled" in rest
+    arithmetic, notes = compute.choose(*settings, planned_flop)
+    if logged and str(arithmetic) != logged:
+        notes.append(f"was judged on {logged}, here on {arithmetic}, so the last digits may differ")
+    return arithmetic, notes
+
+
+def _score(groups, args):
+    """Judge every set, then the baselines, with the settings of the first set: rows of `score_rows`."""
+    jobs, arithmetics, rows = [], {}, []  # a job: the real images, a SavedSet of each experiment, the meta of a run
+    for real, experiments in groups:
+        meta, lr = experiments[0].meta, experiments[0].lr
+        jobs.append((real, experiments, meta, judges_of(args, real.facts, meta, lr)))
+    if args.baseline:
+        if not (groups or args.dataset):
+            raise UserError("--baseline: give --dataset")
+        if len(names := {real.name for real, _ in groups}) > 1:
+            raise UserError(f"--baseline: the sets are of {', '.join(sorted(names))}; give those of one dataset")
+        real, (first, *_) = groups[0] if groups else (RealImages(args.dataset, args, args.im_size), (None,))
+        meta, each = (first.meta, len(first.canvases) // real.facts.num_classes) if first else ({}, 10)
+        judges = judges_of(args, real.facts, meta)
+        for kind in dict.fromkeys(args.baseline):
+            made = baseline(kind, real.of("train", None, "cpu"), args.ipc or max(1, each), judges.seed)
+            epochs = args.full_epochs if kind == "full" else judges.protocol.epochs
+            protocol = dataclasses.replace(judges.protocol, epochs=epochs)
+            jobs.append((real, [made], meta, dataclasses.replace(judges, protocol=protocol)))
+    for real, experiments, meta, judges in jobs:
+        saved, facts = experiments[0], real.facts
+        flop = max(networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:]) for name in judges.names)
+        images = len(saved.canvases) * saved.factor**2 * judges.protocol.passes * judges.num_eval
+        arithmetic, notes = arithmetic_of(meta, args, flop * images)
+        arithmetic = arithmetics.setdefault(str(arithmetic), arithmetic)  # compiled code serves all sets
+        for line in [*notes, f"{judges.protocol}; seed {judges.seed}; {arithmetic}"]:
+            _say(f"{saved.path}: {line}")
+        test = real.test(saved.zca, arithmetic.device)
+        scores = [score(one, judges, test, facts.num_classes, arithmetic, args.biased, _say) for one in experiments]
+        rows += score_rows(experiments, scores, judges.protocol, facts)
+    return rows
+
+
+def score(saved, judges, test, num_classes, arithmetic, every=None, say=print):
+    """Judge one sets.SavedSet: {architecture: ([accuracy] of the last epoch, [best accuracy] or [], seconds)}.
+
+    The random stream of a judge is that of the run which saved the set, so one of ours gets the logged accuracy again.
+    every: test after every so many epochs too; the best of these is selected on the test set, so biased.
+    """
+    images, labels = (tensor.to(arithmetic.device) for tensor in saved.decoded())
+    labels, scores, protocol = labels.softmax(1) if labels.dim() == 2 else labels, {}, judges.protocol
+    for name in judges.names:
+        last, best, began = [], [], time.perf_counter()
+        for number in range(judges.num_eval):
+            rng, seen = utils.stream(judges.seed, saved.exp, "judge", name, number), []
+
+            def test_now(epoch, net, seen=seen):
+                if every and (epoch + 1) % every == 0:
+                    seen.append(judge.accuracy(net, test, arithmetic))
+
+            last.append(judge.judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, test_now))
+            best += [max([*seen, last[-1]])] if every else []
+            say(f"{_short_name(saved)}  {name} {number + 1}/{judges.num_eval}: {100 * last[-1]:.2f} %")
+        scores[name] = last, best, time.perf_counter() - began
+    return scores
+
+
+def _short_name(saved):
+    return "/".join(Path(saved.path).parts[-2:]) if saved.layout != "baseline" else saved.path
+
+
+BIASED = "best epoch on test (biased)"
+
+
+def score_rows(experiments, scores, protocol, facts):
+    """Rows of the scorer's table, one for each architecture, from the experiments of a file taken together.
+
+    experiments: [SavedSet] that fit `facts`. scores: the result of `score` for each of them.
+    """
+    rows, saved = [], experiments[0]
+    counts = torch.bincount(saved.hard_labels(), minlength=facts.num_classes)
+    counts = sorted({counts.min().item(), counts.max().item()})
+    stored, decoded = ("-".join(str(n * times) for n in counts) for times in (1, saved.factor**2))
+    for name in scores[0]:
+        last, best, seconds = zip(*(of_experiment[name] for of_experiment in scores), strict=True)
+        row = {
+            "set": saved.path, "name": _short_name(saved), "layout": saved.layout, "assumed": saved.assumed,
+            "dataset": facts.dataset, "stored per class": stored, "decoded per class": decoded,
+            "network": name, **tables.summary(last), "accuracy": last, "protocol": str(protocol),
+            "epochs": protocol.epochs, "seconds": sum(seconds),
+        }  # fmt: skip
+        recorded = [one.recorded.get(name, []) for one in experiments]
+        if all(recorded):
+            same = all(a[: len(b)] == b[: len(a)] for a, b in zip(last, recorded, strict=True))
+            row |= {"logged": tables.summary(recorded)["mean"], "logged, the same networks": same}
+        if all(best):
+            row[BIASED] = tables.summary(best)["mean"]
+        rows.append(row)
+    return rows
+
+
+def _shown(rows, details):
+    """The rows of `score_rows` as tables to print: {title: rows for tables.render}."""
+    lines = []
+    for row in rows:
+        stored, decoded = row["stored per class"], row["decoded per class"]
+        line = {**row, **tables.cells(row), "set": row["name"], "seconds": round(row["seconds"])}
+        line["ipc (decoded)"] = stored if stored == decoded else f"{stored} ({decoded})"
+        if "logged" in row:
+            line["logged %"] = f"{row['logged']:.2f}" + (" reproduced" if row["logged, the same networks"] else "")
+        lines.append(line | ({BIASED: f"{row[BIASED]:.2f}"} if BIASED in row else {}))
+    main = ("set", "accuracy %", "logged %", BIASED, "network", "networks", "ipc (decoded)")
+    behind = ("set", "accuracy %", "network", "std networks", "std experiments", "epochs", "seconds")
+    shown = {"": tables.pick(lines, main), "what is behind each figure": tables.pick(lines, behind)}
+    return shown if details else {"": shown[""]}

@@ -1,0 +1,401 @@
+"""Saved distilled sets, whoever saved them: recognise the layout, read it, write it in another one.
+
+Layouts are told apart by what a file or folder holds, never by its name, and are read without running any code in them:
+
+    these scripts               {'data': [[images, labels], ...], 'accs_all_exps', 'meta': {...}}, normalised
+    DC, DSA, DM, IDM, BACON     {'data': [[images, labels], ...], ...}, normalised; IDM and BACON put four on a canvas
+    MTT, DATM                   a tensor of images beside one of labels: images_best.pt, labels_best.pt, lr_best.pt
+    NCFM                        [images, labels], pixels in [0,1], four images on a canvas
+    image folder                a folder of pictures per class
+
+`files` finds them, `recognise` tells the layout, `read` makes the same `SavedSet` of each; none of it needs the real
+images. What a file does not say itself is an assumption, which `assumed` names.
+"""
+
+import _codecs
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bacon import data
+from bacon.canvases import decode, is_result
+from bacon.errors import UserError, damaged
+from bacon.files import load_torch, save_torch
+from bacon.recipes import DATASETS, IMAGE_FOLDER
+from bacon.spaces import denormalise, normalise
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Facts:
+    """What a set must fit: the images' shape (C,H,W), the number of classes, mean and std of pixels in [0,1].
+
+    names: () -> the classes' names. It is called only where they are needed, because it may load the real images.
+    """
+
+    dataset: str
+    shape: tuple
+    num_classes: int
+    mean: tuple
+    std: tuple
+    names: Callable
+
+    @classmethod
+    def of(cls, name, spec, names):
+        """spec: a recipes.Spec or a data.Dataset."""
+        return cls(name, (spec.channels, *spec.im_size), spec.num_classes, tuple(spec.mean), tuple(spec.std), names)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedSet:
+    """One synthetic set: canvases float32 (n,C,H,W), normalised or whitened; labels int64 (n,) or logits (n,classes).
+
+    factor: 2 if a canvas holds four images. zca: None, or the space the whitening was fitted in, "normalised" images
+    (these scripts) or "pixels" in [0,1] (MTT). lr: the judges' rate that the set was learnt with, if it was. meta: the
+    dictionary of these scripts, else empty. recorded: {architecture: [accuracy in [0,1]]} of this experiment. facts:
+    those that it was found to fit.
+    """
+
+    path: str
+    exp: int
+    layout: str
+    canvases: torch.Tensor
+    labels: torch.Tensor
+    factor: int = 1
+    zca: str | None = None
+    lr: float | None = None
+    meta: dict = dataclasses.field(default_factory=dict)
+    recorded: dict = dataclasses.field(default_factory=dict)
+    assumed: str = ""
+    facts: Facts | None = None
+
+    def decoded(self):
+        """The images to train on, (factor^2 n, C, H, W), and their labels, in the order of `canvases.decode`."""
+        return decode(self.canvases, self.labels, self.factor)
+
+    def hard_labels(self):
+        """Labels int64 (n,) of the canvases: of soft ones, the likeliest class."""
+        return self.labels if self.labels.dim() == 1 else self.labels.argmax(1)
+
+    def class_names(self):
+        """The classes' names: those that the set says, else those of the real images, which may be loaded for them."""
+        return [str(name) for name in self.meta.get("classes") or self.facts.names()]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """A file or image folder of a known layout: its content (None of a folder), its reader, its meta if it is ours."""
+
+    path: Path
+    content: object
+    reader: Callable
+    meta: dict
+
+    def own_facts(self):
+        """The `Facts` that a file of ours says itself."""
+        with damaged(f"{self.path}: damaged set"):
+            meta, images = self.meta, self.content["data"][0][0]
+            mean, std, classes = tuple(meta["mean"]), tuple(meta["std"]), list(meta["classes"])
+            shape = (len(mean), *images.shape[2:])
+            return Facts(meta["args"]["dataset"], shape, len(classes), mean, std, lambda: classes)
+
+
+def files(path, recursive=False):
+    """The sets at `path`: the file itself, the .pt files of a folder or of all below it, a folder of class folders."""
+    path = Path(os.path.expanduser(path))
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    if found := _sets_by(path, "**/*.pt" if recursive else "*.pt"):
+        return found
+    if below := _sets_by(path, "**/*.pt"):
+        where = f"{len(below)} in folders below it, as {_some([str(file.relative_to(path)) for file in below])}"
+        raise UserError(f"{path}: a folder without sets, but there are {where}; --recursive takes them all")
+    if any(_is_picture(file) for folder in data.class_folders(path) for file in folder.rglob("*")):
+        return [path]
+    raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
+
+
+def _sets_by(folder, pattern):
+    """The files of a pattern that are sets of their own, by their names and the files beside them. Checkpoints of these
+    scripts are none; nor res_x_exp0.pt beside res_x.pt; labels_best.pt, images_zca_best.pt beside images_best.pt."""
+
+    def belongs(file):
+        whole = re.sub(r"_exp\d+(?=\.pt$)", "", file.name)
+        images = re.sub("^(labels_|lr_|images_zca_)", "images_", file.name)
+        return any(name != file.name and file.with_name(name).exists() for name in (whole, images))
+
+    return sorted(f for f in folder.glob(pattern) if not (f.name.startswith("ckpt_") or belongs(f)))
+
+
+def _is_picture(file):
+    """Whether `file` is a picture, and none that a run wrote of its canvases or its accuracy."""
+    return file.suffix.lower() in data.PICTURES and not file.name.startswith(("vis_", "acc_"))
+
+
+def _some(names):
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+
+
+def _load(path):
+    """Content of a .pt file. Files of DC hold numpy numbers; a pickled number carries its bytes as encoded text."""
+    scalar = (np._core if hasattr(np, "_core") else np.core).multiarray.scalar
+    numbers = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)}
+    with torch.serialization.safe_globals([*numbers, np.dtype, *kinds, _codecs.encode]):
+        return load_torch(path)
+
+
+# What is needed to judge a set of ours as its run did.
+_ARGS = {"dataset": str, "epoch_eval_train": int, "batch_train": int, "lr_net": (int, float), "dsa_strategy": str}
+
+
+def recognise(path):
+    """What is at `path`, one of `files`, as `Found`. UserError, naming it, unless it has a known layout."""
+    if path.is_dir():
+        return Found(path, None, _read_pictures, {})
+    content = _load(path)
+    if isinstance(content, dict) and str(content.get("format")).startswith("BACON checkpoint"):
+        raise UserError(f"{path}: the checkpoint of a run that has not ended; its set follows, see --resume")
+    reader = next((reader for fits, reader in _LAYOUTS if fits(content)), None)
+    if reader is None:
+        kind = f"a dictionary of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else None
+        layouts = "{'data': [[images, labels], ...]}, [images, labels], or a tensor of images with its labels in a file"
+        raise UserError(
+            f"{path}: holds {kind or type(content).__name__}, none of the known layouts: {layouts} beside it"
+        )
+    meta = content["meta"] if reader is _read_ours else {}
+    if meta:
+        args = meta["args"] if isinstance(meta["args"], dict) else {}
+        if missing := sorted(name for name, kind in _ARGS.items() if not isinstance(args.get(name), kind)):
+            raise UserError(f"{path}: damaged set (its 'meta' does not say {', '.join(missing)})")
+    return Found(path, content, reader, meta)
+
+
+def read(found, facts, factor=None, zca=False):
+    """All sets of a `Found` as a list of SavedSet that fit `facts`.
+
+    factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
+    UserError, one line that names the file, for anything that is not a set or is one of other data.
+    """
+    with damaged(f"{found.path}: damaged set"):
+        sets = [_checked(one, facts) for one in found.reader(found.path, found.content, facts, factor, zca)]
+    if not sets:
+        raise UserError(f"{found.path}: holds no set, its 'data' is empty")
+    return sets
+
+
+def _read_ours(path, saved, facts, factor, zca):
+    meta, experiments, assumed = saved["meta"], len(saved["data"]), "nothing, the file says it all"
+    if meta["args"]["dataset"] != facts.dataset:
+        raise UserError(f"{path}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}")
+    if facts.dataset == IMAGE_FOLDER:  # the other datasets have one list, by several names
+        here = list(facts.names())
+        theirs = list(meta.get("classes", here))
+        if theirs != here:
+            raise UserError(f"{path}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
+    if factor not in (None, meta["factor"]):
+        raise UserError(f"--factor {factor}: {path} says that its factor is {meta['factor']}")
+    if zca and not meta["zca"]:
+        raise UserError(f"--zca: {path} says that it is not whitened")
+    moved = (tuple(meta["mean"]), tuple(meta["std"])) != (facts.mean, facts.std)  # of one's own images, by more of them
+    if moved and meta["zca"]:
+        raise UserError(f"{path}: was whitened on other training images than these")
+    if moved:
+        assumed += ", normalised anew by these images' mean and std"
+    for k, (canvases, labels) in enumerate(saved["data"]):
+        recorded = {}
+        for name, accuracies in saved["accs_all_exps"].items():
+            each = len(accuracies) // experiments
+            recorded[name] = accuracies[k * each : (k + 1) * each]
+        if moved:
+            canvases = normalise(denormalise(canvases, meta["mean"], meta["std"]), facts.mean, facts.std)
+        number, space = meta.get("experiments", range(experiments))[k], "normalised" if meta["zca"] else None
+        about = (meta["factor"], space, None, meta, recorded, assumed)
+        yield SavedSet(str(path), number, "these scripts'", canvases, labels, *about)
+
+
+def _space(zca):
+    return ("pixels", "pixels whitened by ZCA") if zca else (None, "normalised")
+
+
+def _read_dc(path, saved, facts, factor, zca):
+    (space, assumed), hint = _space(zca), "" if factor else " (--factor 2 for IDM's and BACON's)"
+    assumed += f", factor {factor or 1}{hint}"
+    for k, (canvases, labels) in enumerate(saved["data"]):
+        yield SavedSet(str(path), k, "DC", canvases, labels, factor or 1, space, assumed=assumed)
+
+
+def _read_mtt(path, saved, facts, factor, zca):
+    rest = path.name.removeprefix("images") if path.name.startswith("images") else "_best.pt"
+    labels, lr = path.with_name(f"labels{rest}"), path.with_name(f"lr{rest}")
+    if not labels.is_file():
+        raise UserError(f"{path}: a tensor of images without labels; put them beside it as {labels.name}")
+    rate = float(_load(lr)) if lr.is_file() else None
+    if rate is not None and not 0 < rate < float("inf"):
+        raise UserError(f"{lr}: holds {rate}, which is no learning rate; delete it to train with the protocol's")
+    (space, assumed), hint = _space(zca), "" if zca else " (MTT and DATM publish sets in ZCA space: --zca)"
+    labels, assumed = _load(labels), f"{assumed}, factor {factor or 1}{hint}"
+    kind = "MTT" if isinstance(labels, torch.Tensor) and labels.dim() == 1 else "MTT, soft labels (DATM)"
+    yield SavedSet(str(path), 0, kind, saved, labels, factor or 1, space, rate, assumed=assumed)
+
+
+def _read_ncfm(path, saved, facts, factor, zca):
+    (low, high), what = saved[0].aminmax(), "but this layout has pixels in [0,1]"
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise UserError(f"{path}: [images, labels] with values {low:.2f}..{high:.2f}, {what}")
+    if zca:
+        raise UserError(f"--zca: {path} holds pixels in [0,1], which are not whitened")
+    canvases, assumed = _normalised(saved[0].detach(), facts), f"pixels in [0,1], normalised here, factor {factor or 2}"
+    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor or 2, assumed=assumed)
+
+
+def _read_pictures(folder, _, facts, factor, zca):
+    if zca:
+        raise UserError(f"--zca: {folder} holds pictures, which are not whitened")
+    names = [path.name for path in data.class_folders(folder)]
+    if len(names) != facts.num_classes:
+        raise UserError(f"{folder}: {len(names)} class folders, but {facts.dataset} has {facts.num_classes} classes")
+    order, how = range(len(names)), "in sorted order"
+    if all(name.isdecimal() for name in names):
+        order, how = [int(name) for name in names], "by their numbers"
+    # Where a dataset of the table names classes by numbers, these are their labels: no need to load it for the names.
+    if (facts.dataset == IMAGE_FOLDER or how != "by their numbers") and set(names) == set(facts.names()):
+        order, how = [list(facts.names()).index(name) for name in names], "named as its classes are"
+    _, pixels, labels = data.read_class_folders(folder)
+    if facts.shape[0] == 1 and data.is_grey(pixels):
+        pixels = pixels[:, :1]
+    assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {how}"
+    canvases, labels = _normalised(pixels.float() / 255, facts), torch.tensor(order)[labels]
+    yield SavedSet(str(folder), 0, "image folder", canvases, labels, factor or 1, assumed=assumed)
+
+
+def _normalised(pixels, facts):
+    return normalise(pixels, facts.mean, facts.std) if pixels.shape[1] == facts.shape[0] else pixels  # see `_fault`
+
+
+def _is_images(value):
+    return isinstance(value, torch.Tensor) and value.dim() == 4
+
+
+# Content that tells a layout, and its reader: (path, content, facts, factor, zca) -> sets. The first that fits counts.
+_LAYOUTS = (
+    (is_result, _read_ours),
+    (lambda s: isinstance(s, dict) and "data" in s, _read_dc),
+    (lambda s: isinstance(s, (list, tuple)) and len(s) == 2 and _is_images(s[0]), _read_ncfm),
+    (_is_images, _read_mtt),
+)
+
+
+def _checked(saved, facts):
+    """The set with float32 canvases; UserError, one line naming the file, unless it is sound and of this dataset."""
+    if fault := _fault(saved.canvases, saved.labels, saved.factor, facts):
+        raise UserError(f"{saved.path}{f', experiment {saved.exp}' if saved.exp else ''}: {fault}")
+    canvases, labels, assumed = saved.canvases.detach().float().contiguous(), saved.labels.detach(), saved.assumed
+    labels = labels.long() if labels.dim() == 1 else labels.float()
+    if labels.dim() == 2:
+        probabilities = (labels >= 0).all() and torch.allclose(labels.sum(1), torch.ones(len(labels)), atol=1e-3)
+        labels = labels.clamp_min(1e-30).log() if probabilities else labels  # of which softmax makes them again
+        assumed += f", soft labels are {'probabilities' if probabilities else 'logits'}"
+    return dataclasses.replace(saved, canvases=canvases, labels=labels, assumed=assumed, facts=facts)
+
+
+def _fault(images, labels, factor, facts):
+    """What keeps images and labels from being a set that fits `facts`, in words, or None."""
+    dataset, size, classes = facts.dataset, "x".join(map(str, facts.shape)), facts.num_classes
+    if not _is_images(images):
+        return f"images are {_what(images)}, not a tensor (n,C,H,W)"
+    if tuple(images.shape[1:]) != facts.shape:
+        return f"images are {'x'.join(map(str, images.shape[1:]))}, but {dataset}'s are {size}"
+    if len(images) == 0:
+        return "holds no images"
+    if not images.is_floating_point():
+        return f"images are {_what(images)}, but this layout has normalised float32 ones"
+    if factor == 2 and (facts.shape[1] % 2 or facts.shape[2] % 2):
+        return f"factor 2 needs an even height and width, {dataset} has {size}; see --factor"
+    if bad := images.isfinite().logical_not().flatten(1).any(1).sum().item():
+        return f"{bad} of {len(images)} images have pixels that are NaN or infinite"
+    if not isinstance(labels, torch.Tensor) or labels.dim() not in (1, 2) or len(labels) != len(images):
+        return f"labels are {_what(labels)}, but there are {len(images)} images"
+    if labels.dim() == 2 and (labels.shape[1] != classes or not labels.isfinite().all()):
+        return f"soft labels are {_what(labels)}, but {dataset} has {classes} classes"
+    if labels.dim() == 1 and labels.dtype not in data.WHOLE_NUMBERS and not torch.equal(labels, labels.round()):
+        return f"labels are {_what(labels)}, not whole numbers"
+    present = (labels if labels.dim() == 1 else labels.argmax(1)).long().unique().tolist()
+    if present[0] < 0 or present[-1] >= classes:
+        return f"labels are {present[0]}..{present[-1]}, but {dataset} has {classes} classes"
+    if labels.dim() == 1 and len(present) < classes:
+        return f"has images of {len(present)} classes, but {dataset} has {classes}"
+    return None
+
+
+def _what(value):
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def pixels(saved, images, whitening=None):
+    """Canvases or decoded images of a set as pixels, not clamped: [0,1] but for what distilling pushed outside.
+
+    whitening: the spaces.Whitening of a set with `zca`, fitted in that set's space.
+    """
+    images = whitening.invert(images) if saved.zca else images
+    return images if saved.zca == "pixels" else denormalise(images, saved.facts.mean, saved.facts.std)
+
+
+def _export_png(out, pixels, labels, saved):
+    from torchvision.utils import save_image
+
+    clipped = ((pixels < 0) | (pixels > 1)).float().mean().item()
+    for c, name in enumerate(saved.class_names()):
+        name = re.sub(r"[^\w-]", "_", name)
+        folder = out / f"{c:03d}_{name}"  # so that sorted names, as ImageFolder numbers them, are in label order
+        folder.mkdir(parents=True)
+        for i, image in enumerate(pixels[labels == c].clamp(0, 1)):
+            save_image(image, folder / f"{i:05d}.png")
+    return f"{100 * clipped:.2f} % of the pixel values were outside [0,1] and are clipped"
+
+
+def _export_dc(out, pixels, labels, saved):
+    images = normalise(pixels, saved.facts.mean, saved.facts.std)
+    save_torch({"data": [[images, labels]], "accs_all_exps": {}}, out)
+    return "decoded images, normalised; labels in the images' order, not grouped by class"
+
+
+# The statistics by which ddranking 0.2.0 normalises its test images: for CIFAR-100 it takes CIFAR-10's.
+_DDRANKING = {"CIFAR10": "CIFAR10", "CIFAR100": "CIFAR10", "TinyImageNet": "TinyImageNet"}
+
+
+def _export_ddranking(out, pixels, labels, saved):
+    if (statistics := _DDRANKING.get(saved.facts.dataset)) is None:
+        known = f"ddranking 0.2.0 has no {saved.facts.dataset}, only {', '.join(_DDRANKING)}"
+        raise UserError(f"--export ddranking: {known}")
+    images = normalise(pixels, DATASETS[statistics].mean, DATASETS[statistics].std)
+    save_torch({"image_tensor": images, "hard_labels": labels}, out)
+    return f"arguments of compute_metrics, normalised by the statistics of {statistics} as it does"
+
+
+EXPORTS = {"png": _export_png, "dc": _export_dc, "ddranking": _export_ddranking}
+
+
+def export(saved, kind, out, whitening=None):
+    """Write the decoded images of a set and their hard labels to `out`, which must not exist; a line about it.
+
+    kind: png, a folder of class folders that torchvision's ImageFolder reads with the same labels; dc, a file in DC's
+    layout; ddranking, the input of that package. UserError if `out` cannot be written or does not suit the set.
+    """
+    out = Path(os.path.expanduser(out))
+    if out.exists():
+        raise UserError(f"--export {kind} {out}: exists already; choose another name or delete it")
+    images, labels = decode(saved.canvases, saved.hard_labels(), saved.factor)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        line = EXPORTS[kind](out, pixels(saved, images, whitening), labels, saved)
+    except OSError as error:
+        raise UserError(f"--export {kind} {out}: cannot write there ({error.strerror})") from error
+    soft = "; the likeliest class of soft labels" if saved.labels.dim() == 2 else ""
+    return f"{out}: {len(images)} images of {saved.path}, experiment {saved.exp}; {line}{soft}"

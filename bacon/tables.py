@@ -1,0 +1,291 @@
+"""Figures over judges and experiments, and the tables and plots of finished runs, which are read from their logs."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import statistics
+import textwrap
+from pathlib import Path
+
+from bacon import figures
+from bacon.errors import UserError, damaged
+from bacon.recipes import DATASETS, paper_figure
+
+WIDTH = 120  # columns of a text table at most
+
+
+def summary(accuracies):
+    """Figures over experiments: accuracies [[per network] per experiment], in [0, 1], to a dict in percent.
+
+    mean and std (population) are over all networks; std_networks is the spread of networks within an experiment,
+    std_experiments that of the experiments' means (None for a single experiment).
+    """
+    percent = [[100 * a for a in experiment] for experiment in accuracies]
+    every = [a for experiment in percent for a in experiment]
+    within = statistics.fmean(statistics.pvariance(experiment) for experiment in percent) ** 0.5
+    between = statistics.pstdev([statistics.fmean(e) for e in percent]) if len(percent) > 1 else None
+    mean, std = statistics.fmean(every), statistics.pstdev(every)
+    return {"mean": mean, "std": std, "networks": len(every), "std_networks": within, "std_experiments": between}
+
+
+def cells(s):
+    """A `summary` as a table shows it."""
+    between = "-" if s["std_experiments"] is None else f"{s['std_experiments']:.2f}"
+    spread = {"networks": s["networks"], "std networks": f"{s['std_networks']:.2f}", "std experiments": between}
+    return {"accuracy %": f"{s['mean']:.2f} +- {s['std']:.2f}", **spread}
+
+
+def of_scores(by_architecture):
+    """A text table of `summary` per architecture: {name: [[accuracy per network] per experiment]}."""
+    return render([{"network": name, **cells(summary(scores))} for name, scores in by_architecture.items()])
+
+
+def render(rows, markdown=False):
+    """A table of rows, each {column: cell}, as Markdown or as text of WIDTH columns; a cell that a row lacks is '-'.
+
+    Where text would be wider, the cells of the widest column go on in the lines below.
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, *([str(row.get(column, "-")) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left, gap, right = ("| ", " | ", " |") if markdown else ("", "  ", "")
+    if markdown:
+        lines.insert(1, ["-" * width for width in widths])
+    else:
+        excess = sum(widths) + len(gap) * (len(widths) - 1) - WIDTH
+        widths[widths.index(max(widths))] -= max(0, excess)
+    text = []
+    for line in lines:
+        wrapped = (textwrap.wrap(cell, max(1, w), break_on_hyphens=False) for cell, w in zip(line, widths, strict=True))
+        for part in itertools.zip_longest(*wrapped, fillvalue=""):
+            text.append((left + gap.join(map(str.ljust, part, widths)) + right).rstrip())
+    return "\n".join(text)
+
+
+def pick(lines, columns):
+    """Of lines, each {column: cell}, those of `columns` in which one of them has something; elsewhere '-'."""
+    used = [column for column in columns if any(line.get(column) not in (None, "") for line in lines)]
+    return [{column: "-" if line.get(column) in (None, "") else line[column] for column in used} for line in lines]
+
+
+# Flags that a table shows in columns or words of their own, or that change no figure.
+_COLUMNS = ("aug", "Iteration", "model", "num_exp", "num_eval", "eval_interval", "eval_mode", "epoch_eval_train")
+BIASED = "best iteration on test (biased)"
+_TERMS = ("log-likelihood", "total variation", "clip prior", "cross-entropy")  # of BACON's loss, and their flags
+_WHOLE = "all images"  # how a row says that its data is not a part
+_TERM_FLAGS = ("--lh_weight", "--tv_weight", "--clip_weight", "--clip_prior", "--syn_ce", "--ce_weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """A finished run as its log tells it.
+
+    about: what was run, but for the seed: runs that agree in it and in the judge are one row of a table. scores:
+    {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}.
+    """
+
+    args: dict
+    about: dict
+    scores: dict
+
+
+def read_run(log):
+    """The `FinishedRun` of a log, or None if it did not end. UserError if it is damaged."""
+    with damaged(f"{log}: not a log of these scripts"):
+        events = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+        if not events or events[-1]["event"] != "end":
+            return None
+        start, scores = events[0], {}
+        for event in events:
+            if event["event"] == "evaluation":
+                by_it = scores.setdefault(event["network"], {})
+                by_it.setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
+        args, sizes = start["args"], (start["train_images"], start["test_images"])
+        shown, kinds = _COLUMNS, ("distilling", "judging")
+        if not args["Iteration"]:  # random images: that is the set, which its judges alone computed
+            shown, kinds = (*_COLUMNS, "init"), ("judging",)
+        formats = ["bf16" if "bf16" in start["arithmetic"][kind] else "fp32" for kind in kinds]
+        spec = DATASETS.get(args["dataset"])
+        whole = _WHOLE if spec and sizes == (spec.train, spec.test) else f"{sizes[0]}+{sizes[1]} images"
+        about = {
+            "dataset": args["dataset"], "ipc": args["ipc"],
+            "set": args["method"] if args["Iteration"] else f"random ({args['init']})",
+            "network": args["model"], "iterations": args["Iteration"], "epochs": args["epoch_eval_train"],
+            "images per canvas": "four" if args["aug"] else "one", "precision": "/".join(dict.fromkeys(formats)),
+            "data": f"{whole} {start['data_sha256'][:8]}",
+            "flags": tuple(f"--{name} {to}" for name, (to, _) in start["departures"].items() if name not in shown),
+        }  # fmt: skip
+        return FinishedRun(args, about, scores)
+
+
+def finished_runs(folder, flag="--table"):
+    """The runs that ended, by the logs below `folder`. UserError if there is no such folder or a log is damaged."""
+    if not Path(folder).is_dir():
+        raise UserError(f"{flag} {folder}: no such folder")
+    return list(filter(None, map(read_run, sorted(Path(folder).rglob("log_*.jsonl")))))
+
+
+def _by_kind(runs):
+    """[(about, experiments, a run)] for every kind of run and its judge, an architecture, which `about` names too.
+
+    experiments: {(seed, experiment, number): {iteration: [accuracy]}}. A copy, such as a job array's part beside the
+    joined file or the same run with fewer judges or evaluations, counts once. The same seed with another outcome, such
+    as that of another number of processes, is an experiment more.
+    """
+    found = {}
+    for run in runs:
+        for judge, by_it in run.scores.items():
+            about = {**run.about, "judge": judge}
+            _, experiments, _ = found.setdefault(tuple(about.values()), (about, {}, run))
+            for exp in sorted(by_it.get(run.args["Iteration"], ())):
+                _add(experiments, run.args["seed"], exp, {it: at[exp] for it, at in by_it.items() if exp in at})
+    return [kind for kind in found.values() if kind[1]]
+
+
+def _add(experiments, seed, exp, by_it):
+    last = by_it[max(by_it)]
+    for key, other in experiments.items():
+        theirs = other[max(other)]
+        if key[:2] == (seed, exp) and last[: len(theirs)] == theirs[: len(last)]:  # the same judges, or some of them
+            if (len(last), len(by_it)) > (len(theirs), len(other)):
+                experiments[key] = by_it
+            return
+    experiments[seed, exp, len(experiments)] = by_it
+
+
+def of_runs(folder, biased=False):
+    """The finished runs below `folder`: for every kind of run and its judge a row with all that is known of it.
+
+    biased: add the best iteration by test accuracy, which several released codes report.
+    """
+    rows = []
+    for about, experiments, run in _by_kind(finished_runs(folder)):
+        scores, args = [by_it[about["iterations"]] for by_it in experiments.values()], run.args
+        row = {**about, **summary(scores), "experiments": len(scores), "accuracy": scores}
+        row["paper %"] = paper_figure(about["set"], about["dataset"], about["ipc"])
+        if biased:
+            best = [max(map(statistics.fmean, by_it.values())) for by_it in experiments.values()]
+            row[BIASED] = round(100 * statistics.fmean(best), 2)
+        if about["set"] == "BACON":
+            clip, ce = f"{args['clip_weight']} {args['clip_prior']}", args["ce_weight"] if args["syn_ce"] else 0
+            row |= zip(_TERMS, (args["lh_weight"], args["tv_weight"], clip, ce), strict=True)
+        rows.append(row)
+    if not rows:
+        raise UserError(f"--table {folder}: no finished run below it")
+    return sorted(rows, key=lambda row: (row["dataset"], row["ipc"]))
+
+
+def shown(rows, details=False):
+    """The rows of `of_runs` as tables to print, accuracy first, one for each dataset: {title: rows for `render`}.
+
+    details: also what is behind each figure, and the weights of BACON's terms of runs that differ in these alone.
+    """
+    tables = {}
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        of_it = [row for row in rows if row["dataset"] == dataset]
+        budget = "; the paper's at its own budget" if any(row["paper %"] for row in of_it) else ""
+        title = f"{dataset}: test accuracy, mean +- std over all networks{budget}"
+        tables[title] = _table(of_it, ("paper %", "ipc", "set", "network", "judge", "networks", BIASED))
+        if not details:
+            continue
+        behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "set")
+        title = f"{dataset}: what is behind each figure; the same for all: {_settings(of_it, networks=True)[0]}"
+        tables[title] = _table(of_it, behind, networks=True)
+        alike = {}
+        for row in of_it:
+            if row["set"] == "BACON":
+                row = {**row, "flags": [flag for flag in row["flags"] if not flag.startswith(_TERM_FLAGS)]}
+                alike.setdefault(str([row["ipc"], _settings([row], networks=True)]), []).append(row)
+        if ablated := [row for group in alike.values() if len(group) > 1 for row in group]:
+            tables[f"{dataset}: weights of BACON's terms"] = _table(ablated, (*_TERMS, "ipc", "judge"))
+    return tables
+
+
+def _table(rows, columns, networks=False):
+    """Cells of `rows`, of one dataset: the accuracy, `columns`, and the settings that tell a row from others."""
+    columns, settings = ("accuracy %", *columns, "settings"), _settings(rows, networks)[1]
+    return pick([{**row, **cells(row), "settings": own} for row, own in zip(rows, settings, strict=True)], columns)
+
+
+def _settings(rows, networks=False):
+    """The settings of `rows`, of one dataset, in words: (what all share, [what tells a row from others]).
+
+    Without dataset, ipc, set and, if not `networks`, the networks. Data that is a part is told of each row.
+    """
+    iterations, words = {row["iterations"] for row in rows} - {0}, []
+    for row in rows:
+        own = {row["iterations"]} - {0} or (iterations if len(iterations) == 1 else ())  # random images have any number
+        by, canvas = f"{row['network']} judged by {row['judge']}", f"{row['images per canvas']} per canvas"
+        line = [*[by] * networks, *(f"{n:,} iterations" for n in own), f"{row['epochs']:,} epochs", canvas]
+        words.append([*line, row["precision"], row["data"], *row["flags"]])
+    shared = [word for word in words[0] if all(word in line for line in words)]
+    shared = [word for word in shared if word != rows[0]["data"] or word.startswith(_WHOLE)]
+    return ", ".join(shared), [", ".join(word for word in line if word not in shared) for line in words]
+
+
+def plot_run(log, path=None):
+    """Draw the accuracy over iterations of the run that wrote `log`, or of the runs of one kind below a folder.
+
+    Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named after it. Runs with
+    other settings have a curve of their own, and every point of a curve is of the same experiments: those that were
+    judged most often. Beside the curves: the paper's figure and, if a run with --Iteration 0 on the same data and with
+    the same judges is found in the same folder or one beside it, the accuracy of random images, of the same seeds if
+    there are such. UserError where there is nothing to draw.
+    """
+    log = Path(log)
+    if not log.exists():
+        raise UserError(f"--plot {log}: no such file or folder")
+    if log.is_dir():
+        near, runs = log.resolve(), finished_runs(log, "--plot")
+        beside = log / f"acc_{near.name}.png"
+    else:
+        near, runs = log.parent.resolve(), filter(None, [read_run(log)])
+        beside = log.with_name(f"acc_{log.stem.removeprefix('log_')}.png")
+    runs = [run for run in runs if run.args["Iteration"]]
+    shared = ("dataset", "ipc", "network", "iterations", "data")
+    kinds = {tuple(run.about[name] for name in shared) for run in runs}
+    if len(kinds) != 1:
+        raise UserError(f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one")
+    ((dataset, ipc, model, iterations, _),) = kinds
+    published = {method: paper_figure(method, dataset, ipc) for method in dict.fromkeys(r.about["set"] for r in runs)}
+    lines = {f"the paper's {method} (ConvNet, full budget)": figure for method, figure in published.items() if figure}
+    lines |= _random_images(near, runs)
+    path, title = path or beside, f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations"
+    figures.curve(_curves(runs), lines, title, path)
+    return path
+
+
+def _random_images(near, runs):
+    """{label: accuracy in percent} of random images, by runs in the folder `near` or one beside it, for each judge."""
+    run, seeds, others, lines = runs[0], {r.args["seed"] for r in runs}, [], {}
+    for log in sorted({*near.rglob("log_*.jsonl"), *near.parent.glob("*/log_*.jsonl")}):
+        with contextlib.suppress(UserError, OSError):  # a damaged log of another run does not matter here
+            others.append(read_run(log))
+    others = [other for other in others if other and not other.args["Iteration"]]
+    others = [other for other in others if other.args["seed"] in seeds] or others
+    alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "dsa_strategy", "zca")
+    for judge in run.scores:
+        found = [
+            score
+            for other in others
+            if other.about["data"] == run.about["data"] and all(other.args[name] == run.args[name] for name in alike)
+            for scores in other.scores.get(judge, {}).get(0, {}).values()
+            for score in scores
+        ]
+        if found:
+            lines[f"random images, judged by {judge}"] = 100 * statistics.fmean(found)
+    return lines
+
+
+def _curves(runs):
+    """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ."""
+    kinds, curves = _by_kind(runs), {}
+    for (about, experiments, _), words in zip(kinds, _settings([kind[0] for kind in kinds])[1], strict=True):
+        together = {}  # experiments that were judged at the same iterations
+        for by_it in experiments.values():
+            together.setdefault(frozenset(by_it), []).append(by_it)
+        drawn = max(together, key=lambda its: (len(its), len(together[its])))
+        label = ", ".join(filter(None, [about["set"], f"judged by {about['judge']}", words]))
+        curves[label] = {it: [100 * a for by_it in together[drawn] for a in by_it[it]] for it in sorted(drawn)}
+    return curves

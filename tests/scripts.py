@@ -1,0 +1,33 @@
+"""Scripts run in the tests' own process: no start, no import, and whatever they call can be replaced."""
+
+import importlib
+import json
+
+from bacon import flags
+from bacon import run as runner
+
+# A run on Digits that takes a second: two canvases per class, three iterations.
+SMALL = [
+    "--dataset=Digits", "--model=ConvNetW32", "--ipc=2", "--Iteration=3", "--batch_real=20", "--trained_bs=16",
+    "--model_train_steps=2", "--num_exp=1", "--num_eval=1", "--epoch_eval_train=2", "--eval_interval=100",
+]  # fmt: skip
+
+
+def run(script, *argv):
+    """The exit code of a script with these flags."""
+    module = importlib.import_module(script.removesuffix(".py"))
+    try:
+        return runner.main(flags.parse_args(module.DATASETS, module.__doc__, list(map(str, argv))))
+    except SystemExit as stop:
+        return stop.code
+
+
+def events(log):
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def assert_one_line(capsys, *words):
+    """Standard error holds one line with all the words in it; returns it."""
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "Traceback" not in text and all(str(word) in text for word in words), text
+    return text

@@ -1,0 +1,135 @@
+"""Facts about synthetic sets: how canvases start, what they decode to, and how a saved set is read."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from layouts import Bomb, to_bytes
+
+import augment
+import utils
+from bacon import canvases
+from bacon.errors import UserError
+
+# Initial canvases
+
+
+@pytest.fixture
+def real(digits):
+    return digits.real("train")
+
+
+def initial(real, ipc, init="real", factor=2):
+    return canvases.initial(real, ipc, init, factor, {c: utils.stream(0, "init", c) for c in range(10)})
+
+
+def test_real_canvases_hold_distinct_real_images_of_their_class(real):
+    made, every = initial(real, 5, factor=1), real.take(slice(None))
+    assert made.shape == (10, 5, 1, 8, 8) and made.dtype == torch.float32
+    for c in range(10):
+        distance = (made[c][:, None] - every[real.labels == c]).abs().amax((2, 3, 4))
+        assert (distance == 0).any(1).all() and len(set(distance.argmin(1).tolist())) == 5
+
+
+def test_quadrants_of_a_canvas_are_halved_real_images_of_its_class(real):
+    made, halved = initial(real, 3), F.avg_pool2d(real.take(slice(None)), 2)
+    for c in range(10):
+        for y in (0, 4):
+            for x in (0, 4):
+                distance = made[c][:, None, :, y : y + 4, x : x + 4] - halved[real.labels == c]
+                assert (distance.abs().amax((2, 3, 4)) < 1e-6).any(1).all()
+
+
+def test_noise_canvases_are_standard_normal(real):
+    x = initial(real, 50, "noise")
+    assert x.shape == (10, 50, 1, 8, 8)
+    assert abs(x.mean()) < 0.02 and abs(x.std() - 1) < 0.02
+
+
+def test_decoding_by_class_gives_each_class_its_own_images():
+    x = torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 2, 1, 4, 4)
+    assert canvases.decode_by_class(x, 2)[:, 0, 0, 0].tolist() == [0.0] * 8 + [1.0] * 8 + [2.0] * 8
+    x = torch.randn(3, 2, 1, 4, 4)
+    for c in range(3):
+        assert torch.equal(canvases.decode_by_class(x, 2).unflatten(0, (3, 8))[c], augment.split(x[c]))
+
+
+# Saved sets
+
+
+def save_set(path, factor=2, experiments=2):
+    """A result of our layout: its content."""
+    rng = np.random.default_rng(0)
+    sets = [
+        [torch.from_numpy(rng.normal(size=(6, 3, 8, 8))).float(), torch.arange(3).repeat_interleave(2).int()]
+        for _ in range(experiments)
+    ]
+    meta = {"factor": factor, "mean": (0.5,) * 3, "std": (0.2,) * 3, "args": {"ipc": 2}, "zca": None}
+    saved = {"data": sets, "accs_all_exps": {"ConvNet": [48.7, 49.0]}, "meta": meta}
+    torch.save(saved, path)
+    return saved
+
+
+def test_canvases_are_decoded_into_four_images_with_their_labels(tmp_path):
+    path = tmp_path / "res.pt"
+    saved = save_set(path)
+    for exp in (0, 1):
+        images, labels, meta = canvases.load_distilled(path, exp)
+        assert torch.equal(images, augment.split(saved["data"][exp][0])) and images.dtype == torch.float32
+        assert labels.tolist() == [0, 0, 1, 1, 2, 2] * 4 and labels.dtype == torch.int64
+        assert meta == saved["meta"]
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])], ids=["hard", "soft"])
+def test_every_image_of_a_canvas_carries_its_label(labels):
+    four = torch.zeros(2, 1, 4, 4)  # canvases of four flat quadrants: every image must be flat
+    for number, (rows, columns) in enumerate([(0, 0), (2, 0), (0, 2), (2, 2)]):  # the documented order
+        for canvas in (0, 1):
+            four[canvas, :, rows : rows + 2, columns : columns + 2] = 10 * canvas + number
+    images, targets = canvases.decode(four, labels, 2)
+    assert images[:, 0].flatten(1).unique(dim=1).tolist() == [[10 * (i % 2) + i // 2] for i in range(8)]
+    assert targets.tolist() == labels.tolist() * 4
+    assert all(torch.equal(a, b) for a, b in zip(canvases.decode(four, labels, 1), (four, labels), strict=True))
+
+
+def test_a_set_without_multi_formation_is_returned_as_saved(tmp_path):
+    ((canvas, label), _) = save_set(tmp_path / "res.pt", factor=1)["data"]
+    images, labels, _ = canvases.load_distilled(tmp_path / "res.pt")
+    assert torch.equal(images, canvas) and torch.equal(labels, label.long())
+
+
+SPOILT = {
+    "another layout": lambda d, b: {"images_train": d["data"][0][0]},
+    "no dictionary": lambda d, b: d["data"],
+    "no meta": lambda d, b: {"data": d["data"], "accs_all_exps": {}},
+    "no factor": lambda d, b: d | {"meta": {"args": {}, "zca": None}},
+    "factor 3": lambda d, b: d | {"meta": d["meta"] | {"factor": 3}},
+    "no pairs": lambda d, b: d | {"data": [d["data"][0][:1]]},
+    "no tensors": lambda d, b: d | {"data": [["images", "labels"]]},
+    "odd size": lambda d, b: d | {"data": [[torch.zeros(6, 3, 7, 7), torch.zeros(6)]]},
+    "fewer labels": lambda d, b: d | {"data": [[torch.zeros(6, 3, 8, 8), torch.zeros(5)]]},
+    "malicious": lambda d, b: d | {"meta": Bomb(b)},
+}
+
+
+@pytest.mark.parametrize("kind", [*SPOILT, "truncated"])
+def test_foreign_or_damaged_set_is_one_line(kind, tmp_path):
+    path, bomb = tmp_path / "res.pt", tmp_path / "executed"
+    saved = save_set(path)
+    path.write_bytes(to_bytes(SPOILT[kind](saved, bomb)) if kind in SPOILT else path.read_bytes()[:-50])
+    with pytest.raises(UserError) as error:
+        canvases.load_distilled(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert not bomb.exists()
+
+
+def test_missing_set_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"res\.pt: No such file"):
+        canvases.load_distilled(tmp_path / "res.pt")
+
+
+@pytest.mark.parametrize("exp", [-1, 2])
+def test_experiment_out_of_range_says_what_there_is(exp, tmp_path):
+    save_set(tmp_path / "res.pt")
+    with pytest.raises(UserError, match=rf"res\.pt: has no experiment {exp}, only 0\.\.1"):
+        canvases.load_distilled(tmp_path / "res.pt", exp)

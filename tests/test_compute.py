@@ -1,0 +1,109 @@
+"""Facts about how networks are computed: number formats, compiled code, and what `auto` chooses."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import networks
+from bacon import compute
+from bacon.distill import Distiller
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_number_formats_stay_inside_the_networks(precision):
+    arithmetic = compute.Arithmetic("cpu", precision)
+    net = arithmetic.build("ConvNetW32", (3, 16, 16), 10, np.random.default_rng(0))
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    embedding, logits = arithmetic.embed_and_classify(net, images, 1000)
+    (gradient,) = torch.autograd.grad(embedding.sum() + logits.sum(), images)
+    assert {t.dtype for t in (embedding, logits, gradient)} == {torch.float32}
+    exact, _ = net.embed_and_classify(images)
+    torch.testing.assert_close(embedding, exact, rtol=0.05, atol=0.02)
+
+
+def test_logits_are_float32_even_in_bf16_so_that_classes_do_not_tie():
+    arithmetic = compute.Arithmetic("cpu", "bf16")
+    net = arithmetic.build("ConvNetW32", (3, 16, 16), 100, np.random.default_rng(0))
+    images = torch.randn(50, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, logits = arithmetic.embed_and_classify(net, images, 1000)
+    assert not torch.equal(logits, logits.bfloat16().float())
+    best = logits.topk(2, dim=1).values
+    assert (best[:, 0] > best[:, 1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_networks_compute_the_same(digits, make_args, monkeypatch):
+    def canvases(arithmetic):
+        d = Distiller(make_args(), 0, real, arithmetic)
+        d.iterate(0)
+        d.iterate(1)
+        return d.canvases
+
+    monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4, depth=1))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no processes to start for three small graphs
+    real = digits.real("train")
+    plain, compiled = canvases(compute.Arithmetic("cpu")), canvases(compute.Arithmetic("cpu", compiled=True))
+    torch.testing.assert_close(plain, compiled, rtol=0, atol=1e-4)
+
+
+def test_auto_settings_follow_fixed_rules(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(compute, "compile_error", lambda device: None)
+
+    def chosen(*arguments):
+        a, notes = compute.choose(*arguments)
+        return a.device.type, a.precision, a.compiled, len(notes)
+
+    assert chosen("auto", "auto", None, 1e9) == ("cpu", "fp32", False, 0)  # too short to repay compiling
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "bf16", True, 0)
+    assert chosen("auto", "auto", False, 1e15) == ("cpu", "fp32", False, 0)
+    assert chosen("auto", "fp32", True, 1e9) == ("cpu", "fp32", True, 0)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", True, 0)
+    monkeypatch.setattr(compute, "compile_error", lambda device: "no C++ compiler")
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", False, 1)
+
+
+@pytest.mark.slow
+def test_a_compiler_that_is_missing_or_cannot_compile_is_noticed(monkeypatch, tmp_path):
+    program = "from bacon import compute; print(*compute.choose('cpu', 'auto', True, 0)[1])"
+    monkeypatch.setenv("CXX", "no_compiler")
+    assert compute.compile_error.__wrapped__("cpu") == "no C++ compiler (no_compiler) found"
+    complaint, compiler = "fatal error: Python.h: No such file", tmp_path / "c++"
+    compiler.write_text(
+        f'#!/bin/bash\n[[ "$*" == *--version* ]] && echo "g++ 13" && exit\necho "{complaint}" >&2; exit 1\n'
+    )
+    compiler.chmod(0o755)
+    environment = {**os.environ, "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    command = [sys.executable, "-c", program]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert output.startswith("running without torch.compile") and complaint in output and output.count("\n") == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_memory_of_large_tensors_stays_with_the_process():
+    program = """if True:
+        import resource, torch
+        from bacon import compute
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones(2**24)  # 64 MB: 16,384 pages of 4 kB or 32 huge ones
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        print(min(faults() for _ in range(6)))
+        compute.keep_freed_memory()
+        print(max([faults() for _ in range(12)][6:]))  # the first few calls still grow the heap"""
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    given_back, kept = map(int, output.split())
+    assert given_back >= 32 and kept < given_back / 10

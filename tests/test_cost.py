@@ -1,0 +1,56 @@
+"""Facts about what a run is said to cost: counted work, time, disk; and how that decides the arithmetic."""
+
+import pytest
+from scripts import SMALL, run
+
+from bacon import compute, cost
+from bacon.recipes import DATASETS
+
+
+def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path, capsys):
+    folder = tmp_path / "result"
+    assert run("BACON_mnist.py", *SMALL, "--dry_run", "--save_path", folder) == 0
+    text = capsys.readouterr().out
+    for word in ("canvas updates", "pool training", "judging: train ConvNetW32", "judging: test ConvNetW32", "total"):
+        assert word in text
+    assert "checkpoint about" in text and "peak memory about" in text and not folder.exists()
+
+
+def test_counted_work_is_that_of_the_shapes(make_args, digits):
+    args = make_args(ipc=2, Iteration=3, batch_real=20, model_train_steps=2, trained_bs=16, epoch_eval_train=2)
+    images = cost.images_per_kind(args, digits)
+    assert images == {
+        "real": 3 * 20 * 10,
+        "synthetic": 3 * 80,
+        "train": 3 * 2 * 2 * 16,
+        ("train", "ConvNetW32"): 3 * 80,
+        ("test", "ConvNetW32"): len(digits.labels_test),
+    }
+    flop = cost.flop_per_image(args, DATASETS["Digits"])
+    convolutions = 2 * 9 * (64 * 1 * 32 + 16 * 32 * 32 + 4 * 32 * 32)
+    linear = 2 * 32 * 10
+    assert flop["real"] == convolutions + linear
+    # Backwards costs the same again per layer for its weights, and again for its input but for the first layer's.
+    assert flop["train"] == 3 * (convolutions + linear) - 2 * 9 * 64 * 32
+    assert flop["synthetic"] == 2 * (convolutions + linear)
+
+
+def test_checkpoints_of_a_full_pool_have_the_published_size(make_args):
+    flags = {"ipc": 10, "Iteration": 20000, "net_num": 100, "net_generate_interval": 30, "model": "ConvNet"}
+    args = make_args(**flags)
+    spec = DATASETS["CIFAR10"]
+    assert cost.checkpoint_bytes(args, spec) == pytest.approx(100 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
+    args.Iteration = 30
+    assert cost.checkpoint_bytes(args, spec) == pytest.approx(4 * 2 * 4 * 320_010 + 3 * 4 * 100 * 3072)
+
+
+@pytest.mark.parametrize("iterations", [10, 1000])
+def test_how_one_distils_does_not_depend_on_how_often_one_judges(iterations, digits, make_args):
+    def chosen(**flags):
+        args = make_args(Iteration=iterations, model="ConvNet", batch_real=100, epoch_eval_train=50, **flags)
+        return str(cost.arithmetics(args, digits)[0])
+
+    usual = chosen()
+    assert usual == chosen(eval_interval=1) == chosen(num_eval=500) == chosen(num_exp=100) == chosen(eval_mode="W")
+    assert usual == chosen(num_exp=100, exp_index=3)
+    assert ("compiled" in usual) == (iterations == 1000 and compute.compile_error("cpu") is None)

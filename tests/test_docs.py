@@ -1,0 +1,203 @@
+"""The pages: links and anchors resolve, commands parse, figures are those of the recipes and of the stored logs."""
+
+import ast
+import collections
+import importlib
+import json
+import re
+import shlex
+import statistics
+from pathlib import Path
+
+import pytest
+
+from bacon import flags, recipes, scorer
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+JOBS = sorted((ROOT / "docs" / "slurm").glob("*.sh"))
+SCRIPTS = sorted(path.stem for path in ROOT.glob("BACON_*.py"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"`([^`\n]+)`")
+OF_OTHER_PROGRAMS = {"--requeue", "--signal", "--shutdown-timeout"}  # sbatch's and torchrun's
+
+
+def named(paths):
+    return pytest.mark.parametrize("page", paths, ids=lambda path: path.name)
+
+
+def prose(page):
+    """A page without its blocks of code."""
+    return FENCE.sub("", page.read_text())
+
+
+def anchors(page):
+    """The anchors of a page's headings as GitHub makes them: letters, digits, _ and - stay, a second one gets -1."""
+    seen = collections.Counter()
+    for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        yield f"{slug}-{seen[slug]}" if seen[slug] else slug
+        seen[slug] += 1
+
+
+def links(page):
+    return re.findall(r"\]\(([^)\s]+)\)", CODE.sub("`code`", prose(page)))
+
+
+@named(PAGES)
+def test_every_relative_link_and_anchor_resolves(page):
+    for link in links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists() and target.is_relative_to(ROOT), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_picture_job_script_and_module_is_linked():
+    linked = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in links(page)}
+    modules = {path for folder in (ROOT, ROOT / "bacon") for path in folder.glob("*.py")}
+    assert {*PAGES[1:], *JOBS, *(ROOT / "docs").glob("*.png"), *modules} - linked == {ROOT / "bacon" / "__init__.py"}
+
+
+def test_the_readme_is_read_in_one_sitting():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1600
+
+
+# Commands
+
+
+def commands(text):
+    """Command lines of Python programs in shell text: [[word, ...]], comments and continued lines taken care of."""
+    text = text.replace("\\\n", " ")
+    starts = r"^(?:\$ |srun )*((?:python|python3|torchrun) .*)$"
+    return [shlex.split(line, comments=True) for line in re.findall(starts, text, re.MULTILINE)]
+
+
+def documented():
+    """(where, command) of every block, every piece of code in a sentence and every job script that is a command."""
+    for page in PAGES:
+        blocks = [code for language, code in FENCE.findall(page.read_text()) if language != "python"]
+        for text in [*blocks, *CODE.findall(re.sub(r"(?<!\n)\n(?!\n)", " ", prose(page)))]:
+            yield from ((page.name, command) for command in commands(text))
+    for job in JOBS:
+        yield from ((job.name, command) for command in commands(job.read_text()))
+
+
+COMMANDS = list(documented())
+
+
+def test_the_pages_have_commands():
+    assert {where for where, _ in COMMANDS} == {path.name for path in [*PAGES, *JOBS]}
+    assert all("python" in path.read_text() or "torchrun" in path.read_text() for path in JOBS)
+
+
+@pytest.mark.parametrize(("where", "command"), COMMANDS, ids=lambda x: x if isinstance(x, str) else " ".join(x)[:60])
+def test_every_documented_command_parses(where, command):
+    words = [re.sub(r"\$\w+", "0", word) for word in command]  # $SLURM_ARRAY_TASK_ID
+    program = next(word for word in words[1:] if word.endswith(".py") or word == "pytest")
+    rest = words[words.index(program) + 1 :]
+    for word in (program, *rest):
+        if word.startswith(("docs/", "tests/", "bacon/")) or word.endswith(".py"):
+            assert (ROOT / word).exists(), word
+    if program == "evaluate.py":
+        scorer.build_parser(None).parse_args(rest)
+    elif program.removesuffix(".py") in SCRIPTS:
+        module = importlib.import_module(program.removesuffix(".py"))
+        flags.parse_args(module.DATASETS, module.__doc__, rest)
+    else:
+        assert program == "pytest" or program.startswith("tests/")
+
+
+@named(PAGES)
+def test_every_documented_flag_exists(page):
+    rows = [row for rows in flags.FLAGS.values() for row in rows] + list(flags.DEAD_FLAGS)
+    known = {f"--{prefix}{row[0]}" for row in rows for prefix in ("", "no_")}
+    known |= set(scorer.build_parser(None)._option_string_actions) | OF_OTHER_PROGRAMS
+    for code in CODE.findall(re.sub(r"(?<!\n)\n(?!\n)", " ", prose(page))):
+        assert set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", code)) <= known
+
+
+@named(PAGES)
+def test_every_documented_import_exists(page):
+    for language, code in FENCE.findall(page.read_text()):
+        if language == "python":
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "bacon":
+                    module = importlib.import_module(node.module)
+                    assert all(hasattr(module, name.name) for name in node.names)
+
+
+# Figures
+
+
+def table(page, first_cell):
+    """The table of a page that has a row which begins with that cell: {first cell: [cell, ...]}."""
+    for block in re.findall(r"(?:^\|.*\|\n)+", page.read_text() + "\n", re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        if any(row[0] == first_cell for row in rows):
+            return {row[0]: row[1:] for row in rows}
+    raise AssertionError(f"{page.name} has no table with {first_cell}")
+
+
+def test_the_papers_figures_in_the_readme_are_those_of_the_recipes():
+    rows = table(README, "TinyImageNet")
+    methods = rows[""]
+    assert sorted(methods) == sorted(recipes.PAPER)
+    for dataset in {dataset for figures in recipes.PAPER.values() for dataset in figures}:
+        of_paper = [recipes.PAPER[method].get(dataset, (None,) * 3) for method in methods]
+        best = [max(figure or 0 for figure in of_ipc) for of_ipc in zip(*of_paper, strict=True)]
+        for figures, cell in zip(of_paper, rows[dataset], strict=True):
+            printed = cell.split(" / ") if cell != "-" else ["-"] * 3
+            assert [None if text == "-" else float(text.strip("*")) for text in printed] == list(figures)
+            assert [text.startswith("**") for text in printed] == [f in b for f, *b in zip(figures, best, strict=True)]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_papers_figures_in_a_scripts_docstring_are_those_of_the_recipes(script):
+    module = importlib.import_module(script)
+    head, *lines = module.__doc__.rpartition("\n\n")[2].rstrip().splitlines()
+    ipcs = [int(n) for n in re.findall(r"ipc (\d+)", head)]
+    rows = {name: dict(zip(ipcs, map(float, figures), strict=True)) for name, *figures in map(str.split, lines)}
+    for name in module.DATASETS:
+        of_paper = {ipc: recipes.paper_figure("BACON", name, ipc) for ipc in (1, 10, 50)}
+        assert rows.get(name, {}) == {ipc: figure for ipc, figure in of_paper.items() if figure is not None}
+
+
+RUNS = ROOT / "docs" / "runs"
+CIFAR10, DIGITS = "CIFAR10_ConvNetW32_10ipc_200it", "Digits_ConvNetW32_1ipc_100it"
+RANDOM = "Random real images, four to a canvas"
+
+
+def accuracies(folder, run, seeds):
+    """Percent of every judge of the last evaluation, by seed."""
+    found = []
+    for seed in seeds:
+        (log,) = (RUNS / folder / f"{run}_seed{seed}").glob("log_*.jsonl")
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+        found.append([100 * a for a in [e for e in events if e["event"] == "evaluation"][-1]["accuracy"]])
+    return found
+
+
+def summary(folder, run, seeds):
+    every = [accuracy for of_seed in accuracies(folder, run, seeds) for accuracy in of_seed]
+    return f"{statistics.fmean(every):.2f} ± {statistics.pstdev(every):.2f}"
+
+
+def test_the_measured_accuracies_are_those_of_the_logs():
+    (measured,) = (row for key, row in table(README, RANDOM).items() if key == summary(CIFAR10, "random", range(3)))
+    assert [cell.strip("*") for cell in measured] == [summary(CIFAR10, run, range(3)) for run in ("IDM", "BACON")]
+    results = ROOT / "docs" / "results.md"
+    for name, run, seeds in ((RANDOM, "random", 8), ("IDM", "IDM", 3), ("BACON", "BACON", 5)):
+        means = [f"{statistics.fmean(of_seed):.2f}" for of_seed in accuracies(CIFAR10, run, range(seeds))]
+        whole = summary(CIFAR10, run, range(seeds))
+        assert table(results, "Seed")[name] == [*means, *["-"] * (8 - seeds), whole]
+    formats = table(results, "")
+    for folder, runs, seeds in ((CIFAR10, ("BACON_fp32", "BACON"), 3), (DIGITS, ("fp32", "bf16"), 5)):
+        assert [summary(folder, run, range(seeds)) for run in runs] in formats.values()
+    assert summary(DIGITS, "fp32", [0]) in results.read_text()

@@ -1,0 +1,38 @@
+"""Facts about the pictures: they stay readable at every size, and show what they are given."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bacon import figures
+
+
+@pytest.mark.parametrize(("classes", "ipc", "side", "most"), [(10, 50, 32, 50), (200, 1, 64, 1), (200, 50, 64, 6)])
+def test_grids_stay_readable_at_every_size(classes, ipc, side, most, tmp_path):
+    images = torch.linspace(0, 0.9, side).expand(classes * ipc, 3, side, side)
+    labels = torch.arange(classes).repeat_interleave(ipc)
+    figures.grid(images, labels, [f"class {c}" for c in range(classes)], tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as picture:
+        width, height = picture.size
+        inked = (np.asarray(picture.convert("L")) < 255).mean()
+    assert 0.7 < width / height < 2.2 and width < 3000
+    assert inked > 0.4 * classes * most * side**2 / (width * height)
+
+
+def test_long_names_are_cut_and_no_name_is_needed(tmp_path):
+    images, labels = torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])
+    figures.grid(images, labels, ["", "a name of forty letters and many more words"], tmp_path / "x.png")
+    figures.grid(images, labels, ["", "a name of forty letters and many more things"], tmp_path / "y.png")
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+
+
+def test_a_curve_and_a_map_are_png_files(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    figures.curve({"a": {2: [3.0, 5.0], 1: [1.0]}}, {"line": 2.0}, "title", tmp_path / "curve.png")
+    points, labels = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
+    figures.tsne(points[:8], labels[:8], points[8:], labels[8:], {0: "a", 1: "b"}, tmp_path / "map.png")
+    for name, width in {"curve": 660, "map": 770}.items():
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.format == "PNG" and picture.size[0] == width

@@ -1,0 +1,112 @@
+"""Facts about judging a synthetic set: the protocol, step by step, and the test accuracy."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import augment
+import utils
+from bacon import compute, data
+from bacon.judge import Protocol, accuracy, judge, train
+
+STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
+
+
+class Recorder(compute.Arithmetic):
+    """Notes the labels and the optimizer of every training step instead of computing it."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.steps = []
+
+    def training_step(self, net, optimizer, images, labels):
+        self.steps.append((labels.tolist(), optimizer))
+
+
+@pytest.fixture
+def small_set():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(23, 1, 8, 8, generator=g), torch.arange(23)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 10])
+def test_epochs_batches_rate_drop_and_momentum_restart(small_set, epochs):
+    recorder = Recorder()
+    net = torch.nn.Linear(1, 1)
+    train(net, *small_set, Protocol(epochs, 10, 0.01, STRATEGY), np.random.default_rng(0), recorder)
+    steps = recorder.steps
+    assert len(steps) == 3 * (epochs + 1)
+    orders = []
+    for epoch in range(epochs + 1):
+        batches = steps[3 * epoch : 3 * epoch + 3]
+        assert [len(labels) for labels, _ in batches] == [10, 10, 3]  # the last partial batch is kept
+        orders.append([label for labels, _ in batches for label in labels])
+        assert sorted(orders[-1]) == list(range(23))
+        rate = 0.01 if epoch <= epochs // 2 + 1 else 0.001
+        for _, optimizer in batches:
+            settings = optimizer.param_groups[0]
+            assert (settings["lr"], settings["momentum"], settings["weight_decay"]) == (pytest.approx(rate), 0.9, 5e-4)
+    assert orders[0] != orders[1] != list(range(23))
+    used = list(dict.fromkeys(id(optimizer) for _, optimizer in steps))
+    assert len(used) == (2 if epochs // 2 + 1 < epochs else 1)  # a new optimizer, so momentum starts from zero
+
+
+def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_image(small_set):
+    images, labels = small_set
+    labels = labels % 10
+    arithmetic = compute.Arithmetic("cpu")
+    ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
+    plain = copy.deepcopy(ours)
+    train(ours, images, labels, Protocol(4, 10, 0.05, STRATEGY), np.random.default_rng(2), arithmetic)
+
+    rng = np.random.default_rng(2)
+    velocity = [torch.zeros_like(p) for p in plain.parameters()]
+    rate = 0.05
+    for epoch in range(5):
+        order = rng.permutation(23)
+        for start in (0, 10, 20):
+            index = order[start : start + 10]
+            op, u = augment.draw(STRATEGY, len(index), rng)
+            batch = torch.cat([augment.OPS[op](images[i : i + 1], u[k : k + 1]) for k, i in enumerate(index)])
+            loss = F.cross_entropy(plain.classify(batch), labels[index])
+            gradients = torch.autograd.grad(loss, list(plain.parameters()))
+            with torch.no_grad():
+                for p, v, g in zip(plain.parameters(), velocity, gradients, strict=True):
+                    v.mul_(0.9).add_(g + 5e-4 * p)
+                    p.sub_(rate * v)
+        if epoch == 4 // 2 + 1:
+            rate *= 0.1
+            velocity = [torch.zeros_like(p) for p in plain.parameters()]
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_accuracy_is_the_share_of_the_whole_test_set_in_eval_mode(digits, monkeypatch):
+    images, labels = digits.images_test[:150], digits.labels_test[:150]
+    test = data.RealData(images, labels, digits.mean, digits.std, 10, "cpu")
+    arithmetic = compute.Arithmetic("cpu")
+    net = arithmetic.build("ConvNetBN", (1, 8, 8), 10, np.random.default_rng(0)).train()
+    state = copy.deepcopy(net.state_dict())
+    monkeypatch.setattr(compute.Arithmetic, "chunk", lambda self, size: 40)
+    value = accuracy(net, test, arithmetic)
+    right = sum(int(net.eval().classify(test.take(slice(i, i + 1))).argmax() == labels[i]) for i in range(150))
+    assert value == pytest.approx(right / 150, abs=2.1 / 150)  # ties aside
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), net.state_dict().values(), strict=True))
+
+
+def test_judging_is_determined_by_its_stream_alone(digits):
+    test = digits.real("test")
+    real = digits.real("train")
+    images, labels = real.take(slice(0, 60)), real.labels_of(slice(0, 60))
+    protocol, arithmetic = Protocol(4, 32, 0.01, STRATEGY), compute.Arithmetic("cpu")
+
+    def score(seed):
+        rng = utils.stream(seed, "judge")
+        return judge("ConvNetW32", images, labels, test, 10, protocol, rng, arithmetic)
+
+    first = score(0)
+    torch.rand(3)
+    assert first == score(0) and first != score(1)

@@ -1,0 +1,260 @@
+"""Facts about whole runs: every command of the list, the files they write, what they say to mistakes."""
+
+import dataclasses
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from layouts import written
+from scripts import SMALL, events, run
+
+import networks
+import utils
+from bacon import canvases, checkpoint, compute, data, judge, parallel, recipes
+from bacon import run as runner
+from bacon.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [line.split()[2:] for line in (ROOT / "Command.txt").read_text().splitlines() if line.startswith("python3 ")]
+
+
+def few_classes(patch):
+    """Five classes in each dataset but those whose ten torchvision names."""
+    for name, spec in recipes.DATASETS.items():
+        if name not in ("MNIST", "FashionMNIST"):
+            patch.setitem(recipes.DATASETS, name, spec._replace(num_classes=5))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A data path with every dataset in its official layout: 50 images of each of the few classes."""
+    root = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        few_classes(patch)
+        for name in recipes.DATASETS:
+            if name != "Digits":
+                written(name, root, patch, train=50, test=2)
+                data.load(name, root, lambda line: None)
+    return root
+
+
+@pytest.mark.parametrize(
+    "command", COMMANDS, ids=lambda c: "-".join(c[c.index("--dataset") - 1 : c.index("--ipc") + 2])
+)
+def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, capsys):
+    few_classes(monkeypatch)
+    monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
+    script, *flags = command
+    fast = ["--Iteration", 1, "--num_exp", 1, "--num_eval", 1, "--epoch_eval_train", 1, "--eval_interval", 1]
+    fast += ["--batch_real", 2, "--trained_bs", 2, "--model_train_steps", 1, "--batch_train", 500, "--no_compile"]
+    assert run(script, *flags, *fast, "--data_path", images, "--save_path", tmp_path) == 0
+    (result,) = tmp_path.glob("res_*.pt")
+    saved = torch.load(result, weights_only=True)
+    meta, (canvases, labels) = saved["meta"], saved["data"][0]
+    args = meta["args"]
+    assert result.name == f"res_{args['method']}_{args['dataset']}_ConvNet_{args['ipc']}ipc.pt"
+    spec = recipes.DATASETS[args["dataset"]]
+    assert canvases.shape == (spec.num_classes * args["ipc"], spec.channels, *spec.im_size)
+    assert canvases.dtype == torch.float32
+    assert labels.tolist() == sorted(list(range(spec.num_classes)) * args["ipc"]) and canvases.isfinite().all()
+    log = events(tmp_path / result.name.replace("res_", "log_").replace(".pt", ".jsonl"))
+    assert [e["event"] for e in log] == ["start", "losses", "evaluation", "end"]
+    assert (tmp_path / result.name.replace("res_", "vis_").replace(".pt", "_exp0_iter1.png")).stat().st_size > 1000
+    assert str(result) in capsys.readouterr().out
+
+
+# What a run writes
+
+
+def test_the_saved_set_is_what_was_scored(finished, digits):
+    folder = finished("--num_exp=2", "--num_eval=2", "--eval_mode=C")
+    path = folder / "res_BACON_Digits_ConvNetW32_2ipc.pt"
+    saved = torch.load(path, weights_only=True)
+    test = digits.real("test")
+    assert list(saved["accs_all_exps"]) == ["ConvNetW32", "ConvNet"] and len(saved["accs_all_exps"]["ConvNet"]) == 4
+    for exp in (0, 1):
+        images, labels, meta = canvases.load_distilled(path, exp)
+        args = meta["args"]
+        protocol = judge.Protocol(
+            args["epoch_eval_train"], args["batch_train"], args["lr_net"], tuple(args["dsa_strategy"].split("_"))
+        )
+        for number in (0, 1):
+            rng = utils.stream(args["seed"], exp, "judge", "ConvNetW32", number)
+            score = judge.judge("ConvNetW32", images, labels, test, 10, protocol, rng, compute.Arithmetic("cpu"))
+            assert score == saved["accs_all_exps"]["ConvNetW32"][2 * exp + number]
+
+
+def test_meta_says_what_made_the_set(finished, digits):
+    folder = finished("--seed=5", "--zca")
+    _, _, meta = canvases.load_distilled(folder / "res_BACON_Digits_ConvNetW32_2ipc.pt")
+    args = meta["args"]
+    assert (args["method"], args["dataset"], args["ipc"], args["seed"], meta["factor"]) == ("BACON", "Digits", 2, 5, 2)
+    assert args["batch_real"] == 20 and meta["departures"]["batch_real"] == [20, 5000]
+    assert meta["zca"] == {"eps": 0.1, "fitted_on": digits.fingerprint} and meta["data_sha256"] == digits.fingerprint
+    assert meta["mean"] == list(digits.mean) and set(meta["versions"]) >= {"torch", "git"}
+
+
+def test_one_experiment_alone_equals_it_within_the_whole_run(finished):
+    whole = finished("--num_exp=2", folder="whole")
+    part = finished("--num_exp=2", "--exp_index=1", folder="part")
+    whole = torch.load(whole / "res_BACON_Digits_ConvNetW32_2ipc.pt", weights_only=True)
+    part = torch.load(part / "res_BACON_Digits_ConvNetW32_2ipc_exp1.pt", weights_only=True)
+    assert torch.equal(whole["data"][1][0], part["data"][0][0]) and part["meta"]["experiments"] == [1]
+    assert whole["accs_all_exps"]["ConvNetW32"][1:] == part["accs_all_exps"]["ConvNetW32"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--optim=adam", "--lr_img=0.05"], ["--init=noise", "--no_aug"], ["--method=DM", "--model=ConvNetBN"], ["--zca"]],
+    ids=lambda flags: flags[0],
+)
+def test_less_common_flags_distil_too(flags, finished):
+    start = finished(*flags, "--Iteration=0", folder="start")
+    end = finished(*flags, folder="end")
+    (start,), (end,) = (list(folder.glob("res_*.pt")) for folder in (start, end))
+    start, end = (torch.load(path, weights_only=True)["data"][0][0] for path in (start, end))
+    assert end.isfinite().all() and 1e-3 < (end - start).abs().max() < 10
+
+
+# Mistakes: one line, code 2, nothing written
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset=CIFAR10"], ["--dataset", "CIFAR10"]),
+        (["--ipc=0"], ["--ipc", "0"]),
+        (["--ipc=500"], ["--ipc 500", "116"]),
+        (["--Iteration=-1"], ["--Iteration", "-1"]),
+        (["--model=ResNet18"], ["--model", "ResNet18"]),
+        (["--model=ResNet18BN_AP"], ["--model", "ConvNet family"]),
+        (["--model=ConvNetBN"], ["--model ConvNetBN", "--method DM"]),
+        (["--model=ConvNetD4"], ["--model", "ConvNetD4", "8x8"]),
+        (["--model=ConfNet"], ["--model", "ConfNet"]),
+        (["--eval_mode=M"], ["--eval_mode M", "LeNet"]),
+        (["--dsa_strategy=color_blur"], ["--dsa_strategy", "blur"]),
+        (["--embed_last=0"], ["--embed_last 0"]),
+        (["--embed_last=-12"], ["--embed_last -12"]),
+        (["--exp_index=1"], ["--exp_index 1", "--num_exp"]),
+        (["--dataset=MNIST", "--data_path={empty}"], ["MNIST", "{empty}"]),
+        (["--lh_weight=0", "--tv_weight=0", "--no_syn_ce"], ["--lh_weight"]),
+        (["--nonsense"], ["--nonsense"]),
+    ],
+    ids=lambda v: v[0] if isinstance(v, list) else None,
+)
+def test_a_mistake_is_one_line_with_code_2_and_writes_nothing(flags, words, tmp_path, capsys, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no internet")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    flags = [flag.format(empty=empty) for flag in flags]
+    assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "result", *flags) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "Traceback" not in text
+    assert all(word.format(empty=empty) in text for word in words), text
+    assert not (tmp_path / "result").exists() and not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_odd_images_are_refused_with_aug_only(monkeypatch, capsys, tmp_path):
+    spec = recipes.DATASETS["Digits"]._replace(im_size=(9, 8))
+    monkeypatch.setitem(recipes.DATASETS, "Digits", spec)
+    assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path) == 2
+    assert "--aug" in capsys.readouterr().err
+
+
+def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "file") == 2
+    assert "--save_path" in capsys.readouterr().err and (tmp_path / "file").read_text() == "mine"
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", refuse)
+    assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "folder") == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_an_earlier_run_is_replaced_only_on_request(finished, capsys):
+    folder = finished()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run("BACON_mnist.py", *SMALL, "--seed=1", "--save_path", folder) == 2
+    text = capsys.readouterr().err
+    assert "--overwrite" in text and text.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    # A run that fails leaves nothing of the earlier one that could pass for its own result.
+    assert run("BACON_mnist.py", *SMALL, "--overwrite", "--lr_img=1e30", "--save_path", folder) == 3
+    assert not list(folder.glob("res_*"))
+
+
+def test_wrong_data_files_are_one_line(tmp_path, capsys):
+    for content in ({"classes": []}, [1, 2], torch.zeros(3)):
+        torch.save(content, tmp_path / "mnist.pt")
+        flags = ["--dataset=MNIST", "--data_path", tmp_path, "--save_path", tmp_path / "result"]
+        assert run("BACON_mnist.py", *SMALL, *flags) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1 and "mnist.pt" in text and not (tmp_path / "result").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    save = runner.save_torch
+
+    def refuse(obj, path, *rest):
+        if path.name.startswith("res_"):
+            raise OSError(28, "No space left on device", str(path))
+        save(obj, path, *rest)
+
+    monkeypatch.setattr(runner, "save_torch", refuse)
+    assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "No space left" in text and "res_BACON" in text
+
+
+def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, make_args):
+    keep = torch.ones(len(digits.labels_train), dtype=torch.bool)
+    keep[(digits.labels_train == 3).nonzero()[1:, 0]] = False
+    images, labels = digits.images_train[keep], digits.labels_train[keep]
+    short = dataclasses.replace(digits, images_train=images, labels_train=labels)
+    with pytest.raises(UserError, match=r"class 3 .* 1 training images; a standard deviation needs 2"):
+        runner.check_data(make_args(ipc=1), short)
+    (note,) = runner.check_data(make_args(batch_real=200), digits)
+    assert "class 8" in note and "116" in note and "--batch_real 200" in note
+    assert runner.check_data(make_args(batch_real=116), digits) == []
+
+
+def test_what_several_processes_cannot_do_is_refused(make_args):
+    spec = recipes.DATASETS["Digits"]
+    with pytest.raises(UserError, match="11 processes for 10 classes"):
+        runner.check_settings(make_args(), spec, parallel.World(0, 11))
+    with pytest.raises(UserError, match="ConvNetBN"):
+        runner.check_settings(make_args(model="ConvNetBN", method="DM"), spec, parallel.World(0, 2))
+    runner.check_settings(make_args(model="ConvNetBN", method="DM"), spec, parallel.World())
+
+
+# As a process
+
+
+def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_path, digits_folder):
+    flags = [*SMALL, f"--data_path={digits_folder}", "--Iteration=11"]
+    command = [sys.executable, "-u", ROOT / "BACON_mnist.py", *flags, "--save_path", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
+    assert done.returncode == 0 and done.stderr == ""
+    for word in (
+        "BACON distils Digits",
+        "1x8x8",
+        "MNIST at ipc 1",
+        "--batch_real 20 (not 5000)",
+        "cpu, ",
+        "seed 0",
+        "iteration 10/11  loss",
+        "s/it",
+    ):
+        assert word in done.stdout
+    command[-3] = "--ipc=-1"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1

@@ -1,0 +1,220 @@
+"""Facts about the figures over judges, and about tables and plots of finished runs, from logs written here."""
+
+import json
+
+import pytest
+
+from bacon import figures, flags, recipes, scorer, tables
+from bacon.errors import UserError
+
+WHOLE = {name: (spec.train, spec.test) for name, spec in recipes.DATASETS.items()}
+
+
+def write_log(folder, line, scores, images=None, sha="a" * 64, **arithmetic):
+    """A finished run's log in `folder`: a command line, {iteration: {judge: [[accuracy] per experiment]}}."""
+    settings = flags.parse_args(tuple(recipes.DATASETS), None, f"--dataset Digits --ipc 2 {line}".split())
+    args, departures = vars(settings.args), {name: list(pair) for name, pair in settings.departures.items()}
+    train, test = images or WHOLE.get(args["dataset"], (9, 3))
+    start = {"args": args, "departures": departures, "train_images": train, "test_images": test, "data_sha256": sha}
+    start["arithmetic"] = {"distilling": "cpu, 2 threads, fp32", "judging": "cpu, 2 threads, fp32"} | arithmetic
+    events = [{"event": "start", **start}]
+    for it, by_judge in scores.items():
+        for judge, experiments in by_judge.items():
+            for exp, accuracy in enumerate(experiments):
+                events.append({"event": "evaluation", "exp": exp, "it": it, "network": judge, "accuracy": accuracy})
+    folder.mkdir(parents=True)
+    log = folder / f"log_{args['method']}_{args['dataset']}.jsonl"
+    log.write_text("".join(json.dumps(event) + "\n" for event in [*events, {"event": "end"}]))
+    return log
+
+
+def ended(*accuracies, judge="ConvNetW32", it=2):
+    """The scores of a run of one experiment that was judged at its end."""
+    return {it: {judge: [list(accuracies)]}}
+
+
+SHORT = "--model ConvNetW32 --Iteration 2 --epoch_eval_train 20"
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A folder of runs: BACON with two experiments and two judges, BACON without a term, random images."""
+    root = tmp_path / "runs"
+    both = {"ConvNetW32": [[0.5, 0.6], [0.7, 0.8]], "ConvNet": [[0.8, 0.8], [0.9, 0.9]]}
+    write_log(root / "BACON", f"{SHORT} --num_exp 2 --eval_mode C", {1: both, 2: both})
+    half = {1: {"ConvNetW32": [[0.6, 0.4]]}, 2: {"ConvNetW32": [[0.4, 0.4]]}}
+    write_log(root / "no_tv", f"{SHORT} --tv_weight 0", half)
+    write_log(root / "random", f"{SHORT} --Iteration 0", ended(0.3, 0.3, it=0))
+    return root
+
+
+def printed(capsys, *line):
+    assert scorer.main(None, [*map(str, line)]) == 0
+    return capsys.readouterr().out
+
+
+def rows_of(capsys, folder, *line):
+    return [json.loads(row) for row in printed(capsys, "--table", folder, "--format=json", *line).splitlines()]
+
+
+def test_summary_separates_networks_from_experiments():
+    s = tables.summary([[0.5, 0.6], [0.7, 0.8]])
+    assert s["mean"] == pytest.approx(65) and s["std"] == pytest.approx(125**0.5) and s["networks"] == 4
+    assert s["std_networks"] == pytest.approx(5) and s["std_experiments"] == pytest.approx(10)
+    assert tables.summary([[0.5, 0.6]])["std_experiments"] is None
+
+
+def test_a_table_has_at_most_120_columns_and_loses_no_word():
+    long, path = " ".join(f"--flag_{k} {k}" for k in range(40)), "a/" * 100 + "x.pt"
+    for rows in (
+        [{"a": 1, "settings": long}, {"a": 22, "settings": ""}],
+        [{"set": path, "accuracy %": "1.00 +- 0.10"}],
+    ):
+        text, markdown = tables.render(rows), tables.render(rows, markdown=True)
+        assert max(map(len, text.splitlines())) <= 120 and len(markdown.splitlines()) == 2 + len(rows)
+        for value in rows[0].values():
+            assert str(value) in markdown and set("".join(str(value).split())) <= set(text)
+    assert all(word in tables.render([{"a": 1, "settings": long}]).split() for word in long.split())
+
+
+def test_the_table_is_one_for_each_dataset_with_accuracy_first_and_the_papers_figure(runs, capsys):
+    write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5))
+    text = printed(capsys, "--table", runs)
+    cifar, digits = text.strip().split("\n\n")
+    assert cifar.startswith("CIFAR10") and digits.startswith("Digits")
+    title, head, row = cifar.splitlines()
+    assert head.split()[:4] == ["accuracy", "%", "paper", "%"] and row.split()[:4] == ["50.00", "+-", "0.00", "62.06"]
+    assert "own budget" in title and "paper" not in digits and "random (real)" in digits and "--tv_weight 0.0" in digits
+    assert "std" not in head and max(map(len, text.splitlines())) <= 120
+    assert recipes.paper_figure("DM", "TinyImageNet", 50) is None and recipes.paper_figure("DM", "SVHN", 1) is None
+
+
+def test_details_are_on_request_what_is_behind_each_figure_and_an_ablation(runs, capsys):
+    text = printed(capsys, "--table", runs, "--details")
+    first, second, third = text.strip().split("\n\n")
+    title, _, head = " ".join(second.split()).partition("accuracy %")
+    assert "std experiments" in head and "20 epochs, four per canvas, fp32, all images aaaaaaaa" in title
+    assert "weights of BACON's terms" in third and len(third.splitlines()) == 4
+    assert max(map(len, text.splitlines())) <= 120 and first in printed(capsys, "--table", runs)
+    rows = [row for row in rows_of(capsys, runs) if row["set"] == "BACON" and row["judge"] == "ConvNetW32"]
+    assert [row["total variation"] for row in rows] == [0.8, 0.0]
+    assert all((row["dataset"], row["ipc"], row["epochs"]) == ("Digits", 2, 20) for row in rows)
+
+
+def test_the_best_iteration_is_shown_on_request_only_and_called_biased(runs, capsys):
+    assert "biased" not in printed(capsys, "--table", runs)
+    assert tables.BIASED in printed(capsys, "--table", runs, "--biased=1")
+    rows = {row["set"]: row for row in rows_of(capsys, runs, "--biased=1") if row["flags"]}
+    assert rows["BACON"]["mean"] == pytest.approx(40) and rows["BACON"][tables.BIASED] == 50
+
+
+def test_a_subset_never_passes_for_the_whole(tmp_path, capsys):
+    line, mixed = f"{SHORT} --dataset CIFAR10 --ipc 10", {"distilling": "cpu, bf16, compiled"}
+    write_log(tmp_path / "a", line, ended(0.5), sha="whole" * 5, **mixed)
+    write_log(tmp_path / "b", line, ended(0.5), images=(500, 100), sha="subset" * 5, **mixed)
+    text = printed(capsys, "--table", tmp_path)
+    assert text.count("50.00 +- 0.00  62.06") == 2 and "all images whole" in text and "500+100 images subset" in text
+    assert {row["precision"] for row in rows_of(capsys, tmp_path)} == {"bf16/fp32"}
+    assert "500+100 images subset" in printed(capsys, "--table", tmp_path / "b")
+
+
+def test_the_table_joins_seeds_and_leaves_out_unfinished_runs(tmp_path, capsys):
+    for seed in (0, 1):
+        write_log(tmp_path / f"random{seed}", f"{SHORT} --Iteration 0 --seed {seed}", ended(0.3, it=0))
+    log = write_log(tmp_path / "run", f"{SHORT} --no_aug", ended(0.4))
+    (tmp_path / "stopped").mkdir()
+    stopped = tmp_path / "stopped/log_x.jsonl"
+    stopped.write_text("\n".join(log.read_text().splitlines()[:-1]))
+    rows = {row["set"]: row for row in rows_of(capsys, tmp_path)}
+    one, two = rows["BACON"], rows["random (real)"]
+    assert one["mean"] == pytest.approx(40)
+    assert (one["images per canvas"], one["network"], one["networks"], one["experiments"]) == (
+        "one",
+        "ConvNetW32",
+        1,
+        1,
+    )
+    assert (two["images per canvas"], two["networks"], two["experiments"]) == ("four", 2, 2) and len(rows) == 2
+    assert scorer.main(None, ["--table", str(tmp_path / "nowhere")]) == 2
+    stopped.write_text("{")
+    assert scorer.main(None, ["--table", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "nowhere" in errors[0] and "log_x.jsonl" in errors[1]
+
+
+def test_runs_with_other_settings_never_share_a_row_and_no_run_is_lost(tmp_path, capsys):
+    line = f"{SHORT} --tv_weight 0"
+    write_log(tmp_path / "a", line, ended(0.1, 0.1))
+    write_log(tmp_path / "copy", line, ended(0.1, 0.1))
+    write_log(tmp_path / "fewer judges", line, ended(0.1))
+    write_log(tmp_path / "same seed", line, ended(0.3, 0.3))
+    write_log(tmp_path / "noise", f"{line} --init noise", ended(0.9))
+    write_log(tmp_path / "random noise", f"{line} --init noise --Iteration 0", ended(0.5, it=0))
+    write_log(tmp_path / "long", f"{line} --epoch_eval_train 21", ended(0.6))
+    write_log(tmp_path / "whole canvases", f"{line} --no_aug", ended(0.7))
+    write_log(tmp_path / "fewer images", line, ended(0.8), sha="b" * 64)
+    write_log(tmp_path / "compiled", line, ended(0.2), distilling="cpu, bf16, compiled")
+    rows = rows_of(capsys, tmp_path)
+    found = [(row["set"], "--init noise" in row["flags"], round(row["mean"]), row["experiments"]) for row in rows]
+    assert all("--tv_weight 0.0" in row["flags"] for row in rows)
+    bacon = {("BACON", False, 20, 2), ("BACON", True, 90, 1), *(("BACON", False, mean, 1) for mean in (60, 70, 80, 20))}
+    assert set(found) == bacon | {("random (noise)", False, 50, 1)} and len(found) == 7
+    *_, head, _, a, b, c, d, e, f, g = printed(capsys, "--table", tmp_path, "--format=markdown").strip().splitlines()
+    lines, names = (a, b, c, d, e, f, g), [name.strip() for name in head.split("|")]
+    said = [dict(zip(names, map(str.strip, line.split("|")), strict=True)) for line in lines]
+    assert len({tuple(row[name] for name in ("ipc", "set", "network", "judge", "settings")) for row in said}) == 7
+    for words in ("--init noise", "21 epochs", "one per canvas", "bbbbbbbb", "bf16/fp32"):
+        assert sum(words in line for line in lines) == 1
+    assert not any("--tv_weight" in line or "iterations" in line for line in lines)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn: the arguments of figures.curve."""
+    calls = []
+    monkeypatch.setattr(figures, "curve", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(tmp_path, drawn):
+    line, twice = f"{SHORT} --tv_weight 0", {1: {"ConvNetW32": [[0.1, 0.1]]}, 2: {"ConvNetW32": [[0.1, 0.1]]}}
+    write_log(tmp_path / "a", line, twice)
+    write_log(tmp_path / "copy", line, twice)
+    write_log(tmp_path / "c", f"{line} --seed 6", twice)
+    write_log(tmp_path / "judged at the end", f"{line} --seed 4", ended(0.5, 0.5))
+    write_log(tmp_path / "at other iterations", f"{line} --seed 5", {0: twice[1], 2: {"ConvNetW32": [[0.7, 0.7]]}})
+    both = {"ConvNetW32": [[0.9]], "ConvNet": [[0.9]]}
+    write_log(tmp_path / "b", f"{SHORT} --lh_weight 0 --eval_mode C", {1: both, 2: both})
+    tables.plot_run(tmp_path, tmp_path / "x.png")
+    assert drawn[0][0] == {
+        "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 4, 2: [10.0] * 4},
+        "BACON, judged by ConvNetW32, --lh_weight 0.0": {1: [90.0], 2: [90.0]},
+        "BACON, judged by ConvNet, --lh_weight 0.0": {1: [90.0], 2: [90.0]},
+    }
+
+
+def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_compare_with(runs, drawn, capsys):
+    (log,) = (runs / "no_tv").glob("log_*")
+    assert scorer.main(None, ["--plot", str(log)]) == 0
+    assert scorer.main(None, ["--plot", str(runs)]) == 0
+    assert scorer.main(None, ["--plot", str(log), str(runs / "own.png")]) == 0
+    paths = [runs / "no_tv/acc_BACON_Digits.png", runs / "acc_runs.png", runs / "own.png"]
+    assert [call[3] for call in drawn] == [*paths[:2], str(paths[2])]
+    assert capsys.readouterr().err.splitlines() == [str(path) for path in paths]
+    curves, lines, title, _ = drawn[0]
+    assert curves == {"BACON, judged by ConvNetW32": {1: [60.0, 40.0], 2: [40.0, 40.0]}}
+    assert lines == {"random images, judged by ConvNetW32": pytest.approx(30)} and "2 iterations" in title
+    log = write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5))
+    tables.plot_run(log)
+    assert drawn[-1][1] == {"the paper's BACON (ConvNet, full budget)": 62.06}
+    with pytest.raises(UserError, match="2 kinds"):
+        tables.plot_run(runs)
+    assert scorer.main(None, ["--plot", str(log), "x.png", "y.png"]) == 2 and "--plot" in capsys.readouterr().err
+
+
+def test_somebody_elses_files_do_not_disturb_a_plot(tmp_path, drawn):
+    (tmp_path / "other/log_folder.jsonl").mkdir(parents=True)
+    (tmp_path / "other/log_damaged.jsonl").write_text("{")
+    (tmp_path / "other/log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
+    log = write_log(tmp_path / "ours", SHORT, ended(0.5))
+    assert tables.plot_run(log) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
