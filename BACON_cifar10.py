@@ -1,7 +1,8 @@
-"""Distil CIFAR10 or CIFAR100 (32x32 colour photographs of 10 or 100 classes) with BACON, IDM or DM.
+"""Distil CIFAR10 or CIFAR100 (32x32 colour photographs of 10 or 100 classes)
+with BACON, IDM or DM.
 
-    python BACON_cifar10.py --ipc 10                       the paper's recipe for CIFAR10, ten canvases per class
-    python BACON_cifar10.py --dataset CIFAR100 --ipc 1
+  python BACON_cifar10.py --ipc 10          the paper's recipe for CIFAR10
+  python BACON_cifar10.py --dataset CIFAR100 --ipc 1
 
 Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
 

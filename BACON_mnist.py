@@ -1,7 +1,8 @@
-"""Distil MNIST, FashionMNIST (28x28 grey, 10 classes) or scikit-learn's Digits (8x8) with BACON, IDM or DM.
+"""Distil MNIST, FashionMNIST (28x28 grey, 10 classes) or scikit-learn's Digits
+(8x8 grey, 10 classes) with BACON, IDM or DM.
 
-    python BACON_mnist.py --ipc 10                         the paper's recipe for MNIST, ten canvases per class
-    python BACON_mnist.py --dataset FashionMNIST --ipc 1
+  python BACON_mnist.py --ipc 10            the paper's recipe for MNIST
+  python BACON_mnist.py --dataset FashionMNIST --ipc 1
 
 Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
 

@@ -1,6 +1,7 @@
-"""Distil SVHN (32x32 colour house numbers, 10 classes; its train and test splits) with BACON, IDM or DM.
+"""Distil SVHN (32x32 colour house numbers, 10 classes; its train and test
+splits) with BACON, IDM or DM.
 
-    python BACON_svhn.py --ipc 10                          the paper's recipe, ten canvases per class
+  python BACON_svhn.py --ipc 10             the paper's recipe
 
 Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
 

@@ -1,8 +1,10 @@
-"""Distil TinyImageNet (64x64 colour photographs, 200 classes) with BACON, IDM or DM.
+"""Distil TinyImageNet (64x64 colour photographs, 200 classes) with BACON, IDM
+or DM.
 
-    python BACON_tiny.py --ipc 1                           the paper's recipe, one canvas per class
+  python BACON_tiny.py --ipc 1              the paper's recipe
 
-Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3 (for ipc 50 it reports none):
+Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3 (for
+ipc 50 it reports none):
 
                    ipc 1    ipc 10
     TinyImageNet    9.7      21.7

@@ -186,11 +186,6 @@ def split(canvases, factor=2):
     return F.interpolate(quadrants, (height, width), mode="bilinear", align_corners=False)
 
 
-def split_labels(labels, factor=2):
-    """Labels (n,) of the canvases -> labels (4n,) of `split`'s images."""
-    return labels.repeat(factor**2)
-
-
 def tile(images, factor=2):
     """Put images (4n, C, H, W), ordered as `split` returns them, on canvases (n, C, H, W), each halved by 2x2 means.
 

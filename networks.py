@@ -8,6 +8,7 @@ random stream; `check` makes one without memory, to count its parameters or to l
     embedding, logits = net.embed_and_classify(images, last=-1)
 """
 
+import difflib
 from functools import partial
 from typing import NamedTuple
 
@@ -204,13 +205,21 @@ NETWORKS = {
 }
 
 
+def named(name):
+    """The key of NETWORKS that `name` is, in any letter case. ValueError, in one line, for a name that is none."""
+    known = {key.lower(): key for key in NETWORKS}
+    if name.lower() not in known:
+        near = [f"did you mean {known[key]}? " for key in difflib.get_close_matches(name.lower(), known, 1)]
+        raise ValueError(f"unknown network {name!r}; {''.join(near)}known are {', '.join(NETWORKS)}")
+    return known[name.lower()]
+
+
 def check(name, channels, num_classes, im_size):
     """The network `name` for images (channels, *im_size), on the meta device: shapes without memory or random numbers.
 
-    Raises ValueError, in one line, for a name that is not in NETWORKS and for images too small for it.
+    Raises ValueError, in one line, for a name that is none of NETWORKS and for images too small for it.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; known are {', '.join(NETWORKS)}")
+    name = named(name)
     try:
         with torch.device("meta"):
             return NETWORKS[name](channels, num_classes, im_size)

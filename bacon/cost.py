@@ -69,6 +69,17 @@ def arithmetics(args, spec):
     return distilling, judges, list(dict.fromkeys(notes + more))
 
 
+def about_judging(args, spec):
+    """What judging costs of a run, in words, and how to judge less where that is much of it. In forward passes: one
+    for an image embedded or tested, another for a gradient with respect to images, and one more for weights."""
+    images = images_per_kind(args, spec)
+    judging = sum(images[kind] * (3 if kind[0] == "train" else 1) for kind in images if isinstance(kind, tuple))
+    share = judging / (judging + images["real"] + 2 * images["synthetic"] + 3 * images["train"])
+    if number_of_evaluations(args) == 1 or share < 0.1:
+        return ""
+    return f"; about {share:.0%} of the work. --eval_interval {args.Iteration} judges at the end only: the same images"
+
+
 def checkpoint_bytes(args, spec):
     """Size of the largest checkpoint: the networks of a full pool with their momentum, the canvases with theirs, and
     the sets of the experiments that have ended."""
@@ -142,10 +153,10 @@ def dry_run(args, spec, distilling, judging):
         tflop = len(experiments(args)) * sum(counts[name] * flop[name] for name in counted) / 1e12
         takes = len(experiments(args)) * counts[kind] * seconds.get(kind, 0)
         rate = f"{1000 * tflop / takes:,.0f}" if takes else "-"
-        print(f"{title:<32}{images:>14,}{tflop:>12,.1f}{rate:>10}{duration(takes):>10}")
+        print(f"{title:<32}{images:>14,}{tflop:>12,.4g}{rate:>10}{duration(takes):>10}")
         totals += images, tflop, takes
     images, tflop, takes = totals
-    print(f"{'total':<32}{images:>14,.0f}{tflop:>12,.1f}{'':>10}{duration(takes):>10}")
+    print(f"{'total':<32}{images:>14,.0f}{tflop:>12,.4g}{'':>10}{duration(takes):>10}")
 
     state = checkpoint_bytes(args, spec)
     print(f"checkpoint about {state / 1e6:,.1f} MB; {3 * state / 1e6:,.1f} MB of disk while one is written")

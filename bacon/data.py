@@ -13,6 +13,7 @@ is there but does not fit is an error: it is neither passed over for the next so
 Beside them, the dataset `ImageFolder` is whatever the data path holds: train/ and val/ or test/, a folder per class.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -27,6 +28,7 @@ import torch
 
 from bacon.errors import UserError, short
 from bacon.files import load_torch, save_torch
+from bacon.progress import track
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
 from bacon.spaces import column
 
@@ -39,9 +41,20 @@ def _layout(classes, train, test):
     return dict(zip(KEYS, (list(classes), *map(torch.as_tensor, (*train, *test))), strict=True))
 
 
-def _not_fetched(name, root, paths, error):
-    wanted = f"{name.lower()}.pt or {', '.join(paths)}"
-    return UserError(f"{name}: not found under {root} and could not be fetched; put {wanted} there ({short(error)})")
+@contextlib.contextmanager
+def _fetching(name, root, paths):
+    """Around a download of `paths` below `root`: one line if it fails, and no folder that it made and left empty."""
+    folders = {folder for path in paths for folder in (root / path).parents}
+    made = sorted((folder for folder in folders if not folder.exists()), key=lambda folder: -len(folder.parts))
+    try:
+        yield
+    except Exception as error:  # whatever a dead network provokes
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        wanted = f"{name.lower()}.pt or {', '.join(paths)}"
+        text = f"{name}: not under {root}/ and could not be fetched; put {wanted} there ({short(error)})"
+        raise UserError(text) from error
 
 
 # How torchvision stores a dataset: (files it reads, archives it unpacks them from, arguments that select the two
@@ -80,12 +93,14 @@ def _read_torchvision(storage, name, root, say):
         if missing and path not in missing and md5 is None:
             raise UserError(f"{root / missing[0]}: missing, though {path} is there; add it, or delete the rest too")
     if missing:
-        say(f"{name}: fetching {', '.join(missing)} into {root}")
+        wanted = [path for path, _ in archives or files]
+        say(f"{name}: fetching {', '.join(wanted)} into {root}")
+        with _fetching(name, root, wanted):
+            for split in splits:
+                kind(root, download=True, **split)
     try:
-        parts = [kind(root, download=bool(missing), **split) for split in splits]
-    except Exception as error:  # whatever a dead network or a damaged file provokes in torchvision, pickle or scipy
-        if missing:
-            raise _not_fetched(name, root, [path for path, _ in archives or files], error) from error
+        parts = [kind(root, **split) for split in splits]
+    except Exception as error:  # whatever a damaged file provokes in torchvision, pickle or scipy
         raise UserError(f"{root / files[0][0]} or a file beside it: damaged or not {name} ({short(error)})") from error
     classes = getattr(parts[0], "classes", range(DATASETS[name].num_classes))
     return _layout(classes, *map(unpack, parts)), (root / files[0][0]).parent
@@ -102,28 +117,27 @@ def _read_tiny_imagenet(name, root, say):
     if not folder.is_dir() and not archive.exists():
         say(f"{name}: downloading {archive.name} (237 MB) into {root}")
         part = archive.with_suffix(".part")  # an interrupted download must not pass for the archive
-        try:
+        with _fetching(name, root, (archive.name, f"{folder.name}/")):
             download_url(TINY_IMAGENET_URL, root, part.name, TINY_IMAGENET_MD5)
             os.replace(part, archive)
-        except Exception as error:
-            raise _not_fetched(name, root, (archive.name, f"{folder.name}/"), error) from error
     source = folder if folder.is_dir() else archive
     say(f"{name}: decoding the JPEGs of {source}, this takes a minute")
     try:
         if source == folder:
-            paths = [path.relative_to(root).as_posix() for path in folder.rglob("*.JPEG")]
-            return _decode_tiny_imagenet(paths, lambda path: (root / path).read_bytes()), folder
+            paths = [path.relative_to(root).as_posix() for path in folder.rglob("*.*")]
+            return _decode_tiny_imagenet(paths, lambda path: (root / path).read_bytes(), say), folder
         with zipfile.ZipFile(archive) as z:
-            return _decode_tiny_imagenet(z.namelist(), z.read), archive
+            return _decode_tiny_imagenet(z.namelist(), z.read, say), archive
     except Exception as error:  # a damaged zip or JPEG, a missing annotation
         raise UserError(f"{source}: damaged or not TinyImageNet ({short(error)})") from error
 
 
-def _decode_tiny_imagenet(paths, read):
+def _decode_tiny_imagenet(paths, read, say):
     """The .pt layout from the paths of the official files and `read`: path -> bytes.
 
     Labels are positions among the sorted wnids of train/; images are sorted by label, then file name. The official
-    val split is our test split (the official test split has no labels).
+    val split is our test split (the official test split has no labels). Classes are named by the first word of
+    words.txt where that is there, else by their wnids.
     """
     from PIL import Image
 
@@ -141,7 +155,7 @@ def _decode_tiny_imagenet(paths, read):
         rows_of[split].append((label_of[wnid], file, path))
     for rows in map(sorted, rows_of.values()):
         images = np.empty((len(rows), 3, 64, 64), np.uint8)
-        for image, (_, _, path) in zip(images, rows, strict=True):
+        for image, (_, _, path) in track(list(zip(images, rows, strict=True)), "TinyImageNet: pictures", say):
             try:
                 picture = Image.open(io.BytesIO(read(path))).convert("RGB")  # some are greyscale
             except Exception as error:
@@ -150,7 +164,10 @@ def _decode_tiny_imagenet(paths, read):
                 raise ValueError(f"{path} is {picture.size} pixels large")
             image[:] = np.asarray(picture).transpose(2, 0, 1)
         pairs.append((images, [label for label, _, _ in rows]))
-    return _layout(wnids, *pairs)
+    words = {}
+    if (listed := "tiny-imagenet-200/words.txt") in paths:
+        words = dict(line.split("\t", 1) for line in read(listed).decode().splitlines() if "\t" in line)
+    return _layout([words.get(wnid, wnid).split(",")[0] for wnid in wnids], *pairs)
 
 
 def _read_digits(name, root, say):
@@ -232,7 +249,7 @@ def load(name, data_path, say=print, im_size=None):
     Raises UserError, naming the file, for anything missing, damaged or of another shape than the table's.
     """
     if name == IMAGE_FOLDER:
-        return load_image_folder(data_path, im_size)
+        return load_image_folder(data_path, im_size, say)
     if name not in DATASETS:
         raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
     root = Path(os.path.expanduser(data_path))
@@ -263,7 +280,7 @@ def class_folders(folder):
     return [f for f in folders if any(file.suffix.lower() in PICTURES for file in f.rglob("*"))]
 
 
-def read_class_folders(folder, im_size=None, advice=""):
+def read_class_folders(folder, im_size=None, advice="", say=print):
     """The pictures of class folders: (names, images uint8 (n,3,H,W), labels (n,), the place of the folder in `names`).
 
     im_size: side of a square that pictures are resized to, by their shorter side, then cut at the centre; None takes
@@ -272,24 +289,24 @@ def read_class_folders(folder, im_size=None, advice=""):
     """
     from PIL import Image, ImageOps
 
-    folders, images, labels = class_folders(folder), [], []
-    for label, kind in enumerate(folders):
-        for file in sorted(path for path in kind.rglob("*") if path.suffix.lower() in PICTURES):
-            try:
-                with Image.open(file) as picture:
-                    mode, picture = picture.mode, picture.convert("RGB")
-            except Exception as error:  # whatever a damaged picture provokes
-                raise UserError(f"{file}: cannot be decoded ({short(error)})") from error
-            if mode.startswith(("I", "F")):  # Pillow would make white of all that is above 255
-                raise UserError(f"{file}: has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
-            if im_size:
-                picture = ImageOps.fit(picture, (im_size, im_size), Image.Resampling.BICUBIC)
-            pixels = np.asarray(picture).transpose(2, 0, 1)
-            if images and pixels.shape != images[0].shape:
-                (_, h, w), (_, height, width) = pixels.shape, images[0].shape
-                raise UserError(f"{file}: has {h}x{w} pixels, others {height}x{width}{advice}")
-            images.append(pixels)
-            labels.append(label)
+    folders, images = class_folders(folder), []
+    of_class = [sorted(path for path in kind.rglob("*") if path.suffix.lower() in PICTURES) for kind in folders]
+    for file in track([file for files in of_class for file in files], f"{folder}: pictures", say):
+        try:
+            with Image.open(file) as picture:
+                mode, picture = picture.mode, picture.convert("RGB")
+        except Exception as error:  # whatever a damaged picture provokes
+            raise UserError(f"{file}: cannot be decoded ({short(error)})") from error
+        if mode.startswith(("I", "F")):  # Pillow would make white of all that is above 255
+            raise UserError(f"{file}: has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
+        if im_size:
+            picture = ImageOps.fit(picture, (im_size, im_size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(picture).transpose(2, 0, 1)
+        if images and pixels.shape != images[0].shape:
+            (_, h, w), (_, height, width) = pixels.shape, images[0].shape
+            raise UserError(f"{file}: has {h}x{w} pixels, others {height}x{width}{advice}")
+        images.append(pixels)
+    labels = [label for label, files in enumerate(of_class) for _ in files]
     return [path.name for path in folders], torch.from_numpy(np.stack(images)), labels
 
 
@@ -298,7 +315,7 @@ def is_grey(images):
     return torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
 
 
-def load_image_folder(data_path, im_size=None):
+def load_image_folder(data_path, im_size=None, say=print):
     """The `Dataset` of train/ and val/ or test/ under `data_path`: a folder of pictures per class, which names it.
 
     Images have one channel if all of them are grey, else three; mean and std are computed from the training images.
@@ -312,8 +329,8 @@ def load_image_folder(data_path, im_size=None):
         if not class_folders(folder):
             raise UserError(f"{folder}: has no class folders with pictures")
     advice = "; --im_size makes them equal"
-    names, train, train_labels = read_class_folders(root / "train", im_size, advice)
-    test_names, test, test_labels = read_class_folders(tests[0], im_size, advice)
+    names, train, train_labels = read_class_folders(root / "train", im_size, advice, say)
+    test_names, test, test_labels = read_class_folders(tests[0], im_size, advice, say)
     if strange := sorted(set(test_names) - set(names)):
         raise UserError(f"{tests[0] / strange[0]}: a class that {root / 'train'} does not have")
     if is_grey(train) and is_grey(test):

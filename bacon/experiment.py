@@ -70,10 +70,9 @@ class Experiment:
         seconds = (time.perf_counter() - self.since) / self.unread
         record.event("losses", exp=self.exp, it=self.it, pool=pool, seconds=seconds, **losses)
         accuracy = losses.pop("accuracy")
-        values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items() if value)
         line = (
-            f"exp {self.exp}  iteration {self.it}/{self.args.Iteration}  {values}  "
-            f"synthetic accuracy {accuracy:.1f} %  pool {pool}  {seconds:.2f} s/it"
+            f"exp {self.exp}  {self.it}/{self.args.Iteration}  {values}  accuracy {accuracy:.0f} %  {seconds:.2f} s/it"
         )
         progress.advance(self.unread, line, f"loss {losses['loss']:.4g}, accuracy {accuracy:.0f} %")
         self.unread, self.since = 0, time.perf_counter()
@@ -109,8 +108,8 @@ class Experiment:
             of_all = tables.summary([scores])
             record.event("evaluation", exp=self.exp, it=self.it, network=name, accuracy=scores, seconds=seconds)
             progress.say(
-                f"exp {self.exp}  iteration {self.it}  {name}: accuracy {of_all['mean']:.2f} +- {of_all['std']:.2f} "
-                f"% over {args.num_eval} networks, {seconds:.0f} s"
+                f"exp {self.exp}  {self.it}/{args.Iteration}  {name}: test accuracy {of_all['mean']:.2f} +- "
+                f"{of_all['std']:.2f} % over {args.num_eval} judges, {seconds:.0f} s"
             )
 
     def judge(self, name, number, synthetic, record):

@@ -2,10 +2,13 @@
 
 import argparse
 import dataclasses
+import difflib
+import functools
 import math
+import sys
 
 from bacon.errors import one_line
-from bacon.recipes import EVAL_NETWORKS, FIXED, IMAGE_FOLDER, METHODS, RECIPES, recipe
+from bacon.recipes import EVAL_NETWORKS, FIXED, IMAGE_FOLDER, METHODS, RECIPES, SCRIPTS, recipe
 
 
 def _bounded(convert, kind, low, high):
@@ -15,7 +18,8 @@ def _bounded(convert, kind, low, high):
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be {kind} from {low:g} to {high:g}, found {text[:40]!r}")
+            limit = f"of at most {high:g}" if value > high else f"of at least {low:g}"
+            raise argparse.ArgumentTypeError(f"must be {kind} {limit}, found {text[:40]!r}")
         return value
 
     return parse
@@ -130,11 +134,66 @@ _OF_THE_RECIPE = {
 } - {"dataset", "ipc", "method", "im_size"}
 
 
+# What --help shows; --help_all shows every flag.
+COMMON_FLAGS = (
+    "dataset", "ipc", "model", "method", "Iteration", "eval_interval", "seed", "data_path", "save_path", "resume",
+    "dry_run",
+)  # fmt: skip
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with exit code 2."""
+    """A parser whose errors are one line, with exit code 2, and whose flags take - for _ and any letter case.
+
+    No flag is abbreviated; a word that is none is answered with the nearest one.
+    """
+
+    def __init__(self, **options):
+        formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=80, max_help_position=22)
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
+
+    def parse_args(self, argv=None):
+        words = sys.argv[1:] if argv is None else argv
+        return super().parse_args([self._flag(word) for word in words])
+
+    def _flag(self, word):
+        if not word.startswith("--") or word == "--":
+            return word
+        name, equals, value = word.partition("=")
+        known = {flag.lower(): flag for flag in self._option_string_actions}
+        typed = name.lower().replace("-", "_").replace("__", "--", 1)
+        if typed not in known:
+            near = difflib.get_close_matches(typed, known, 1)
+            self.error(f"{name}: no such flag" + (f"; did you mean {known[near[0]]}?" if near else "; see --help"))
+        return known[typed] + equals + value
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {one_line(message.removeprefix('argument '))}\n")
+
+
+def one_of(names):
+    """An argparse type: one of `names`, in any letter case."""
+    known = {str(name).lower(): name for name in names}
+
+    def parse(text):
+        if text.lower() not in known:
+            near = [f"; did you mean {known[key]}?" for key in difflib.get_close_matches(text.lower(), known, 1)]
+            allowed = ", ".join(map(str, names))
+            raise argparse.ArgumentTypeError(f"must be one of {allowed}, found {text[:40]!r}{''.join(near)}")
+        return known[text.lower()]
+
+    return parse
+
+
+def _dataset_of(datasets):
+    names = (*datasets, IMAGE_FOLDER)
+
+    def parse(text):
+        elsewhere = {name.lower(): name for name in SCRIPTS if name not in datasets}.get(text.lower())
+        if elsewhere:
+            raise argparse.ArgumentTypeError(f"{elsewhere} is distilled by {SCRIPTS[elsewhere]}")
+        return one_of(names)(text)
+
+    return parse
 
 
 def _add(group, name, kind, text):
@@ -143,15 +202,13 @@ def _add(group, name, kind, text):
         group.add_argument(f"--{name}", action="store_const", const=True, **options)
         options["help"] = argparse.SUPPRESS
         group.add_argument(f"--no_{name}", action="store_const", const=False, **options)
-    elif isinstance(kind, tuple):
-        group.add_argument(f"--{name}", type=type(kind[0]), choices=kind, metavar=name.upper(), **options)
     else:
-        group.add_argument(f"--{name}", type=kind, metavar=name.upper(), **options)
+        group.add_argument(f"--{name}", type=kind, metavar="X", **options)
 
 
 def _default_text(name, default, datasets):
     if default is not None:
-        return f"default {default}"
+        return f"default {default}" if default is not False else ""
     shown = []
     for method in METHODS:
         values = {recipe(d, i, method)[0].get(name) for d in datasets for i in RECIPES[d]} - {None}
@@ -163,46 +220,64 @@ def _default_text(name, default, datasets):
     return text + (f"; IDM {idm}" if idm != bacon else "") + (f"; DM {dm}" if dm != bacon else "")
 
 
-def build_parser(datasets, description):
-    """The parser of one script. Absent flags stay absent, so that the recipe can fill them in."""
-    parser = OneLineParser(
-        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def build_parser(datasets, description, everything=True):
+    """The parser of one script. Absent flags stay absent, so that the recipe can fill them in.
+
+    everything: whether its help shows all flags, by group, or COMMON_FLAGS.
+    """
+    epilog = None if everything else "Every flag, by group: --help_all. What a run writes: README.md."
+    parser = OneLineParser(description=description, epilog=epilog, usage="%(prog)s [--flag value ...]", add_help=False)
+    common = None if everything else parser.add_argument_group("the flags that people change")
     for title, flags in FLAGS.items():
         group = parser.add_argument_group(title)
         for name, kind, default, text in flags:
             if name == "dataset":
-                kind, default = (*datasets, IMAGE_FOLDER), datasets[0]
+                kind, default = _dataset_of(datasets), datasets[0]
                 text = f"{text}: {', '.join(datasets)}, or {IMAGE_FOLDER}: your own, see --data_path"
-            elif isinstance(kind, tuple) and name not in ("eval_mode", "method"):
-                text = f"{text}; one of {', '.join(map(str, kind))}"
-            elif kind == _SWITCH:
+            elif isinstance(kind, tuple):
+                if name not in ("eval_mode", "method"):
+                    text = f"{text}; one of {', '.join(map(str, kind))}"
+                kind = one_of(kind)
+            elif kind == _SWITCH and default is not False:
                 text = f"{text}; --no_{name} switches it off"
             shown = _default_text(name, default, datasets)
-            _add(group, name, kind, f"{text} ({shown})" if shown else text)
-    group = parser.add_argument_group("compatibility", "Released flags that the released code never reads: no effect.")
+            text = f"{text} ({shown})" if shown else text
+            hidden = not everything and name not in COMMON_FLAGS
+            _add(group if everything else common, name, kind, argparse.SUPPRESS if hidden else text)
+    group = parser.add_argument_group("compatibility: released flags that the released code never reads")
     for name, kind, default, _ in DEAD_FLAGS:
-        _add(group, name, kind, f"no effect (released default {default!r})")
+        _add(group, name, kind, f"no effect (released default {default!r})" if everything else argparse.SUPPRESS)
     return parser
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a command line came to: the values, those that depart from the recipe, and lines to tell the user."""
+    """What a command line came to: the values, what the recipe says, whose that is, and lines to tell the user."""
 
     args: argparse.Namespace
-    recipe: str  # whose recipe fills in what was not given
-    departures: dict  # {flag: (value, the recipe's value)}
+    usual: dict
+    recipe: str
     notes: list
+
+    @property
+    def departures(self):
+        """{flag: (value, the recipe's value)} where they differ."""
+        values = {name: (getattr(self.args, name), self.usual[name]) for name in self.usual if name in _OF_THE_RECIPE}
+        return {name: (value, usual) for name, (value, usual) in values.items() if value != usual}
 
 
 def parse_args(datasets, description, argv=None):
     """Parse a command line of the script that distils `datasets` and fill in the paper's recipe: Settings.
 
     The default of every recipe flag is the published one for this dataset, ipc and method. Exits with code 2 and one
-    line on a bad flag.
+    line on a bad flag, with code 0 after --help and --help_all.
     """
-    given = vars(build_parser(datasets, description).parse_args(argv))
+    words = sys.argv[1:] if argv is None else argv
+    for everything, asked in ((False, ("-h", "--help")), (True, ("--help_all", "--help-all"))):
+        if set(asked) & set(words):
+            build_parser(datasets, description, everything).print_help()
+            sys.exit()
+    given = vars(build_parser(datasets, description).parse_args(words))
     values = {**_DEFAULTS, "dataset": datasets[0], **given}
     settings, whose = recipe(values["dataset"], values["ipc"], values["method"])
     usual = {**_DEFAULTS, **settings}
@@ -211,9 +286,7 @@ def parse_args(datasets, description, argv=None):
     for name, why, instead in _without_effect(values):
         notes.append(f"--{name} {values[name]} has no effect{why}")
         values[name] = instead
-    departures = {name: (values[name], usual[name]) for name in values if name in _OF_THE_RECIPE}
-    departures = {name: (value, expected) for name, (value, expected) in departures.items() if value != expected}
-    return Settings(argparse.Namespace(**values), whose, departures, notes)
+    return Settings(argparse.Namespace(**values), usual, whose, notes)
 
 
 def _without_effect(values):

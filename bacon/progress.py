@@ -42,6 +42,19 @@ class Progress:
             self.bar.close()
 
 
+def track(items, title, say=print, every=10):
+    """Yield `items` (a list), shown on a terminal as a bar, elsewhere in a line of `say` every so many seconds."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=title, dynamic_ncols=True)
+        return
+    due = time.monotonic() + every
+    for done, item in enumerate(items):
+        if time.monotonic() >= due:
+            say(f"{title}: {done:,} of {len(items):,}")
+            due += every
+        yield item
+
+
 def duration(seconds):
     """A time in the unit that fits it, such as '12 s', '3.4 min' or '560 h'."""
     unit, size = next((u, n) for u, n in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= n or n == 1)

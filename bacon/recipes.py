@@ -25,6 +25,12 @@ DATASETS = {
     "TinyImageNet": Spec(3, (64, 64), 200, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 100000, 10000),
     "Digits": Spec(1, (8, 8), 10, (0.3048,), (0.3757,), 1201, 596),
 }
+SCRIPTS = {  # which script distils a dataset
+    **dict.fromkeys(("MNIST", "FashionMNIST", "Digits"), "BACON_mnist.py"),
+    **dict.fromkeys(("CIFAR10", "CIFAR100"), "BACON_cifar10.py"),
+    "SVHN": "BACON_svhn.py",
+    "TinyImageNet": "BACON_tiny.py",
+}
 IMAGE_FOLDER = "ImageFolder"  # the dataset of any labelled pictures, which every script accepts
 
 COMMON = {

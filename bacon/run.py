@@ -40,6 +40,8 @@ def run_settings(settings, world):
     args = settings.args
     own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == IMAGE_FOLDER else None
     spec = own or DATASETS[args.dataset]
+    with flag("--model"):
+        args.model = networks.named(args.model)
     check_settings(args, spec, world)
     files = checkpoint.Files(args, args.exp_index)
     with contextlib.ExitStack() as stack:
@@ -48,16 +50,18 @@ def run_settings(settings, world):
         if not args.dry_run:
             needed = cost.checkpoint_bytes(args, spec)
             world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
-        dataset = own or load_once(args, world)
-        notes = settings.notes + check_data(args, dataset)
-        distilling, judging, more = cost.arithmetics(args, dataset)
-        notes += more
-        if args.dry_run:
-            tell(notes, describe(settings, dataset, distilling, judging, files))
+        if args.dry_run:  # shapes and counts are in the table: no image is read
+            distilling, judging, notes = cost.arithmetics(args, spec)
+            source = "random images, timed in place of the real ones"
+            tell(settings.notes, notes, describe(settings, spec, source, distilling, judging, files))
             if world.leads:
-                cost.dry_run(args, dataset, distilling, judging)
+                cost.dry_run(args, spec, distilling, judging)
             return 0
 
+        dataset = own or load_once(args, world)
+        source = f"from {dataset.source} (sha256 {dataset.fingerprint[:12]})"
+        distilling, judging, more = cost.arithmetics(args, dataset)
+        notes = settings.notes + check_data(args, dataset) + more
         meta = about(settings, dataset)
         signals = stack.enter_context(checkpoint.StopSignals())
         left = world.from_leader(lambda: files.claim(stack, meta, args.resume, args.overwrite))
@@ -68,7 +72,7 @@ def run_settings(settings, world):
                 distilling, judging = map(restored, left.saved["arithmetic"])
             meta["arithmetic"] = {"distilling": str(distilling), "judging": str(judging), "processes": world.size}
             resumed = resuming(left.saved, meta, files) if left.saved else []
-            tell(notes, left.notes, resumed, describe(settings, dataset, distilling, judging, files, world))
+            tell(notes, left.notes, resumed, describe(settings, dataset, source, distilling, judging, files, world))
             train, test = real_data(args, dataset, distilling.device, world.share(dataset.num_classes))
             del dataset, own, spec  # of several processes each keeps its share
             Run(args, meta, train, test, distilling, judging, world).go(files, signals, left.saved)
@@ -141,23 +145,25 @@ def check_data(args, dataset):
     return []
 
 
-def describe(settings, dataset, distilling, judging, files, world=None):
-    """What is about to run, as lines for the user."""
-    args, (height, width) = settings.args, dataset.im_size
+def describe(settings, spec, source, distilling, judging, files, world=None):
+    """What is about to run, as lines for the user. spec: as in `check_settings`. source: of the images, in words."""
+    args, (height, width) = settings.args, spec.im_size
     decoded = f", four images each: {4 * args.ipc} decoded" if args.aug else ""
     departures = ", ".join(f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items())
     judges = ", ".join(architectures(args.eval_mode, args.model))
     first, last = experiments(args)[0], experiments(args)[-1]
     several = f" {first}" if first == last else f"s {first} to {last}"
     shares = f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""
+    if args.compile is None and distilling.device.type == "cpu":
+        shares += " (compiled where the work repays it, which moves last digits: --compile, --no_compile)"
     facts = {
-        "data": f"{dataset.train:,} training and {dataset.test:,} test images, {dataset.channels}x{height}x{width}, "
-        f"{dataset.num_classes} classes, from {dataset.source} (sha256 {dataset.fingerprint[:12]})",
+        "data": f"{spec.train:,} training and {spec.test:,} test images, {spec.channels}x{height}x{width}, "
+        f"{spec.num_classes} classes, {source}",
         "canvases": f"{args.ipc} per class{decoded}; {args.Iteration:,} iterations, experiment{several} of "
         f"{args.num_exp}, seed {args.seed}",
         "recipe": settings.recipe + (f", except {departures}" if departures else ""),
         "judges": f"every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
-        f"{args.epoch_eval_train:,} epochs",
+        f"{args.epoch_eval_train:,} epochs{cost.about_judging(args, spec)}",
         "device": f"{distilling}; judges {judging}{shares}",
         "files": f"{files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     }
@@ -314,17 +320,31 @@ class Run:
             record.log.sync()
             plot = self.plot(files)
             files.finish()
-            print(tables.of_scores(accuracies))
-            print(f"{files.result}\n{files.log}\n{files.grid(self.ended[-1][0], self.args.Iteration)}{plot}")
+            written = [files.result, files.log, files.grid(self.ended[-1][0], self.args.Iteration), *plot]
+            print("wrote", *written, sep="\n  ")
+            print(self.conclusion(accuracies))
 
     def plot(self, files):
         """Draw the accuracy over iterations, if there were several evaluations; what to tell the user of it."""
         if self.args.Iteration <= self.args.eval_interval:
-            return ""
+            return []
         try:
-            return f"\n{tables.plot_run(files.log)}"
+            return [tables.plot_run(files.log)]
         except (UserError, OSError) as error:  # such as a missing matplotlib: the run itself is done
-            return f"\nno plot of the accuracy: {error}"
+            return [f"no plot of the accuracy: {error}"]
+
+    def conclusion(self, accuracies):
+        """The result as a newcomer understands it: a table where there is more to compare, and a sentence."""
+        args, several = self.args, len(accuracies) > 1 or len(self.ended) > 1
+        name, s = next((name, tables.summary(scores)) for name, scores in accuracies.items())
+        what = f"distilled by {args.method}" if args.Iteration else "not distilled"
+        stored = "1 canvas" if args.ipc == 1 else f"{args.ipc} canvases"
+        sentence = (
+            f"{stored} per class of {args.dataset}, {what}, train a fresh {name} to {s['mean']:.2f} % of the test "
+            f"images (+- {s['std']:.2f} over {s['networks']} judges)"
+        )
+        table = f"{tables.of_scores(accuracies)}\n" if several else ""
+        return table + textwrap.fill(sentence, COLUMNS, break_on_hyphens=False)
 
     def position(self):
         return {"exp": self.experiment.exp, "it": self.experiment.it} if self.experiment else {"ended": len(self.ended)}

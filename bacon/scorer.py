@@ -36,9 +36,8 @@ def build_parser(description):
     """The parser of evaluate.py. An absent flag is None where the set, or else the protocol, decides."""
     names, said = (*DATASETS, IMAGE_FOLDER), {name: text for name, (_, text) in flags.SHARED.items()}
     protocols = "; ".join(f"{name}: {rules.source}" for name, rules in PROTOCOLS.items())
-    usage, shape = "python evaluate.py PATH ... [--flag value ...]", argparse.RawDescriptionHelpFormatter
-    shape = functools.partial(shape, width=80)
-    parser = flags.OneLineParser("evaluate.py", usage, description, formatter_class=shape, allow_abbrev=False)
+    usage = "python evaluate.py PATH ... [--flag value ...]"
+    parser = flags.OneLineParser(prog="evaluate.py", usage=usage, description=description)
     add = parser.add_argument_group("what to do").add_argument
     add("paths", nargs="*", metavar="PATH", help="saved sets: files, folders of files, or class folders of pictures")
     add("--recursive", action="store_true", help="also the files in all folders below a PATH")
@@ -49,7 +48,7 @@ def build_parser(description):
     add("--grid", metavar="OUT.png", help="draw the set's canvases by class (with --decode what they hold)")
     add("--tsne", metavar="OUT.png", help="draw a t-SNE of real and synthetic embeddings, up to ten classes")
     add = parser.add_argument_group("the sets").add_argument
-    add("--dataset", choices=names, metavar="NAME", help=f"whose images they are of: {', '.join(names)}")
+    add("--dataset", type=flags.one_of(names), metavar="NAME", help=f"whose images they are of: {', '.join(names)}")
     add("--data_path", default="data", help="folder of the datasets (default data)")
     add("--im_size", type=flags.whole(4), help=said["im_size"])
     add("--factor", type=int, choices=(1, 2), help="2: a canvas holds four images (default: what the layout implies)")
@@ -58,7 +57,8 @@ def build_parser(description):
     add("--decode", action="store_true", help="draw the decoded images instead of the canvases")
     add = parser.add_argument_group("judging").add_argument
     add("--protocol", choices=PROTOCOLS, default="paper", help=f"{protocols} (default paper)")
-    add("--eval_mode", choices=flags.EVAL_MODES, nargs="+", default=["S"], metavar="MODE", help=said["eval_mode"])
+    modes = flags.one_of(flags.EVAL_MODES)
+    add("--eval_mode", type=modes, nargs="+", default=["S"], metavar="MODE", help=said["eval_mode"])
     add("--model", help="the network of modes S, SS and C (default: the one that distilled the set, else ConvNet)")
     add("--num_eval", type=flags.whole(1), help="fresh networks per architecture (default: as the run, else 5)")
     for name in _FROM_THE_RUN:

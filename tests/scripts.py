@@ -10,6 +10,7 @@ from bacon import run as runner
 SMALL = [
     "--dataset=Digits", "--model=ConvNetW32", "--ipc=2", "--Iteration=3", "--batch_real=20", "--trained_bs=16",
     "--model_train_steps=2", "--num_exp=1", "--num_eval=1", "--epoch_eval_train=2", "--eval_interval=100",
+    "--precision=fp32",
 ]  # fmt: skip
 
 

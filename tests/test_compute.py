@@ -65,9 +65,9 @@ def test_auto_settings_follow_fixed_rules(monkeypatch):
         a, notes = compute.choose(*arguments)
         return a.device.type, a.precision, a.compiled, len(notes)
 
-    assert chosen("auto", "auto", None, 1e9) == ("cpu", "fp32", False, 0)  # too short to repay compiling
-    assert chosen("auto", "auto", None, 1e15) == ("cpu", "bf16", True, 0)
-    assert chosen("auto", "auto", False, 1e15) == ("cpu", "fp32", False, 0)
+    assert chosen("auto", "auto", None, 1e9) == ("cpu", "bf16", False, 0)  # too short to repay compiling
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "bf16", True, 0)  # the number format is the same
+    assert chosen("auto", "auto", False, 1e15) == ("cpu", "bf16", False, 0)
     assert chosen("auto", "fp32", True, 1e9) == ("cpu", "fp32", True, 0)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", True, 0)

@@ -16,6 +16,34 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path, capsys):
     assert "checkpoint about" in text and "peak memory about" in text and not folder.exists()
 
 
+def test_a_dry_run_needs_no_data(tmp_path, capsys):
+    flags = ["--dataset=CIFAR10", f"--data_path={tmp_path / 'none'}", "--dry_run"]
+    assert run("BACON_cifar10.py", *SMALL[1:], *flags) == 0
+    text = capsys.readouterr().out
+    assert "50,000 training and 10,000 test images, 3x32x32" in text and "random images" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_says_what_judging_costs_and_how_to_do_less_of_it(make_args):
+    args, spec = make_args(dataset="MNIST", eval_interval=1, Iteration=20), DATASETS["MNIST"]
+    share = cost.about_judging(args, spec)
+    images = cost.images_per_kind(args, spec)
+    judging = 3 * images["train", "ConvNetW32"] + images["test", "ConvNetW32"]
+    distilling = images["real"] + 2 * images["synthetic"] + 3 * images["train"]
+    assert f"about {judging / (judging + distilling):.0%} of the work" in share and "--eval_interval 20" in share
+    args.eval_interval = 20
+    assert cost.about_judging(args, spec) == ""
+
+
+@pytest.mark.parametrize("method", ["BACON", "DM"])
+def test_every_kind_of_work_is_timed_on_random_images(method, make_args):
+    args, arithmetic = make_args(method=method, eval_mode="C", init="real"), compute.Arithmetic("cpu")
+    before, spec = vars(args).copy(), DATASETS["Digits"]
+    seconds = cost.seconds_per_image(args, spec, arithmetic, arithmetic)
+    kinds = {kind for kind, images in cost.images_per_kind(args, spec).items() if images} - {"synthetic"}
+    assert seconds.keys() == kinds and min(seconds.values()) > 0 and vars(args) == before
+
+
 def test_counted_work_is_that_of_the_shapes(make_args, digits):
     args = make_args(ipc=2, Iteration=3, batch_real=20, model_train_steps=2, trained_bs=16, epoch_eval_train=2)
     images = cost.images_per_kind(args, digits)

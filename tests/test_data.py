@@ -150,6 +150,18 @@ def test_failed_download_names_dataset_folder_and_files(name, tmp_path):
         "TinyImageNet": ["tiny-imagenet-200/", "tiny-imagenet-200.zip"],
     }[name]
     refused(name, tmp_path, name, tmp_path, f"{name.lower()}.pt", *wanted, "no internet")
+    assert not list(tmp_path.iterdir())  # that was there and stays
+    refused(name, tmp_path / "new/data", f"{name}: not under {tmp_path / 'new/data'}/ and could not be fetched; put ")
+    assert not (tmp_path / "new").exists()
+
+
+def test_tiny_imagenet_names_its_classes_by_the_words_that_are_there(tmp_path, monkeypatch):
+    written("TinyImageNet", tmp_path, monkeypatch)
+    wnids = data.load("TinyImageNet", tmp_path, lambda line: None).classes
+    (tmp_path / "tinyimagenet.pt").unlink()
+    words = f"{wnids[0]}\tgoldfish, Carassius auratus\nn99999999\tother\n{wnids[2]}\ttench\n"
+    (tmp_path / "tiny-imagenet-200/words.txt").write_text(words)
+    assert data.load("TinyImageNet", tmp_path, lambda line: None).classes == ["goldfish", wnids[1], "tench", *wnids[3:]]
 
 
 def test_unknown_dataset_lists_the_known_ones(tmp_path):

@@ -91,6 +91,7 @@ def two(folder, line):
     process = torchrun(2, *both(line, folder, 2), f"{line} --Iteration {KILLED} --save_path {folder}/killed")
     checkpoint = folder / f"killed/ckpt_{NAME}.pt"
     until(lambda: process.poll() is not None or (checkpoint.exists() and reached_iteration(checkpoint) >= 4))
+    assert process.poll() is None, finish(process)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(workers[1]), signal.SIGKILL)
     code, output = finish(process)

@@ -35,7 +35,7 @@ def test_a_terminal_sees_a_progress_bar(tmp_path, quick, monkeypatch):
     os.close(ours)
     shown = text.decode()
     assert code == 0
-    assert "11/11" in shown and "exp 0" in shown and "loss" in shown and "accuracy %" in shown
+    assert "11/11" in shown and "exp 0" in shown and "loss" in shown and "% of the test" in shown
     assert "\r" in shown.replace("\r\n", "")  # the bar is drawn over itself
 
 
@@ -45,3 +45,11 @@ def test_a_terminal_sees_a_progress_bar(tmp_path, quick, monkeypatch):
 )
 def test_a_time_is_told_in_the_unit_that_fits_it(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_long_work_shows_a_line_every_ten_seconds_where_there_is_no_terminal(monkeypatch):
+    clock = iter(range(0, 1000, 4))  # a look at the clock takes four seconds
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    said = []
+    assert list(progress.track(list("abcdefgh"), "pictures", said.append)) == list("abcdefgh")
+    assert said == ["pictures: 2 of 8", "pictures: 4 of 8", "pictures: 7 of 8"]
