@@ -1,4 +1,4 @@
-# make demo, make test: each sets up a virtual environment in .venv on its first call.
+# make demo, make test: each sets up a virtual environment in .venv on its first call; VENV=DIR takes or makes another.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -6,7 +6,7 @@ RUN = $(VENV)/bin/python
 .PHONY: demo test lint clean
 
 $(VENV)/installed: requirements.txt tests/requirements.txt
-	$(PYTHON) -m venv $(VENV)
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/requirements.txt
 	@touch $@
 
