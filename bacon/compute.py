@@ -52,7 +52,8 @@ class Arithmetic:
         fast_layout = compiled or self.device.type == "cuda"
         self.memory_format = torch.channels_last if fast_layout else torch.contiguous_format
         if compiled:
-            torch._dynamo.config.recompile_limit = 256  # shapes and architectures of one run, none of them endless
+            config = torch._dynamo.config  # shapes and architectures of one run, none of them endless
+            setattr(config, "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit", 256)
         wrap = functools.partial(torch.compile, dynamic=False) if compiled else lambda function: function
         self._functions = {f: wrap(f) for f in (_embed, _embed_and_classify, _loss_and_correct, _correct)}
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 import networks
 from bacon import compute
@@ -49,16 +50,16 @@ def test_compiled_networks_compute_the_same(digits, make_args, monkeypatch):
         return d.canvases
 
     monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4, depth=1))
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no processes to start for three small graphs
     real = digits.real("train")
-    plain, compiled = canvases(compute.Arithmetic("cpu")), canvases(compute.Arithmetic("cpu", compiled=True))
+    with torch._inductor.config.patch(compile_threads=1):  # no processes to start for three small graphs
+        plain, compiled = canvases(compute.Arithmetic("cpu")), canvases(compute.Arithmetic("cpu", compiled=True))
     torch.testing.assert_close(plain, compiled, rtol=0, atol=1e-4)
 
 
 def test_auto_settings_follow_fixed_rules(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     monkeypatch.setattr(compute, "compile_error", lambda device: None)
 
     def chosen(*arguments):
