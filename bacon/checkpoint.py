@@ -21,15 +21,11 @@ from typing import NamedTuple
 from bacon import tables
 from bacon.canvases import read_result
 from bacon.errors import DamagedError, Stopped, UserError
-from bacon.files import load_torch, save_torch
+from bacon.files import load_torch, lock, save_torch
 from bacon.flags import DEAD_FLAGS, OF_THE_PROCESS
 
-try:
-    import fcntl
-except ImportError:  # Windows: no locks
-    fcntl = None
-
 FORMAT = "BACON checkpoint 2"
+GOING_ON = "this run is already going on; wait for it, or choose another --save_path"
 ENTRIES = {"log_bytes", "meta", "arithmetic", "seconds", "ended", "experiment"}
 
 
@@ -133,11 +129,11 @@ class Files:
         whole = self.folder / f"lock_{self.name}"
         with contextlib.ExitStack() as moment:
             if self.stem != self.name:
-                lock(moment, whole, patience=10)  # other parts look too, whether a whole run is going on
-                return lock(stack, self.folder / f"lock_{self.stem}")
-            notes = lock(stack, whole)
+                lock(moment, whole, GOING_ON, patience=10)  # other parts look too, whether a whole run is going on
+                return lock(stack, self.folder / f"lock_{self.stem}", GOING_ON)
+            notes = lock(stack, whole, GOING_ON)
             for part in self.folder.glob(f"lock_{self.name}_exp*"):
-                lock(moment, part)
+                lock(moment, part, GOING_ON)
             return notes
 
     def _is_complete(self, meta):
@@ -176,42 +172,6 @@ class Files:
             path.unlink(missing_ok=True)
 
 
-def lock(stack, path, patience=0):
-    """Hold a lock file until `stack` closes; returns lines for the user. The system frees a dead process's lock.
-
-    UserError if another process still holds it after `patience` seconds. Its own few lines, because the package
-    filelock, in the versions that come with older PyTorch, takes a file system without locks for a lock that is held.
-    """
-    if fcntl is None:
-        return []
-    until = time.monotonic() + patience
-    while True:
-        file = stack.enter_context(open(path, "a+", encoding="utf-8"))  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_NB | fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return [f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"]
-            if time.monotonic() < until:
-                time.sleep(0.05)
-                continue
-            file.seek(0)
-            raise UserError(
-                f"{path}: this run is already going on ({file.read().strip()}); wait for it, or choose another "
-                "--save_path"
-            ) from None
-        # Whoever held it may have removed the file since we opened it: then there may be a new one, to be locked.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            break
-    file.seek(0)
-    before = file.read().strip()
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    stack.callback(path.unlink, missing_ok=True)
-    return [f"{path.name}: {before} ended without finishing; taking over"] if before else []
-
-
 def differences(theirs, ours, ignored=()):
     """In words, how two runs differ by their metas: the flags that matter, with both values, and the data."""
     ignored = {*ignored, *OF_THE_PROCESS, *(name for name, *_ in DEAD_FLAGS)}
@@ -240,7 +200,10 @@ def merge(args, meta):
     whole, parts = Files(args), [Files(args, exp) for exp in range(args.num_exp)]
     missing = [exp for exp, part in enumerate(parts) if not part.has_ended()]
     if missing:
-        return f"{whole.result.name} follows when experiments {', '.join(map(str, missing))} have ended too"
+        others = ", ".join(map(str, missing))
+        return (
+            f"{whole.result.name} follows when experiments {others} have ended too (if they have: again with --resume)"
+        )
     if whole.checkpoint.exists() or whole.previous.exists():
         return f"{whole.checkpoint}: of an unfinished run with all experiments, so {whole.stem}_exp* are not joined"
     saved = [read_result(part.result) for part in parts]
@@ -265,7 +228,7 @@ def merge(args, meta):
     seconds = sum(log[-1]["seconds"] for log in logs)
     accuracy = {name: tables.summary(every) for name, every in scores.items()}
     events.append(logs[-1][-1] | {"seconds": seconds, "accuracy": accuracy})
-    temporary = whole.log.with_name(f"{whole.log.name}.{os.getpid()}.tmp")
+    temporary = whole.log.with_name(f"{whole.log.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     temporary.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
     os.replace(temporary, whole.log)
     save_torch({"data": sets, "accs_all_exps": accuracies, "meta": merged_meta}, whole.result)

@@ -1,15 +1,22 @@
-"""Reading and writing .pt files safely: never half a file, never code from one, and one clear line for a bad one."""
+"""Files and locks, safely: never half a .pt file, never code from one, one clear line for a bad one."""
 
 import contextlib
 import errno
 import os
+import socket
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
 import torch
 
 from bacon.errors import DamagedError, UserError, is_lack_of_memory
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks
+    fcntl = None
 
 
 def save_torch(obj, path, previous=None):
@@ -81,3 +88,42 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def lock(stack, path, refusal, patience=0, say=None):
+    """Hold a lock file until `stack` closes; returns lines for the user. The system frees a dead process's lock.
+
+    patience: seconds to wait for another process that holds it, about which `say` gets a line; then UserError with
+    `refusal`. Its own few lines, because the package filelock, in the versions that come with older PyTorch, takes a
+    file system without locks for a lock that is held.
+    """
+    if fcntl is None:
+        return []
+    until, waiting = time.monotonic() + patience, False
+    while True:
+        file = stack.enter_context(open(path, "a+", encoding="utf-8"))  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_NB | fcntl.LOCK_EX)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return [f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"]
+            if time.monotonic() >= until:
+                raise UserError(f"{path}: held by {holder}: {refusal}") from None
+            if say and not waiting:
+                say(f"waiting for {holder}, which holds {path}")
+            waiting = True
+            time.sleep(0.05)
+            continue
+        # Whoever held it may have removed the file since we opened it: then there may be a new one, to be locked.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+    file.seek(0)
+    before = file.read().strip()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    stack.callback(path.unlink, missing_ok=True)
+    return [f"{path.name}: {before} ended without finishing; taking over"] if before else []

@@ -77,7 +77,7 @@ def run_settings(settings, world):
             del dataset, own, spec  # of several processes each keeps its share
             Run(args, meta, train, test, distilling, judging, world).go(files, signals, left.saved)
         if args.exp_index is not None and world.leads:
-            print(checkpoint.merge(args, meta))
+            tell([checkpoint.merge(args, meta)])
     return 0
 
 
@@ -321,8 +321,7 @@ class Run:
             plot = self.plot(files)
             files.finish()
             written = [files.result, files.log, files.grid(self.ended[-1][0], self.args.Iteration), *plot]
-            print("wrote", *written, sep="\n  ")
-            print(self.conclusion(accuracies))
+            tell(["wrote", *(f"  {path}" for path in written), self.conclusion(accuracies)])
 
     def plot(self, files):
         """Draw the accuracy over iterations, if there were several evaluations; what to tell the user of it."""

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacon import data
+from bacon import readers
 from bacon.canvases import decode, is_result
+from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch, save_torch
 from bacon.recipes import DATASETS, IMAGE_FOLDER
@@ -116,7 +117,7 @@ def files(path, recursive=False):
     if below := _sets_by(path, "**/*.pt"):
         where = f"{len(below)} in folders below it, as {_some([str(file.relative_to(path)) for file in below])}"
         raise UserError(f"{path}: a folder without sets, but there are {where}; --recursive takes them all")
-    if any(_is_picture(file) for folder in data.class_folders(path) for file in folder.rglob("*")):
+    if any(_is_picture(file) for folder in readers.class_folders(path) for file in folder.rglob("*")):
         return [path]
     raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
 
@@ -135,7 +136,7 @@ def _sets_by(folder, pattern):
 
 def _is_picture(file):
     """Whether `file` is a picture, and none that a run wrote of its canvases or its accuracy."""
-    return file.suffix.lower() in data.PICTURES and not file.name.startswith(("vis_", "acc_"))
+    return file.suffix.lower() in readers.PICTURES and not file.name.startswith(("vis_", "acc_"))
 
 
 def _some(names):
@@ -258,7 +259,7 @@ def _read_ncfm(path, saved, facts, factor, zca):
 def _read_pictures(folder, _, facts, factor, zca):
     if zca:
         raise UserError(f"--zca: {folder} holds pictures, which are not whitened")
-    names = [path.name for path in data.class_folders(folder)]
+    names = [path.name for path in readers.class_folders(folder)]
     if len(names) != facts.num_classes:
         raise UserError(f"{folder}: {len(names)} class folders, but {facts.dataset} has {facts.num_classes} classes")
     order, how = range(len(names)), "in sorted order"
@@ -267,8 +268,8 @@ def _read_pictures(folder, _, facts, factor, zca):
     # Where a dataset of the table names classes by numbers, these are their labels: no need to load it for the names.
     if (facts.dataset == IMAGE_FOLDER or how != "by their numbers") and set(names) == set(facts.names()):
         order, how = [list(facts.names()).index(name) for name in names], "named as its classes are"
-    _, pixels, labels = data.read_class_folders(folder)
-    if facts.shape[0] == 1 and data.is_grey(pixels):
+    _, pixels, labels = readers.read_class_folders(folder)
+    if facts.shape[0] == 1 and readers.is_grey(pixels):
         pixels = pixels[:, :1]
     assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {how}"
     canvases, labels = _normalised(pixels.float() / 255, facts), torch.tensor(order)[labels]
@@ -324,7 +325,7 @@ def _fault(images, labels, factor, facts):
         return f"labels are {_what(labels)}, but there are {len(images)} images"
     if labels.dim() == 2 and (labels.shape[1] != classes or not labels.isfinite().all()):
         return f"soft labels are {_what(labels)}, but {dataset} has {classes} classes"
-    if labels.dim() == 1 and labels.dtype not in data.WHOLE_NUMBERS and not torch.equal(labels, labels.round()):
+    if labels.dim() == 1 and labels.dtype not in WHOLE_NUMBERS and not torch.equal(labels, labels.round()):
         return f"labels are {_what(labels)}, not whole numbers"
     present = (labels if labels.dim() == 1 else labels.argmax(1)).long().unique().tolist()
     if present[0] < 0 or present[-1] >= classes:

@@ -441,7 +441,7 @@ def test_resuming_where_nothing_is_starts_from_the_beginning(script, assert_same
 def held(path):
     """A lock that another process might hold."""
     stack = contextlib.ExitStack()
-    checkpoint.lock(stack, path)
+    files.lock(stack, path, "held")
     return stack
 
 
@@ -449,7 +449,7 @@ def held(path):
 def impatient(monkeypatch):
     """Nobody waits for a lock."""
     inner = checkpoint.lock
-    monkeypatch.setattr(checkpoint, "lock", lambda stack, path, patience=0: inner(stack, path))
+    monkeypatch.setattr(checkpoint, "lock", lambda stack, path, refusal, patience=0: inner(stack, path, refusal))
 
 
 def test_a_second_run_of_one_name_is_refused_and_a_dead_ones_lock_taken_over(script, impatient, tmp_path, capsys):
@@ -484,7 +484,7 @@ def test_a_task_that_looks_does_not_turn_away_one_that_starts(tmp_path):
     timer = threading.Timer(0.3, looking.close)
     timer.start()
     with contextlib.ExitStack() as stack:
-        assert checkpoint.lock(stack, tmp_path / "lock", patience=10) == []
+        assert files.lock(stack, tmp_path / "lock", "held", patience=10) == []
         assert (tmp_path / "lock").exists()
     timer.join()
     assert not (tmp_path / "lock").exists()

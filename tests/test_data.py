@@ -4,9 +4,12 @@ With BACON_REAL_DATA naming a folder of real images (MNIST/raw, cifar10.pt, cifa
 them, whole or fewer images per class), these are loaded too; nothing is written there.
 """
 
+import contextlib
 import gzip
 import os
 import pickle
+import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -19,7 +22,7 @@ from layouts import Bomb, fake, md5, to_bytes, written
 from PIL import Image
 from torchvision import datasets
 
-from bacon import data
+from bacon import data, files, readers
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
 
@@ -127,6 +130,22 @@ def test_official_archives_that_are_there_need_no_internet(tmp_path, monkeypatch
     assert_holds(data.load("MNIST", tmp_path, silent), splits)
 
 
+def test_tasks_that_start_at_once_read_one_after_the_other(tmp_path, monkeypatch):
+    splits, said = written("MNIST", tmp_path, monkeypatch), []
+    with contextlib.ExitStack() as other:
+        files.lock(other, tmp_path / "lock_mnist", "held")  # another task unpacks, then writes the cache
+        waiting = threading.Thread(target=lambda: said.append(data.load("MNIST", tmp_path, said.append)))
+        waiting.start()
+        while not said:
+            time.sleep(0.01)
+        torch.save(readers.layout(range(10), *splits), tmp_path / "mnist.pt")
+        monkeypatch.setitem(readers.READERS, "MNIST", None)  # nobody reads the official files again
+    waiting.join(20)
+    assert f"process {os.getpid()}" in said[0] and "lock_mnist" in said[0]
+    assert len(said) == 2 and said[1].source == str(tmp_path / "mnist.pt")
+    assert not (tmp_path / "lock_mnist").exists()
+
+
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("failed writing file")])
 def test_where_the_cache_cannot_be_written_one_line_says_so(error, tmp_path, monkeypatch):
     def fail(*args):
@@ -173,7 +192,7 @@ def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
     (images, labels), (test_images, test_labels) = fake("MNIST")
 
     def fingerprint():
-        entries = data._layout(range(10), (images, labels), (test_images, test_labels))
+        entries = readers.layout(range(10), (images, labels), (test_images, test_labels))
         torch.save(entries, tmp_path / "mnist.pt")
         return data.load("MNIST", tmp_path).fingerprint
 
@@ -193,7 +212,7 @@ def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
 
 def test_storage_details_of_a_pt_do_not_matter(tmp_path):
     (images, labels), test = fake("CIFAR10")
-    plain = data._layout([str(c) for c in range(10)], (images, labels), test)
+    plain = readers.layout([str(c) for c in range(10)], (images, labels), test)
     other = dict(plain, classes=tuple(range(10)), labels_train=plain["labels_train"].to(torch.uint8), more="ignored")
     other["images_train"] = plain["images_train"].contiguous(memory_format=torch.channels_last)
     other["labels_val"] = plain["labels_val"].to(torch.int16)
@@ -244,7 +263,7 @@ BROKEN = {
 def test_broken_pt_is_one_line_and_stays_as_it_is(kind, tmp_path, monkeypatch):
     written("MNIST", tmp_path, monkeypatch)  # there, but not to be used instead
     bomb = tmp_path / "executed"
-    content = BROKEN[kind](data._layout(range(10), *fake("MNIST")), bomb)
+    content = BROKEN[kind](readers.layout(range(10), *fake("MNIST")), bomb)
     path = tmp_path / "mnist.pt"
     path.write_bytes(content)
     refused("MNIST", tmp_path, path)

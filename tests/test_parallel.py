@@ -149,7 +149,9 @@ def test_memory_per_process_falls_with_their_number(two, three, digits):
 
 def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoint(folder, two, three, resumable):
     output, reached = two
-    assert "lost contact with the others; the same command with --resume goes on" in output
+    # The other process notices, unless torchrun has told it to stop before.
+    lost = "lost contact with the others; the same command with --resume goes on"
+    assert lost in output or "SIGTERM: stopping" in output
     assert 4 <= reached < KILLED
     target, flags = resumable(1)
     assert run("BACON_mnist.py", *flags.split()) == 0

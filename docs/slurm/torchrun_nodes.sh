@@ -6,6 +6,8 @@ log=result/log_BACON_TinyImageNet_ConvNet_10ipc.jsonl
 before=$(stat -c %Y%s $log 2>/dev/null)
 srun torchrun --nnodes=$SLURM_NNODES --nproc_per_node=4 --rdzv_id=$SLURM_JOB_ID --rdzv_backend=c10d \
     --rdzv_endpoint=$head:29500 --shutdown-timeout=240 BACON_tiny.py --ipc 10 --resume
-if [ "$(stat -c %Y%s $log)" != "$before" ]; then
-    tail -n 1 $log | grep -q interrupted && scontrol requeue $SLURM_JOB_ID
+code=$?
+if [ "$(stat -c %Y%s $log)" != "$before" ] && tail -n 1 $log | grep -q interrupted; then
+    scontrol requeue $SLURM_JOB_ID
 fi
+exit $code
