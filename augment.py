@@ -16,10 +16,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+import utils
+
 
 def _columns(images, u):
     """u (n, 3) as three tensors (n, 1, 1, 1) with the images' device and dtype, to broadcast over (N, C, H, W)."""
-    return u.to(images, non_blocking=images.is_cuda).view(-1, 3, 1, 1, 1).unbind(1)
+    u = u if u.device == images.device else utils.upload(u, images.device)
+    return u.to(images.dtype).view(-1, 3, 1, 1, 1).unbind(1)
 
 
 def _pixels(images):
@@ -98,7 +101,7 @@ OPS = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": sc
 
 
 class Transform(NamedTuple):
-    """One drawn augmentation: a name in OPS (None: identity) and its numbers u, (n, 3) float32 on the CPU."""
+    """One drawn augmentation: a name in OPS (None: identity) and its numbers u, (n, 3) float32, drawn on the host."""
 
     op: str | None
     u: torch.Tensor
@@ -134,7 +137,8 @@ def dsa_per_class(images, transforms, sizes):
 
     The result is that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together.
     """
-    rows = [transform.u.expand(size, 3) for transform, size in zip(transforms, sizes, strict=True)]
+    drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(1)
+    rows = [u.expand(size, 3) for u, size in zip(drawn, sizes, strict=True)]
     parts = list(images.split(sizes))
     classes = {}
     for g, transform in enumerate(transforms):
@@ -161,7 +165,7 @@ def cutmix(images, targets, p, rng):
     side, centre = math.sqrt(rng.random()), rng.random(2)
     top, bottom = (round(min(1, max(0, centre[0] + d * side / 2)) * height) for d in (-1, 1))
     left, right = (round(min(1, max(0, centre[1] + d * side / 2)) * width) for d in (-1, 1))
-    other = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    other = utils.upload(rng.permutation(len(images)), images.device)
     images = images.clone()
     images[:, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
     share = (bottom - top) * (right - left) / (height * width)
