@@ -20,8 +20,7 @@ import utils
 
 
 def _columns(images, u):
-    """u (n, 3) as three tensors (n, 1, 1, 1) with the images' device and dtype, to broadcast over (N, C, H, W)."""
-    u = u if u.device == images.device else utils.upload(u, images.device)
+    """u (n, 3) as three tensors (n, 1, 1, 1) with the images' dtype, to broadcast over (N, C, H, W)."""
     return u.to(images.dtype).view(-1, 3, 1, 1, 1).unbind(1)
 
 
@@ -129,7 +128,7 @@ def draw(strategy, n, rng):
 
 def dsa(images, transform):
     """Apply a Transform with one row, or one row per image, to images (N, C, H, W)."""
-    return OPS[transform.op](images, transform.u) if transform.op else images
+    return OPS[transform.op](images, utils.upload(transform.u, images.device)) if transform.op else images
 
 
 def dsa_per_class(images, transforms, sizes):
@@ -144,10 +143,11 @@ def dsa_per_class(images, transforms, sizes):
     for g, transform in enumerate(transforms):
         classes.setdefault(transform.op, []).append(g)
     if len(classes) == 1:
-        return dsa(images, Transform(transforms[0].op, torch.cat(rows)))
+        (op,) = classes
+        return OPS[op](images, torch.cat(rows)) if op else images
     for op, members in classes.items():
         batch, u = (torch.cat([of[g] for g in members]) for of in (parts, rows))
-        batch = dsa(batch, Transform(op, u))
+        batch = OPS[op](batch, u) if op else batch
         for g, part in zip(members, batch.split([sizes[g] for g in members]), strict=True):
             parts[g] = part
     return torch.cat(parts)

@@ -49,7 +49,7 @@ def run_settings(settings, world):
             needed = cost.checkpoint_bytes(args, spec)
             world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
         dataset = own or load_once(args, world)
-        notes = settings.notes + check_data(args, dataset)
+        notes = settings.notes + checkpoint.time_left() + check_data(args, dataset)
         distilling, judging, more = cost.arithmetics(args, dataset)
         notes += more
         if args.dry_run:
