@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from scripts import SMALL, events, run
 
 import augment
+import utils
 from bacon import compute, judge
 from bacon.distill import Distiller
 from bacon.recipes import EVAL_NETWORKS
@@ -98,15 +99,20 @@ def test_two_gpus_distil_what_one_does(distilled, digits_folder, tmp_path):
 @pytest.mark.parametrize("name", sorted({name for names in EVAL_NETWORKS.values() for name in names if name}))
 def test_every_architecture_judges_without_waiting(name, precision):
     arithmetic, rng = compute.Arithmetic("cuda", precision), np.random.default_rng(0)
-    images = torch.from_numpy(rng.standard_normal((20, 3, 32, 32), dtype="float32")).cuda()
-    labels = torch.arange(20, device="cuda") % 2
-    images[labels == 1] += 2
-    protocol = judge.Protocol(8, 10, 0.01, augment.parse_strategy("flip_cutout"))
-    net = arithmetic.build(name, (3, 32, 32), 10, rng)
+    images, labels = torch.from_numpy(rng.standard_normal((20, 3, 32, 32), dtype="float32")), torch.arange(20) % 10
+    on_cpu, net = (
+        a.build(name, (3, 32, 32), 10, utils.stream(0, "net")) for a in (compute.Arithmetic("cpu"), arithmetic)
+    )
+    with torch.no_grad():
+        wanted = on_cpu.eval().embed(images)
+        found = arithmetic.embed(net.eval(), images.cuda(), None).cpu()
+    assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.99
+    images, labels = images.cuda(), labels.cuda()
+    protocol = judge.Protocol(1, 10, 0.01, augment.parse_strategy("color_crop_cutout_flip_scale_rotate"))
     judge.train(net, images, labels, protocol, rng, arithmetic)  # kernels are chosen, memory is taken
     torch.cuda.set_sync_debug_mode("error")
     try:
         judge.train(net, images, labels, protocol, rng, arithmetic)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert arithmetic.correct(net.eval(), images, labels).item() >= 15
+    assert all(parameter.isfinite().all() for parameter in net.parameters())
