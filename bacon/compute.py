@@ -148,9 +148,7 @@ def working(name):
     try:
         torch.ones(2, device=kind).sum().item()
     except RuntimeError as error:
-        raise UserError(
-            f"--device {name}: {kind} is there but cannot compute ({short(error)}); use --device cpu"
-        ) from error
+        raise UserError(f"--device {name}: {kind} cannot compute here ({short(error)}); use --device cpu") from error
     return kind
 
 

@@ -39,7 +39,7 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bacon import canvases, compute, cost, data, distill, flags, judge
-from bacon.errors import UserError
+from bacon.errors import UserError, exit_code
 from bacon.recipes import DATASETS
 
 HERE = Path(__file__).resolve().parent.parent
@@ -406,4 +406,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("benchmark.py", main))

@@ -111,7 +111,7 @@ def test_a_gpu_that_is_listed_but_cannot_compute_is_said_in_one_line(monkeypatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", ones)
     assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "result") == 2
-    assert_one_line(capsys, "--device auto: cuda is there but cannot compute", "no kernel image", "use --device cpu")
+    assert_one_line(capsys, "--device auto: cuda cannot compute here", "no kernel image", "use --device cpu")
     assert not (tmp_path / "result").exists()
 
 
