@@ -16,10 +16,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+import utils
+
 
 def _columns(images, u):
-    """u (n, 3) as three tensors (n, 1, 1, 1) with the images' device and dtype, to broadcast over (N, C, H, W)."""
-    return u.to(images, non_blocking=images.is_cuda).view(-1, 3, 1, 1, 1).unbind(1)
+    """u (n, 3) as three tensors (n, 1, 1, 1) with the images' dtype, to broadcast over (N, C, H, W)."""
+    return u.to(images.dtype).view(-1, 3, 1, 1, 1).unbind(1)
 
 
 def _pixels(images):
@@ -98,7 +100,7 @@ OPS = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": sc
 
 
 class Transform(NamedTuple):
-    """One drawn augmentation: a name in OPS (None: identity) and its numbers u, (n, 3) float32 on the CPU."""
+    """One drawn augmentation: a name in OPS (None: identity) and its numbers u, (n, 3) float32, drawn on the host."""
 
     op: str | None
     u: torch.Tensor
@@ -126,7 +128,7 @@ def draw(strategy, n, rng):
 
 def dsa(images, transform):
     """Apply a Transform with one row, or one row per image, to images (N, C, H, W)."""
-    return OPS[transform.op](images, transform.u) if transform.op else images
+    return OPS[transform.op](images, utils.upload(transform.u, images.device)) if transform.op else images
 
 
 def dsa_per_class(images, transforms, sizes):
@@ -134,16 +136,18 @@ def dsa_per_class(images, transforms, sizes):
 
     The result is that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together.
     """
-    rows = [transform.u.expand(size, 3) for transform, size in zip(transforms, sizes, strict=True)]
+    drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(1)
+    rows = [u.expand(size, 3) for u, size in zip(drawn, sizes, strict=True)]
     parts = list(images.split(sizes))
     classes = {}
     for g, transform in enumerate(transforms):
         classes.setdefault(transform.op, []).append(g)
     if len(classes) == 1:
-        return dsa(images, Transform(transforms[0].op, torch.cat(rows)))
+        (op,) = classes
+        return OPS[op](images, torch.cat(rows)) if op else images
     for op, members in classes.items():
         batch, u = (torch.cat([of[g] for g in members]) for of in (parts, rows))
-        batch = dsa(batch, Transform(op, u))
+        batch = OPS[op](batch, u) if op else batch
         for g, part in zip(members, batch.split([sizes[g] for g in members]), strict=True):
             parts[g] = part
     return torch.cat(parts)
@@ -161,7 +165,7 @@ def cutmix(images, targets, p, rng):
     side, centre = math.sqrt(rng.random()), rng.random(2)
     top, bottom = (round(min(1, max(0, centre[0] + d * side / 2)) * height) for d in (-1, 1))
     left, right = (round(min(1, max(0, centre[1] + d * side / 2)) * width) for d in (-1, 1))
-    other = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    other = utils.upload(rng.permutation(len(images)), images.device)
     images = images.clone()
     images[:, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
     share = (bottom - top) * (right - left) / (height * width)

@@ -13,8 +13,11 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+import utils
 
 
 class Network(nn.Module):
@@ -66,13 +69,23 @@ def _run(modules, x):
     return x
 
 
+class GroupNorm(nn.GroupNorm):
+    """In the number format of its input: CUDA's autocast takes float32, which doubles what is read and written."""
+
+    def forward(self, x):
+        if not x.is_cuda:
+            return super().forward(x)
+        with torch.autocast("cuda", enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
 # The keys are the endings of ConvNet's names. A norm is made for a (C, H, W) feature map; only LN asks for H and W. The
 # field's instance norm has learnt scales and shifts and no running statistics: GroupNorm with one channel per group.
 NORMS = {
     "BN": lambda c, *size: nn.BatchNorm2d(c),
     "LN": lambda *shape: nn.LayerNorm(shape),
-    "IN": lambda c, *size: nn.GroupNorm(c, c),
-    "GN": lambda c, *size: nn.GroupNorm(4, c),
+    "IN": lambda c, *size: GroupNorm(c, c),
+    "GN": lambda c, *size: GroupNorm(4, c),
 }
 # No activation works in place: an embedding may be a view of its input.
 ACTIVATIONS = {"AS": nn.Sigmoid, "AR": nn.ReLU, "AL": nn.LeakyReLU, "ASwish": nn.SiLU}
@@ -255,7 +268,7 @@ def build(name, channels, num_classes, im_size, rng, device="cpu"):
             bound = module.weight[0].numel() ** -0.5
             for parameter in module.parameters():
                 uniform = torch.from_numpy(rng.random(tuple(parameter.shape), dtype="float32"))
-                parameter.copy_(uniform.mul_(2 * bound).sub_(bound), non_blocking=parameter.is_cuda)
+                parameter.copy_(utils.upload(uniform.mul_(2 * bound).sub_(bound), device))
         elif hasattr(module, "reset_parameters"):  # a normalisation: constants
             module.reset_parameters()
     return network

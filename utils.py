@@ -1,4 +1,4 @@
-"""The objective, and the random streams.
+"""The objective, the random streams, and the way of numbers to a device.
 
 The objective is the Bayesian lower bound of BACON (Zhou et al. 2024, arXiv:2406.01112) and, beside it, the plain mean
 matching of DM (Zhao & Bilen 2023) and IDM (Zhao et al. 2023). z and z~ are the means of a class's real and synthetic
@@ -81,3 +81,9 @@ def stream(seed, *name):
     """
     digest = hashlib.sha256(repr((seed, *name)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+def upload(array, device):
+    """An array or tensor of the host as a tensor on `device`. A GPU fetches it from pinned memory: nobody waits."""
+    tensor, pinned = torch.as_tensor(array), torch.device(device).type == "cuda"
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)

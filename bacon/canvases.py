@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 import augment
+import utils
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch
 
@@ -21,7 +22,7 @@ def initial(real, ipc, init, factor, streams):
     shape = (ipc, *real.images.shape[1:])
     if init == "noise":
         noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
-        return torch.from_numpy(noise).to(real.images.device)
+        return utils.upload(noise, real.images.device)
     canvases = []
     for c, rng in streams.items():
         indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])

@@ -23,6 +23,7 @@ from bacon.canvases import read_result
 from bacon.errors import DamagedError, Stopped, UserError
 from bacon.files import load_torch, lock, save_torch
 from bacon.flags import DEAD_FLAGS, OF_THE_PROCESS
+from bacon.progress import duration
 
 FORMAT = "BACON checkpoint 2"
 GOING_ON = "this run is already going on; wait for it, or choose another --save_path"
@@ -233,6 +234,14 @@ def merge(args, meta):
     os.replace(temporary, whole.log)
     save_torch({"data": sets, "accs_all_exps": accuracies, "meta": merged_meta}, whole.result)
     return f"all {args.num_exp} experiments have ended: {whole.result}, {whole.log}"
+
+
+def time_left():
+    """Lines for the user on when this job ends, where Slurm tells: a judge that does not fit in never ends."""
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    left = f"Slurm ends this job in {duration(max(0, int(end) - time.time()))}" if end.isdigit() else ""
+    longer = "a judge that takes longer starts anew in every job: --dry_run times it, --epoch_eval_train shortens it"
+    return [f"{left}; {longer}"] if left else []
 
 
 class StopSignals:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import networks
-from bacon.errors import UserError
+from bacon.errors import UserError, short
 
 
 def _embed(net, images, last):
@@ -137,10 +137,20 @@ def has_device(name):
 
 
 def check_device(name):
-    """UserError unless --device `name` can compute here; auto can."""
+    """UserError unless PyTorch finds --device `name` here; auto can always be found."""
     if name != "auto" and not has_device(name):
         what = {"cuda": "CUDA device", "mps": "Apple GPU"}[name]
         raise UserError(f"--device {name}: PyTorch finds no {what} here; use --device cpu or auto")
+
+
+def working(name):
+    """The kind of device that --device `name` means, of auto the best; UserError if a tiny operation fails there."""
+    kind = name if name != "auto" else next(kind for kind in ("cuda", "mps", "cpu") if has_device(kind))
+    try:
+        torch.ones(2, device=kind).sum().item()
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: {kind} cannot compute here ({short(error)}); use --device cpu") from error
+    return kind
 
 
 @functools.cache
@@ -165,26 +175,25 @@ def cpu_has_bf16():
     return has.get("avx512_bf16", False) or has.get("amx_bf16", False)
 
 
-# Planned FLOP on a CPU from which compiling repays itself: CIFAR-10, ConvNetW32, 4.05e12 FLOP took 81 s with compiling
-# anew (48 s of it) and 73 s without on 2 cores; what is compiled once is cached on disk for later runs.
-COMPILE_FROM = 4e12
+# Planned FLOP from which compiling repays itself. On a CPU CIFAR-10, ConvNetW32, 4.05e12 FLOP took 81 s with compiling
+# anew (48 s of it) and 73 s without on 2 cores; what is compiled once is cached on disk for later runs. On CUDA the
+# same by a model: at 20 to 50e12 FLOP/s uncompiled, a gain of a third repays a minute within two to four minutes.
+COMPILE_FROM = {"cpu": 4e12, "cuda": 5e15, "mps": float("inf")}
 
 
 def choose(device, precision, compiled, planned_flop):
     """Resolve --device, --precision auto and an absent --compile by fixed rules: (Arithmetic, lines for the user).
 
-    By default only long work on a CPU is compiled. bf16 is taken where the GPU or CPU has it in hardware, however much
-    work there is: uncompiled, a training step on a CPU takes 0.8 to 1.2 times as long in it as in fp32.
+    By default long work is compiled, on CPUs and CUDA. bf16 is taken where the GPU or CPU has it in hardware, however
+    much work there is: uncompiled, a training step on a CPU takes 0.8 to 1.2 times as long in it as in fp32.
     """
     notes = []
-    if device == "auto":
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if device == "cpu":
+    if (device := working(device)) == "cpu":
         keep_freed_memory()
-    wanted = (device == "cpu" and planned_flop >= COMPILE_FROM) if compiled is None else compiled
+    wanted = planned_flop >= COMPILE_FROM[device] if compiled is None else compiled
     if wanted and (error := compile_error(device)):
-        notes.append(f"running without torch.compile, on a CPU three times slower or more: {error}")
+        slower = {"cpu": "three times slower or more"}.get(device, "slower")
+        notes.append(f"running without torch.compile, on {device} {slower}: {error}")
         wanted = False
     if precision == "auto":
         if device == "cuda":

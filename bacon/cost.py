@@ -158,6 +158,9 @@ def dry_run(args, spec, distilling, judging):
     images, tflop, takes = totals
     print(f"{'total':<32}{images:>14,.0f}{tflop:>12,.4g}{'':>10}{duration(takes):>10}")
 
+    names, judges = architectures(args.eval_mode, args.model), number_of_evaluations(args) * args.num_eval
+    longest = max(sum(counts[kind, n] * seconds[kind, n] for kind in ("train", "test")) for n in names) / judges
+    print(f"a judge takes up to {duration(longest)}: a job's time limit has to be longer")
     state = checkpoint_bytes(args, spec)
     print(f"checkpoint about {state / 1e6:,.1f} MB; {3 * state / 1e6:,.1f} MB of disk while one is written")
     if distilling.device.type == "cuda":

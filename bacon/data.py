@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import utils
 from bacon.errors import UserError, short
 from bacon.files import load_torch, lock, save_torch
 from bacon.readers import KEYS, READERS, class_folders, is_grey, layout, read_class_folders, tidy
@@ -229,21 +230,22 @@ class RealData:
 
     def take(self, indices):
         """Images at an index array or slice: float32 (n,C,H,W), (x/255 - mean) / std, then whitened if that is set."""
-        images = self._pick(self.images, indices).to(torch.float32).sub_(self._mean_255).div_(self._std_255)
-        return images if self.whitening is None else self.whitening.apply(images)
+        return self.batch(indices)[0]
 
     def labels_of(self, indices):
         """Labels, int64 (n,) on the device, of the images that `take` gives for the same argument."""
-        return self._pick(self.labels, indices)
+        return self.batch(indices)[1]
 
-    def _pick(self, tensor, indices):
+    def batch(self, indices):
+        """(take(indices), labels_of(indices)), for one upload of the indices."""
         if isinstance(indices, slice):
-            return tensor[indices]
-        if self._place is not None:
-            indices = self._place[indices]
-            if (indices < 0).any():
-                raise IndexError("an image of a class that is not kept here")
-        indices = torch.from_numpy(indices)
-        if tensor.is_cuda:  # an upload from memory that is not pinned may wait for the device
-            indices = indices.pin_memory()
-        return tensor.index_select(0, indices.to(tensor.device, non_blocking=True))
+            images, labels = self.images[indices], self.labels[indices]
+        else:
+            if self._place is not None:
+                indices = self._place[indices]
+                if (indices < 0).any():
+                    raise IndexError("an image of a class that is not kept here")
+            indices = utils.upload(indices, self.images.device)
+            images, labels = self.images.index_select(0, indices), self.labels.index_select(0, indices)
+        images = images.to(torch.float32).sub_(self._mean_255).div_(self._std_255)
+        return images if self.whitening is None else self.whitening.apply(images), labels

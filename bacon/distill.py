@@ -248,9 +248,7 @@ class Distiller:
             indices = self.real.any_indices(self.args.trained_bs, rng)
             mine = self.real.owned(indices)
             shared = (len(indices), self.world) if self.world.size > 1 else ()
-            correct = self.arithmetic.training_step(
-                member.net, member.optimizer, self.real.take(mine), self.real.labels_of(mine), *shared
-            )
+            correct = self.arithmetic.training_step(member.net, member.optimizer, *self.real.batch(mine), *shared)
             member.correct = member.correct + correct
             member.seen += len(indices)
         member.optimizer.zero_grad(set_to_none=True)  # or a pool of 100 would keep 100 gradients

@@ -1,6 +1,7 @@
 """What a person is told in one line, and with which exit code; everything else is a bug and keeps its traceback."""
 
 import contextlib
+import io
 import os
 import sys
 
@@ -39,6 +40,8 @@ OF_ALL_PROCESSES = (DivergedError, Stopped)  # the same on every process of a pa
 
 def exit_code(program, work):
     """What work() returns, or the exit code of an error of ENDINGS, which is told on standard error in one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a job's output file shows a line when it is printed
     try:
         with memory_errors():
             return work()
@@ -62,9 +65,9 @@ def short(error):
 
 def is_lack_of_memory(error):
     """Whether an exception means that the machine or the device has no memory left."""
-    # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, and of CPUs.
-    said = isinstance(error, RuntimeError) and any(w in str(error) for w in ("out of memory", "allocate memory"))
-    return said or isinstance(error, MemoryError)
+    # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, of CPUs, of cuBLAS and cuDNN.
+    words = ("out of memory", "allocate memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 @contextlib.contextmanager

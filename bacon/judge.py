@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import augment
+import utils
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
     if protocol.cutmix and labels.dim() == 1:
         labels = F.one_hot(labels, net.classifier.out_features).float()
     for epoch in range(protocol.passes):
-        order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=images.is_cuda)
+        order = utils.upload(rng.permutation(len(images)), images.device)
         for index in order.split(protocol.batch):
             batch = augment.dsa(images[index], augment.draw(protocol.strategy, len(index), rng))
             targets = labels[index]
@@ -91,7 +92,7 @@ def accuracy(net, test, arithmetic):
     net.eval()
     step = arithmetic.chunk(test.images.shape[2:])
     pieces = (slice(start, start + step) for start in range(0, len(test), step))
-    correct = sum(arithmetic.correct(net, test.take(piece), test.labels_of(piece)) for piece in pieces)
+    correct = sum(arithmetic.correct(net, *test.batch(piece)) for piece in pieces)
     return correct.item() / len(test)
 
 

@@ -50,7 +50,8 @@ class World:
         padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         parts = [torch.empty_like(padded) for _ in sizes]
-        self._collective(dist.all_gather, parts, padded)
+        # What is gathered is written to files: waited for, and less long than until a watchdog ends it half done.
+        self._collective(lambda: dist.all_gather(parts, padded, async_op=True).wait(TIMEOUT * 0.9))
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     def gather_objects(self, value):
@@ -90,7 +91,8 @@ class World:
 def joined(device):
     """The World of the processes that torchrun started, if it did, for the time of a `with` block.
 
-    device: --device. NCCL connects GPUs, each process taking the one of its number on its machine; gloo CPUs.
+    device: --device. NCCL connects GPUs, each process taking the one of its number on its machine; gloo CPUs, also
+    where there are GPUs: a run that goes on from a CPU's checkpoint stays on the CPU.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         yield World()
@@ -107,7 +109,9 @@ def joined(device):
     try:
         if cuda:
             torch.cuda.set_device(local)
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+        # NCCL's watchdog shall end a collective that hangs, not the process: the next one then raises. torchrun sets 1.
+        os.environ |= {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "2", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0"}
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
     except RuntimeError as error:
         raise ParallelError(f"process {rank} of {size} cannot reach the others ({error})") from error

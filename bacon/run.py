@@ -61,7 +61,7 @@ def run_settings(settings, world):
         dataset = own or load_once(args, world)
         source = f"from {dataset.source} (sha256 {dataset.fingerprint[:12]})"
         distilling, judging, more = cost.arithmetics(args, dataset)
-        notes = settings.notes + check_data(args, dataset) + more
+        notes = settings.notes + checkpoint.time_left() + check_data(args, dataset) + more
         meta = about(settings, dataset)
         signals = stack.enter_context(checkpoint.StopSignals())
         left = world.from_leader(lambda: files.claim(stack, meta, args.resume, args.overwrite))
@@ -154,7 +154,7 @@ def describe(settings, spec, source, distilling, judging, files, world=None):
     first, last = experiments(args)[0], experiments(args)[-1]
     several = f" {first}" if first == last else f"s {first} to {last}"
     shares = f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""
-    if args.compile is None and distilling.device.type == "cpu":
+    if args.compile is None:
         shares += " (compiled where the work repays it, which moves last digits: --compile, --no_compile)"
     facts = {
         "data": f"{spec.train:,} training and {spec.test:,} test images, {spec.channels}x{height}x{width}, "

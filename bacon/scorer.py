@@ -235,7 +235,7 @@ def _tsne(saved, images, labels, args, real, whitening):
     net = arithmetic.build(name, images.shape[1:], real.facts.num_classes, rng)
     index = known.any_indices(TSNE_TRAIN, rng)
     protocol = judge.Protocol(TSNE_EPOCHS, 256, 0.01, augment.parse_strategy(COMMON["dsa_strategy"]))
-    judge.train(net, known.take(index), known.labels_of(index), protocol, rng, arithmetic)
+    judge.train(net, *known.batch(index), protocol, rng, arithmetic)
     net.eval()
     classes = dict(list(enumerate(real.dataset.classes))[:TSNE_CLASSES])
     chosen = np.concatenate([held_out.indices(c, TSNE_REAL, rng) for c in classes])

@@ -1,40 +1,53 @@
 """How fast the parts of a run are, against one training step of the same network on this machine. Prints Markdown.
 
     python tests/benchmark.py [--data_path data]     docs/runs/benchmark_2cores.md is what it printed on 2 CPU cores
+    python tests/benchmark.py --device cuda          also written to docs/runs/benchmark_<gpu>.md
 
 The yardstick of a workload is the throughput of one training step (forward, backward, SGD) of a batch of 256 on fixed
 images, computed as the workload's networks are: without drawing, normalising or augmenting images. FLOP are counted
 from shapes (2 per multiply-add of convolutions and linear layers). Every time is a median; first calls, which compile,
 are left out. Images that are not found under --data_path are replaced by random ones of the same shapes, which take the
 same time. Alone on 2 CPU cores this takes about 11 minutes.
+
+On a GPU every workload is computed uncompiled and compiled, and a second table says what an iteration is made of:
+kernels, as the profiler counts them; waits of the host, as set_sync_debug_mode counts them; the host's share, the time
+until it has launched all, near 100 % where it is the host that takes the time; memory beside the data; and what the
+operations read and write uncompiled, with the time that this and the FLOP take at the rates of a large copy and a large
+bf16 product on the same GPU, the roofline.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import io
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bacon import canvases, compute, cost, data, distill, flags, judge
-from bacon.errors import UserError
+from bacon.errors import UserError, exit_code
 from bacon.recipes import DATASETS
 
 HERE = Path(__file__).resolve().parent.parent
+DEVICE = "cpu"  # --device
 
 
 def settings(line):
-    return flags.parse_args(tuple(DATASETS), "", line.split()).args
+    return flags.parse_args(tuple(DATASETS), "", f"{line} --device {DEVICE}".split()).args
 
 
 def load(name, data_path):
@@ -202,6 +215,117 @@ def memory(data_path):
         print(f"| BACON_cifar10.py {line}, 2 iterations, compiled | {peak:,.0f} | {peak - imported:,.0f} |", flush=True)
 
 
+class Bytes(TorchDispatchMode):
+    """Adds up what operations read and write, views and allocations aside, and of tables only the rows taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
+        view = any(a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments)
+        if not view and not name.startswith(("empty", "new_empty", "detach")):
+            moved = 2 * [out] if name in ("index", "index_select", "gather") else [args, kwargs, out]
+            self.total += sum(t.numel() * t.element_size() for t in tree_leaves(moved) if isinstance(t, torch.Tensor))
+        return out
+
+
+def rates():
+    """FLOP/s of a large bf16 product and bytes/s of a large copy on this device."""
+    device = torch.device(DEVICE)
+    n = 8192 if DEVICE == "cuda" else 256
+    a, b = (torch.ones(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    product = median_seconds(lambda: a @ b, 10, device)
+    x = torch.ones(4 * n * n, device=device)
+    return 2 * n**3 / product, 2 * x.numel() * 4 / median_seconds(lambda: x.clone(), 10, device)
+
+
+def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
+    """Print the row of the second table: see the top."""
+    args, device = settings(line), torch.device(DEVICE)
+    dataset = load(args.dataset, data_path)
+    (arithmetic, _, notes), flop = cost.arithmetics(args, dataset), cost.flop_per_image(args, dataset)
+    work = sum(n * flop[kind] for kind, n in cost.images_per_kind(args, dataset).items() if isinstance(kind, str))
+    work /= args.Iteration
+    distiller = distill.Distiller(args, 0, dataset.real("train", device), arithmetic)
+    numbers = iter(range(1, 1000))  # none of them pushes a network
+
+    def iterate():
+        distiller.iterate(next(numbers))
+
+    for _ in range(3):
+        iterate()
+    torch.cuda.reset_peak_memory_stats()
+    host, whole = [], []
+    for _ in range(repeat):
+        start = synchronised(device)
+        iterate()
+        host.append(time.perf_counter() - start)
+        whole.append(synchronised(device) - start)
+    memory = torch.cuda.max_memory_allocated() - distiller.real.images.numel()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        iterate()
+        torch.cuda.set_sync_debug_mode("default")
+    waits = sum("synchroniz" in str(one.message) for one in caught)
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        iterate()
+        synchronised(device)
+    of_gpu = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = sum(not name.startswith(("Memcpy", "Memset")) for name in of_gpu)
+    moved = Bytes()
+    if not arithmetic.compiled:
+        with moved:
+            iterate()
+    seconds, bounds = statistics.median(whole), (moved.total / bandwidth, work / peak)
+    share, traffic = statistics.median(host) / seconds, f"{moved.total / 1e9:.1f}" if moved.total else "-"
+    print(
+        f"| {title} | {arithmetic} | {1e3 * seconds:.1f} | {kernels:,} | {waits} | {share:.0%} | {memory / 1e9:.2f} "
+        f"| {traffic} | {1e3 * bounds[0]:.1f} | {1e3 * bounds[1]:.1f} |{'; '.join(notes)}",
+        flush=True,
+    )
+
+
+GPU_COLUMNS = (
+    "an iteration|computed|ms|kernels|waits of the host|host's share|GB beside the data|GB moved|ms to move|ms"
+)
+GPU_COLUMNS += " to compute"
+
+
+def on_gpu(data_path):
+    """The tables of a GPU."""
+    peak, bandwidth = rates()
+    print(f"Measured: {peak / 1e12:.0f} TFLOP/s of a bf16 product, {bandwidth / 1e12:.2f} TB/s of a copy\n")
+    print(f"|{GPU_COLUMNS}|\n|{'---|' * len(GPU_COLUMNS.split('|'))}")
+    workloads = {"CIFAR-10 ipc 10, ConvNet": "--dataset CIFAR10 --ipc 10"}
+    workloads["CIFAR-100 ipc 10, ConvNet"] = "--dataset CIFAR100 --ipc 10"
+    workloads["CIFAR-10 ipc 10, ConvNetW32"] = "--dataset CIFAR10 --ipc 10 --model ConvNetW32"
+    ways = [(title, f"{line} {way}") for title, line in workloads.items() for way in ("--no_compile", "--compile")]
+    for title, line in ways:
+        iteration_on_gpu(title, line, data_path, peak, bandwidth)
+    table = Table()
+    for title, line in ways:
+        distillation(table, title, line, data_path, iterations=10)
+    for title, line in ways[:2]:
+        evaluation(table, title, f"{line} --epoch_eval_train 100", data_path)
+
+
+class Both(io.TextIOBase):
+    """Writes to two files."""
+
+    def __init__(self, *files):
+        self.files = files
+
+    def write(self, text):
+        for file in self.files:
+            file.write(text)
+            file.flush()
+        return len(text)
+
+
 SCALING = [("CIFAR100", 25, 1), ("CIFAR100", 50, 1), ("CIFAR100", 100, 1), ("CIFAR100", 100, 10), ("CIFAR100", 100, 50)]
 SCALING += [("TinyImageNet", 50, 1), ("TinyImageNet", 100, 1), ("TinyImageNet", 200, 1), ("TinyImageNet", 200, 10)]
 
@@ -212,7 +336,7 @@ def scaling():
         "| peak memory beside the data, MB |\n|---|---|---|---|---|---|"
     )
     for name, classes, ipc in SCALING:
-        command = [sys.executable, __file__, "--one_pass", name, str(classes), str(ipc)]
+        command = [sys.executable, __file__, "--device", DEVICE, "--one_pass", name, str(classes), str(ipc)]
         seconds, megabytes = map(
             float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         )
@@ -227,13 +351,15 @@ def one_pass(name, classes, ipc):
     """Seconds of one pass of canvas updates on random images, and the memory it adds to them in MB."""
 
     def megabytes():
+        if DEVICE == "cuda":
+            return torch.cuda.max_memory_allocated() / 1e6
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
     args = settings(f"--dataset {name} --ipc {ipc} --model ConvNetW32 --batch_real 256 --Iteration 1000")
     dataset = random_dataset(name, 256, int(classes))
     compute.keep_freed_memory()  # as in a run
-    arithmetic = compute.Arithmetic("cpu")
-    distiller = distill.Distiller(args, 0, dataset.real("train"), arithmetic)
+    arithmetic = compute.Arithmetic(DEVICE, "bf16" if DEVICE == "cuda" else "fp32")
+    distiller = distill.Distiller(args, 0, dataset.real("train", DEVICE), arithmetic)
     start = megabytes()
     (member,) = distiller.pool.pick(1, distiller.stream("pick", 0))
 
@@ -244,13 +370,25 @@ def one_pass(name, classes, ipc):
 
 
 def main():
+    global DEVICE
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", default="data", help="folder of the datasets (default data)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="what to measure (default cpu)")
     parser.add_argument("--one_pass", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    DEVICE = options.device
     if options.one_pass:
         return one_pass(*options.one_pass)
     data_path = options.data_path
+    if DEVICE == "cuda":
+        compute.check_device("cuda")
+        name = torch.cuda.get_device_name()
+        path = HERE / "docs/runs" / f"benchmark_{re.sub(r'[^A-Za-z0-9]+', '_', name)}.md"
+        with open(path, "w") as file, contextlib.redirect_stdout(Both(sys.stdout, file)):
+            print(f"{name}, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {compute.versions()['git']}\n")
+            on_gpu(data_path)
+            scaling()
+        return print(path)
     day = time.strftime("%Y-%m-%d")
     print(f"{platform.machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {day}\n")
     memory(data_path)
@@ -268,4 +406,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("benchmark.py", main))

@@ -641,6 +641,24 @@ def test_a_lack_of_memory_ends_the_run_in_one_line(script, at_event, assert_same
         script("--overwrite")
 
 
+def test_slurms_time_limit_is_said_where_it_is_known(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    assert checkpoint.time_left() == []
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    for end, left in (("8200", "2.0 h"), ("900", "0.0 s")):
+        monkeypatch.setenv("SLURM_JOB_END_TIME", end)
+        (line,) = checkpoint.time_left()
+        assert line.startswith(f"Slurm ends this job in {left}; a judge") and "--epoch_eval_train" in line
+
+
+def test_processes_do_not_change_the_device_of_a_run(script, at_event, capsys, monkeypatch):
+    at_event(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert script() == 75
+    capsys.readouterr()
+    assert script("--resume", "--device=cpu") == 2  # processes connected for CPUs, a checkpoint that may be a GPU's
+    assert_one_line(capsys, "--device auto there, cpu here")
+
+
 @pytest.mark.slow
 @pytest.mark.torture  # python -m pytest -m torture runs it
 def test_real_processes_killed_at_random_moments_resume_to_the_same_files(capsys):

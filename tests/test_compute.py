@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config
+from scripts import SMALL, assert_one_line, run
 
 import networks
 from bacon import compute
@@ -74,6 +75,45 @@ def test_auto_settings_follow_fixed_rules(monkeypatch):
     assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", True, 0)
     monkeypatch.setattr(compute, "compile_error", lambda device: "no C++ compiler")
     assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", False, 1)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_on_cuda_long_work_is_compiled_where_that_works(bf16, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    monkeypatch.setattr(compute, "working", lambda name: {"auto": "cuda"}.get(name, name))
+    monkeypatch.setattr(compute, "compile_error", lambda device: None)
+
+    def chosen(planned, compiled=None):
+        a, notes = compute.choose("auto", "auto", compiled, planned)
+        return str(a), notes
+
+    precision = "bf16" if bf16 else "fp32"
+    assert chosen(1e15) == (f"cuda, {precision}", [])
+    assert chosen(1e16) == (f"cuda, {precision}, compiled", [])
+    assert chosen(1e16, False) == (f"cuda, {precision}", [])
+    monkeypatch.setattr(compute, "compile_error", lambda device: "Cannot find a working triton installation")
+    text, (note,) = chosen(1e16)
+    assert text == f"cuda, {precision}" and "without torch.compile" in note and "triton" in note
+
+
+def test_where_code_for_a_device_cannot_be_made_it_is_said_in_a_few_words(monkeypatch):
+    def broken(function):
+        raise RuntimeError("Cannot find a working triton installation.\nSee the manual.")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert compute.compile_error.__wrapped__("cuda") == "Cannot find a working triton installation."
+
+
+def test_a_gpu_that_is_listed_but_cannot_compute_is_said_in_one_line(monkeypatch, capsys, tmp_path):
+    def ones(*size, device):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", ones)
+    assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "result") == 2
+    assert_one_line(capsys, "--device auto: cuda cannot compute here", "no kernel image", "use --device cpu")
+    assert not (tmp_path / "result").exists()
 
 
 @pytest.mark.slow

@@ -13,7 +13,12 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path, capsys):
     text = capsys.readouterr().out
     for word in ("canvas updates", "pool training", "judging: train ConvNetW32", "judging: test ConvNetW32", "total"):
         assert word in text
-    assert "checkpoint about" in text and "peak memory about" in text and not folder.exists()
+    assert (
+        "a judge takes up to" in text
+        and "checkpoint about" in text
+        and "peak memory about" in text
+        and not folder.exists()
+    )
 
 
 def test_a_dry_run_needs_no_data(tmp_path, capsys):

@@ -29,6 +29,9 @@ def stands(error):
         (KeyboardInterrupt(), 130, "x.py: interrupted"),
         (MemoryError(), 2, "x.py: error: out of memory (Python)"),
         (RuntimeError("CUDA out of memory. Tried"), 2, "x.py: error: out of memory (CUDA out of memory. Tried)"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), 2, "x.py: error: out of memory (CUDA"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), 2, "x.py: error: out of memory (cuDNN"),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), 2, "x.py: error: out of memory (CUDNN"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "x.py: error: out of memory (DefaultCPU"),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, BaseException) else "",
@@ -42,6 +45,13 @@ def test_every_ending_is_one_line_with_its_exit_code(error, code, text, capsys):
 def test_work_that_ends_well_gives_its_own_code_and_says_nothing(capsys):
     assert errors.exit_code("x.py", lambda: 0) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_printed_reaches_a_file_with_the_end_of_its_line(tmp_path, monkeypatch):
+    with open(tmp_path / "slurm.out", "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        errors.exit_code("x.py", lambda: print("a line"))
+        assert (tmp_path / "slurm.out").read_text() == "a line\n"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("sizes differ"), ValueError("x"), AssertionError()])

@@ -165,6 +165,43 @@ def test_shares_are_contiguous_even_and_complete():
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "backend"), [("auto", 2, "cpu:gloo,cuda:nccl"), ("cpu", 2, "gloo"), ("auto", 0, "gloo")]
+)
+def test_tensors_of_a_cpu_never_reach_nccl_and_one_that_hangs_does_not_abort(device, gpus, backend, monkeypatch):
+    settings = {
+        "WORLD_SIZE": 2,
+        "RANK": 1,
+        "LOCAL_RANK": 1,
+        "TORCHELASTIC_RUN_ID": 0,
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": 1,
+    }
+    for name, value in settings.items():  # as torchrun does
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    begun, none = [], lambda *args, **settings: None
+    monkeypatch.setattr(torch.cuda, "set_device", begun.append)
+    for name, stand_in in {"new_group": none, "destroy_process_group": none, "all_gather_object": none}.items():
+        monkeypatch.setattr(parallel.dist, name, stand_in)
+    handling = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    monkeypatch.setattr(parallel.dist, "init_process_group", lambda b, timeout: begun.append((b, os.environ[handling])))
+    with parallel.joined(device) as world:
+        assert (world.rank, world.size) == (1, 2)
+    assert begun[-1] == (backend, "2") and begun[:-1] == [1] * ("nccl" in backend)
+
+
+def test_a_collective_that_times_out_is_a_lost_contact(monkeypatch):
+    class Work:
+        def wait(self, timeout):
+            assert timeout < parallel.TIMEOUT
+            raise RuntimeError("NCCL communicator was aborted")
+
+    monkeypatch.setattr(parallel.dist, "all_gather", lambda parts, rows, async_op: Work())
+    with pytest.raises(ParallelError, match="process 1 of 2 lost contact"):
+        parallel.World(1, 2).gather(torch.zeros(5, 1), 10)
+
+
 def test_networks_that_differ_between_processes_end_the_run(digits, make_args):
     class World(parallel.World):
         drift = 0.0
