@@ -1,7 +1,7 @@
 """Replay a small run of ours in the authors' own code, with the same random draws, and compare what comes out.
 
     git clone https://github.com/zhouzhengqd/BACON
-    python tests/replay_released.py BACON          under a minute on one CPU core
+    python tests/replay_released.py BACON          about a minute on one CPU core
 
 A checkout of https://github.com/uitrbn/IDM does as well. Their scripts' main() runs, changed in no file (released.py):
 normalisation, initial canvases, pool, losses, updates, augmentation, decoding and judges are theirs. What is random is
@@ -165,9 +165,9 @@ def replay(path, method, dataset_name, *more):
     found = differences(*ours, released.run(path, words, args.model, dataset, draws))
     moved, evicted = (d.all_canvases() - start).abs().max(), d.pool.born - len(d.pool.members)
     did = (
-        f"{method}, {'x'.join(map(str, d.shape))}, {args.Iteration + 1} iterations: canvases moved by up to {moved:.2f}, "
-        f"{d.pool.born} networks, {evicted} left the pool\n  DSA {', '.join(f'{op} {ops[op]}' for op in d.strategy)}; "
-        f"judges {', '.join(f'{a:.1%}' for a in accuracies)}"
+        f"{method}, {'x'.join(map(str, d.shape))}, {args.Iteration + 1} iterations: canvases moved by up to {moved:.2f}"
+        f", {evicted} of {d.pool.born} networks left the pool\n"
+        f"  DSA {', '.join(f'{op} {ops[op]}' for op in d.strategy)}; judges {', '.join(f'{a:.1%}' for a in accuracies)}"
     )
     return found, did
 
