@@ -1,7 +1,7 @@
 """Replay a small run of ours in the authors' own code, with the same random draws, and compare what comes out.
 
     git clone https://github.com/zhouzhengqd/BACON
-    python tests/replay_released.py BACON          about a minute on one CPU core
+    python tests/replay_released.py BACON          a minute and a half on one CPU core
 
 A checkout of https://github.com/uitrbn/IDM does as well. Their scripts' main() runs, changed in no file (released.py):
 normalisation, initial canvases, pool, losses, updates, augmentation, decoding and judges are theirs. What is random is
@@ -46,7 +46,7 @@ COMMAND = [
     "--model=ConvNetW32", "--init=real", "--aug", "--syn_ce", "--net_decay", "--embed_last=1000", "--lr_img=0.2",
     "--ce_weight=0.5", "--ipc=2", "--batch_real=16", "--net_num=5", "--net_generate_interval=2", "--train_net_num=2",
     "--fetch_net_num=3", "--model_train_steps=3", "--trained_bs=32", "--Iteration=6", "--eval_interval=3",
-    "--num_eval=1", "--epoch_eval_train=3", "--batch_train=64", "--num_exp=1",
+    "--num_eval=1", "--epoch_eval_train=6", "--batch_train=64", "--num_exp=1",
 ]  # fmt: skip
 BOUND = 1e-10  # the largest difference that passes for rounding in float64
 
@@ -156,19 +156,19 @@ def differences(d, start, judges, accuracies, made):
 
 
 def replay(path, method, dataset_name, *more):
-    """Of a run with the flags COMMAND and `more`: `differences`, and in words what it did."""
+    """Of a run with the flags COMMAND and `more`: `differences`, and what it did, in lines."""
     words = [f"--dataset={dataset_name}", *COMMAND, *more]
     args = flags.parse_args((dataset_name,), "", [*words, f"--method={method}", "--meter_reset=3"]).args
     dataset, draws = made_images(dataset_name), released.Draws()
     d, start, _, accuracies = ours = run_ours(args, dataset, draws)
-    ops = collections.Counter(transform.op for transform in draws["augmentations"])
+    ops = collections.Counter((transform.op, len(transform.u) > 1) for transform in draws["augmentations"])
     found = differences(*ours, released.run(path, words, args.model, dataset, draws))
     moved, evicted = (d.all_canvases() - start).abs().max(), d.pool.born - len(d.pool.members)
-    did = (
-        f"{method}, {'x'.join(map(str, d.shape))}, {args.Iteration + 1} iterations: canvases moved by up to {moved:.2f}"
-        f", {evicted} of {d.pool.born} networks left the pool\n"
-        f"  DSA {', '.join(f'{op} {ops[op]}' for op in d.strategy)}; judges {', '.join(f'{a:.1%}' for a in accuracies)}"
-    )
+    did = [
+        f"{method}, {'x'.join(map(str, d.shape))}, {args.Iteration + 1} iterations; canvases moved by {moved:.2f}",
+        f"{evicted} of {d.pool.born} networks left the pool; judges: {', '.join(f'{a:.1%}' for a in accuracies)}",
+        f"augmented, in distilling + judging: {', '.join(f'{op} {ops[op, 0]}+{ops[op, 1]}' for op in d.strategy)}",
+    ]
     return found, did
 
 
@@ -181,7 +181,7 @@ def agrees(path, method, dataset_name):
     except released.Differs as error:
         print(f"  {error}")
         return False
-    print(f"  {did}")
+    print(*(f"  {line}" for line in did), sep="\n")
     for what, value in found.items():
         print(f"  {what:26}{value:8.1e}")
     half, largest = single["half of their values"], single["canvases at the end"]
