@@ -14,7 +14,7 @@ from scripts import SMALL, run
 import augment
 import evaluate
 import networks
-from bacon import compute, data, judge, recipes, scorer
+from bacon import compute, data, judge, protocols, recipes, scorer
 from bacon.canvases import load_distilled
 from bacon.errors import UserError
 
@@ -98,7 +98,7 @@ def test_tables_are_printed_as_text_and_markdown(runs, capsys, digits_folder):
     line = [str(runs / "no_tv"), f"--data_path={digits_folder}"]
     assert scorer.main(None, line) == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split()[:3] == ["set", "accuracy", "%"] and "reproduced" in row and "2 (8)" in row
+    assert head.split()[:2] == ["accuracy", "%"] and "reproduced" in row and "2 (8)" in row
     assert len(row) <= 120 and "seconds" not in head
     assert scorer.main(None, [*line, "--format=markdown", "--details"]) == 0
     main, title, behind = capsys.readouterr().out.strip().split("\n\n")
@@ -185,7 +185,7 @@ def recorded():
         recorder = Recorder()
         net = recorder.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(0))
         images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 8, 8)
-        protocol = scorer.protocol_of(args, {})
+        protocol = protocols.protocol_of(args, {})
         judge.train(net, images, torch.arange(10), protocol, np.random.default_rng(1), recorder)
         return protocol, recorder.steps
 
@@ -195,7 +195,7 @@ def recorded():
 def test_dc_bench_trains_300_epochs_without_augmentation_and_1000_with():
     def epochs(*line):
         args = scorer.build_parser(None).parse_args(["--protocol=dc-bench", *line])
-        return scorer.protocol_of(args, {}).epochs
+        return protocols.protocol_of(args, {}).epochs
 
     assert (epochs(), epochs("--dsa_strategy=none")) == (1000, 300)
 
@@ -215,9 +215,9 @@ def test_ncfm_is_adamw_that_halves_at_each_fifth_with_cutmix_on_half_of_the_batc
 
 def test_the_rate_that_a_set_was_learnt_with_is_the_judges():
     args = scorer.build_parser(None).parse_args([])
-    assert scorer.protocol_of(args, {}, lr=0.02).lr == 0.02
+    assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.02
     args = scorer.build_parser(None).parse_args(["--lr_net=0.5"])
-    assert scorer.protocol_of(args, {}, lr=0.02).lr == 0.5
+    assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.5
 
 
 def test_soft_labels_are_logits_that_train_by_soft_cross_entropy():
