@@ -3,8 +3,8 @@
 A diagnosis, no score: it looks at test images. A reading is what flags of the scorer make of a file: how its pixels
 are stored, images a canvas, soft labels. Two facts tell readings apart. The accuracy of a judge that trains for some
 seconds tells the factor and the labels. Instance norm undoes what scaling does to pixels, so how these are stored shows
-by the contrast too: the set's, as pixels, over that of real images. Labels in another order leave the accuracy at
-chance and a permutation in the confusion matrix, found on one half of the test images and counted on the other.
+by brightness and contrast: the set's, as pixels, beside those of real images. Labels in another order leave it
+at chance, and a permutation in the confusion matrix, found on one half of the test images and counted on the other.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from bacon.spaces import PIXELS, Whitening
 JUDGE, SEEN, EPOCHS = "ConvNetW32", 6000, 8  # images that a judge trains on in all, unless that is fewer epochs
 TEST, FITTED, LARGEST = 2000, 5000, 3072  # test images; training images that ZCA is fitted on; its pixels at most
 OCTAVES = 3.5  # of contrast by which a reading may be off and still fit
-ALIKE = 0.75  # of the best accuracy: pixels read in either way, the contrast decides
+ALIKE = 0.7  # of the best accuracy: of readings of pixels that are as good, brightness and contrast decide
 
 
 def read_order(path, num_classes):
@@ -46,6 +46,7 @@ class Reading:
 
     flags: dict
     saved: sets.SavedSet
+    brightness: float
     contrast: float
     confusion: np.ndarray | None = None
     permuted: float = 0.0  # accuracy on the second half, labels permuted by the first half
@@ -67,6 +68,15 @@ class Reading:
     @property
     def best(self):
         return max(self.accuracy, self.permuted if self.reordered else 0)
+
+    @property
+    def space(self):
+        return self.flags["pixels"], self.saved.zca
+
+    @property
+    def misfit(self):
+        """How far the set, so read, is from real images: octaves of contrast, standard deviations of brightness."""
+        return abs(math.log2(self.contrast)) + abs(self.brightness)
 
     def words(self):
         soft = ", soft labels are " + self.saved.assumed.rpartition("soft labels are ")[2].partition(",")[0]
@@ -107,9 +117,14 @@ def _same(a, b):
 
 
 def _sum_alike(saved):
-    """Whether soft labels, read as logits, are rather probabilities: none negative, and all rows sum up alike."""
+    """Whether soft labels, read as logits, are rather probabilities: none negative, rows sum up to about 1 or 100."""
     sums = saved.labels.sum(1)
-    return bool((saved.labels >= 0).all() and sums.std() < 0.1 * sums.mean())
+    return bool((saved.labels >= 0).all() and any((sums / to - 1).abs().max() < 0.1 for to in (1, 100)))
+
+
+def _look(pixels):
+    """Mean and standard deviation of images (n,C,H,W), each the average of the channels'."""
+    return pixels.mean().item(), pixels.std((0, 2, 3)).mean().item() + 1e-9
 
 
 def _whitening(real, space, facts):
@@ -179,29 +194,43 @@ def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
     whitenings, tests, readings = {}, {}, []
     pixels = real.of("test", "pixels", "cpu")
     index = pixels.any_indices(TEST, utils.stream(0, "diagnose", "test"))
-    contrast = pixels.take(index).std((0, 2, 3)).mean()
-    for flags, saved in _readings(found, facts, given, exp):
-        if saved.zca not in whitenings:
-            whitenings[saved.zca] = _whitening(real, saved.zca, facts)
-        if saved.zca and not whitenings[saved.zca]:
-            say(f"{found.path}: not tried as whitened, which takes too long with {math.prod(facts.shape):,} pixels")
-            continue
-        shown = sets.pixels(saved, saved.canvases, whitenings[saved.zca])
-        reading = Reading(flags, saved, max(1e-9, (shown.std((0, 2, 3)).mean() / contrast).item()))
-        if readings and abs(math.log2(reading.contrast)) > OCTAVES:
-            continue
-        if saved.zca not in tests:
-            held_out = real.of("test", saved.zca, "cpu", whitenings[saved.zca])
-            tests[saved.zca] = held_out.take(index), held_out.labels_of(index)
-        readings.append(_judged(reading, tests[saved.zca], arithmetic, facts.num_classes, seed))
-        say(f"{readings[-1].words()}: {100 * readings[-1].best:.1f} %")
+    (mean, std), several = _look(pixels.take(index)), _readings(found, facts, given, exp)
+
+    def judge_all(some):
+        for flags, saved in some:
+            if saved.zca not in whitenings:
+                whitenings[saved.zca] = _whitening(real, saved.zca, facts)
+            whitening = whitenings[saved.zca]
+            if saved.zca and not whitening:
+                say(f"{found.path}: not tried as whitened, that takes too long with {math.prod(facts.shape):,} pixels")
+                continue
+            its_mean, its_std = _look(sets.pixels(saved, saved.canvases, whitening))
+            reading = Reading(flags, saved, (its_mean - mean) / std, its_std / std)
+            if readings and abs(math.log2(reading.contrast)) > OCTAVES:
+                continue
+            if saved.zca not in tests:
+                held_out = real.of("test", saved.zca, "cpu", whitening)
+                tests[saved.zca] = held_out.take(index), held_out.labels_of(index)
+            readings.append(_judged(reading, tests[saved.zca], arithmetic, facts.num_classes, seed))
+            say(f"{readings[-1].words()}: {100 * readings[-1].best:.1f} %")
+        return _meant(readings, given)
+
+    first = several[0][0]["soft"]
+    meant = judge_all([one for one in several if one[0]["soft"] == first])
+    keys = ("factor", "pixels")  # of the readings that fit best the labels are tried
+    judge_all(
+        one
+        for one in several
+        if one[0]["soft"] != first and (not meant or all(one[0][key] == meant.flags[key] for key in keys))
+    )
     meant = _meant(readings, given)
     rows = [
         {
             "reading": one.words() + (" (as given)" if one.flags == given else ""),
             "accuracy %": f"{100 * one.accuracy:.1f}",
-            "in another order of classes": f"{100 * one.permuted:.1f}" if one.reordered else "-",
-            "contrast": f"{one.contrast:.2g}",
+            "classes permuted": f"{100 * one.permuted:.1f}" if one.reordered else "-",
+            "brightness": f"{one.brightness:+.2f}",
+            "contrast": f"x {one.contrast:.2f}",
             "": "<- meant" if one is meant else "",
         }
         for one in readings
@@ -218,15 +247,11 @@ def _meant(readings, given):
     alive = [one for one in readings if one.best > (1.6 if one.reordered else 1.4) * chance + 2 * one.error]
     if not alive:
         return None
-    enough, spaces = ALIKE * max(one.best for one in alive), {}
-    for one in alive:
-        if one.best >= enough:
-            spaces.setdefault((one.flags["pixels"], one.saved.zca), []).append(one)
-    of_one = min(spaces.values(), key=lambda those: abs(math.log2(those[0].contrast)))
-    best = max(one.best for one in of_one)
-    near = [one for one in of_one if one.best >= max(ALIKE * best, best - 2 * one.error)]
-    certain = [one for one in near if one.flags["soft"] == "probabilities"]  # rows that sum up alike are no logits
-    return next((one for one in near if one.flags == given), (certain or near)[0])
+    enough = ALIKE * max(one.best for one in alive)
+    space = min((one for one in alive if one.best >= enough), key=lambda one: one.misfit).space
+    alive = sorted((one for one in alive if one.space == space), key=lambda one: -one.best)
+    alive = [one for one in alive if one.flags["soft"] == "probabilities"] or alive  # what sums up to 1 is no logits
+    return next((one for one in alive if one.flags == given and one.best >= alive[0].best - one.error), alive[0])
 
 
 def _advice(meant, given, order):
