@@ -23,7 +23,7 @@ from bacon.canvases import decode
 from bacon.errors import UserError, short
 from bacon.spaces import PIXELS, Whitening
 
-JUDGE, SEEN, EPOCHS = "ConvNetW32", 6000, 8  # images that a judge trains on in all, unless that is fewer epochs
+JUDGE, SEEN, EPOCHS, BATCH = "ConvNetW32", 6000, 8, 32  # images that a judge sees in all, or more by the epochs
 TEST, FITTED, LARGEST = 2000, 5000, 3072  # test images; training images that ZCA is fitted on; its pixels at most
 OCTAVES = 3.5  # of contrast by which a reading may be off and still fit
 ALIKE = 0.7  # of the best accuracy: of readings of pixels that are as good, brightness and contrast decide
@@ -147,7 +147,7 @@ def _judged(reading, test, arithmetic, num_classes, seed):
     x, y = x.to(arithmetic.device), (y.softmax(1) if y.dim() == 2 else y).to(arithmetic.device)
     rng = utils.stream(seed, "diagnose", "judge")
     net = arithmetic.build(JUDGE, x.shape[1:], num_classes, rng)
-    judge.train(net, x, y, judge.Protocol(max(EPOCHS, SEEN // len(x)), 256, 0.01, ()), rng, arithmetic)
+    judge.train(net, x, y, judge.Protocol(max(EPOCHS, SEEN // len(x)), BATCH, 0.01, ()), rng, arithmetic)
     net.eval()
     with torch.no_grad():
         said = torch.cat([net.classify(part.to(arithmetic.device)).argmax(1).cpu() for part in images.split(250)])

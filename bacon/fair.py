@@ -55,7 +55,10 @@ class Baselines:
 
     def __init__(self, folder):
         self.path, self._known = Path(os.path.expanduser(folder)) / "baselines.json", {}
-        with damaged(f"{self.path}: no cache of baselines, delete it"), contextlib.suppress(FileNotFoundError):
+        with (
+            damaged(f"{self.path}: no cache of baselines, delete it"),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        ):
             self._known = dict(json.loads(self.path.read_text(encoding="utf-8")))
 
     def get(self, key, networks):
