@@ -11,6 +11,14 @@ import torch.nn.functional as F
 
 import augment
 import utils
+from bacon import dc_augment
+
+
+def _dsa(images, strategy, rng):
+    return augment.dsa(images, augment.draw(strategy, len(images), rng))
+
+
+AUGMENTATIONS = {"DSA": _dsa, "DC": dc_augment.apply}  # name: (images, strategy, rng) -> images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +26,7 @@ class Protocol:
     """How a judging network trains: batches of `batch`, rate `lr`, DSA with the operations `strategy`.
 
     optimizer: a key of SCHEDULES, which also sets the rate's schedule over `epochs`. cutmix: probability per batch.
+    augmentation: a key of AUGMENTATIONS, in place of DSA.
     """
 
     epochs: int
@@ -26,6 +35,7 @@ class Protocol:
     strategy: tuple
     optimizer: str = "sgd"
     cutmix: float = 0.0
+    augmentation: str = "DSA"
 
     @property
     def passes(self):
@@ -35,7 +45,8 @@ class Protocol:
     def __str__(self):
         mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
         strategy = "_".join(self.strategy) or "none"
-        return f"{self.epochs} epochs, batch {self.batch}, {self.optimizer} {self.lr:g}, DSA {strategy}{mixed}"
+        augmented = f"{self.augmentation} {strategy}{mixed}"
+        return f"{self.epochs} epochs, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}"
 
 
 def _new_sgd(net, lr, optimizer, arithmetic):
@@ -73,7 +84,7 @@ def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
     for epoch in range(protocol.passes):
         order = utils.upload(rng.permutation(len(images)), images.device)
         for index in order.split(protocol.batch):
-            batch = augment.dsa(images[index], augment.draw(protocol.strategy, len(index), rng))
+            batch = AUGMENTATIONS[protocol.augmentation](images[index], protocol.strategy, rng)
             targets = labels[index]
             if protocol.cutmix:
                 batch, targets = augment.cutmix(batch, targets, protocol.cutmix, rng)

@@ -1,9 +1,9 @@
 """What evaluate.py does: its flags, who judges a set and how, and the rows of its table."""
 
 import argparse
-import collections
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 import textwrap
@@ -16,31 +16,25 @@ import torch
 import augment
 import networks
 import utils
-from bacon import compute, data, errors, figures, flags, judge, sets, spaces, tables
+from bacon import compute, data, diagnose, errors, fair, figures, flags, judge, protocols, sets, spaces, tables
 from bacon.baselines import BASELINES, baseline
 from bacon.canvases import decode
 from bacon.errors import UserError
-from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER, architectures
-
-# What --protocol takes where neither a flag nor the set says otherwise; plain_epochs: where DSA is switched off.
-Rules = collections.namedtuple("Rules", "epochs plain_epochs batch lr optimizer cutmix source")
-PROTOCOLS = {
-    "paper": Rules(1000, 1000, 256, 0.01, "sgd", 0.0, "DC's as IDM and BACON run it, or that of the set's run"),
-    "dc-bench": Rules(1000, 300, 256, 0.01, "sgd", 0.0, "DC-bench (Cui et al. 2022), as DC (Zhao et al. 2021)"),
-    "ncfm": Rules(2000, 2000, 128, 0.001, "adamw", 0.5, "NCFM (Wang et al. 2025); the rate halves at each fifth"),
-}
-_FROM_THE_RUN = ("epoch_eval_train", "batch_train", "lr_net", "dsa_strategy")  # flags of a run that are its protocol
+from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER
 
 
 def build_parser(description):
     """The parser of evaluate.py. An absent flag is None where the set, or else the protocol, decides."""
     names, said = (*DATASETS, IMAGE_FOLDER), {name: text for name, (_, text) in flags.SHARED.items()}
-    protocols = "; ".join(f"{name}: {rules.source}" for name, rules in PROTOCOLS.items())
+    known = "; ".join(f"{name}: {rules.source}" for name, rules in protocols.PROTOCOLS.items())
     usage = "python evaluate.py PATH ... [--flag value ...]"
     parser = flags.OneLineParser(prog="evaluate.py", usage=usage, description=description)
     add = parser.add_argument_group("what to do").add_argument
     add("paths", nargs="*", metavar="PATH", help="saved sets: files, folders of files, or class folders of pictures")
     add("--recursive", action="store_true", help="also the files in all folders below a PATH")
+    add(
+        "--diagnose", action="store_true", help="say in which way sets were meant, by short judges; these are no scores"
+    )
     add("--table", metavar="FOLDER", help="tabulate the finished runs below a folder")
     plot = "draw the accuracy over iterations of a run, by its log, or of those below a folder (default OUT.png: there)"
     add("--plot", nargs="+", metavar=("LOG", "OUT.png"), help=plot)
@@ -53,20 +47,27 @@ def build_parser(description):
     add("--im_size", type=flags.whole(4), help=said["im_size"])
     add("--factor", type=int, choices=(1, 2), help="2: a canvas holds four images (default: what the layout implies)")
     add("--zca", action="store_true", help="sets of other programs live in ZCA space: whiten test images as MTT does")
+    stored = "how pixels are stored (default: as the layout implies; unit: [0,1], bytes: [0,255], zca: as --zca)"
+    add("--pixels", choices=spaces.PIXELS, help=stored)
+    add("--labels", choices=sets.SOFT, help="what soft labels are (default: probabilities where they sum to 1)")
+    order = "the class that each label means, as --diagnose writes it to FILE where labels are in another order"
+    add("--relabel", metavar="FILE", help=order)
     add("--exp", type=flags.whole(0), help="only this experiment of a file with several (to export or draw: default 0)")
     add("--decode", action="store_true", help="draw the decoded images instead of the canvases")
     add = parser.add_argument_group("judging").add_argument
-    add("--protocol", choices=PROTOCOLS, default="paper", help=f"{protocols} (default paper)")
+    add("--protocol", choices=protocols.PROTOCOLS, default="paper", help=f"{known} (default paper)")
     modes = flags.one_of(flags.EVAL_MODES)
     add("--eval_mode", type=modes, nargs="+", default=["S"], metavar="MODE", help=said["eval_mode"])
     add("--model", help="the network of modes S, SS and C (default: the one that distilled the set, else ConvNet)")
     add("--num_eval", type=flags.whole(1), help="fresh networks per architecture (default: as the run, else 5)")
-    for name in _FROM_THE_RUN:
+    for name in protocols.FROM_THE_RUN:
         add(f"--{name}", type=flags.SHARED[name][0], help=f"{said[name]} (default: the run's or the protocol's)")
     kinds, kind_of = f"also judge real images: {','.join(BASELINES)}", lambda text: text.split(",")
     add("--baseline", type=kind_of, default=[], metavar="NAME,...", help=kinds)
     add("--ipc", type=flags.whole(1), help="stored images per class of the baselines (default: as the sets)")
     add("--full_epochs", type=flags.whole(1), default=20, help="epochs of --baseline full, on all real images (20)")
+    cache = "folder of baselines.json, which keeps the accuracies of baselines, each computed once (default result)"
+    add("--save_path", default="result", metavar="FOLDER", help=cache)
     add("--biased", type=flags.whole(1), metavar="N", help="also show the best of every N epochs on the test set")
     add("--seed", type=flags.whole(0), help="every random number follows from it (default: the run's, else 0)")
     for name in ("device", "precision"):
@@ -101,6 +102,7 @@ def _main(args):
         "--recursive": args.recursive and not args.paths,
         "--baseline": args.baseline and shown,
         "--decode": args.decode and not args.grid,
+        "--diagnose": args.diagnose and (shown or args.baseline or args.biased or not args.paths),
         "--ipc": args.ipc and not args.baseline,
         "--biased": args.biased and shown,
         "--details": args.details and (shown or args.plot),
@@ -113,11 +115,13 @@ def _main(args):
     elif args.table:
         rows = tables.of_runs(args.table, args.biased)
         _print(args.format, rows, tables.shown(rows, args.details))
+    elif args.diagnose:
+        _diagnose(args)
     elif shown:
         _show(_read(args, bool(args.tsne)), args)
     else:
         rows = _score(_read(args, True), args)
-        _print(args.format, rows, _shown(rows, args.details))
+        _print(args.format, rows, _shown(rows, args.details), cut="set")
     return 0
 
 
@@ -125,14 +129,14 @@ def _say(line):
     print(line, file=sys.stderr, flush=True)  # the table alone goes to standard output
 
 
-def _print(kind, rows, shown):
-    """Print rows as JSON lines, or the tables {title: cells} that show them."""
+def _print(kind, rows, shown, cut=None):
+    """Print rows as JSON lines, or the tables {title: cells} that show them. cut: see tables.render."""
     for row in rows if kind == "json" else ():
         print(json.dumps(row))
     for title, cells in shown.items() if kind != "json" else ():
         if title:
             print(f"### {title}\n" if kind == "markdown" else textwrap.fill(title, tables.WIDTH))
-        print(tables.render(cells, markdown=kind == "markdown"), end="\n\n" if title or len(shown) > 1 else "\n")
+        print(tables.render(cells, kind == "markdown", cut), end="\n\n" if title or len(shown) > 1 else "\n")
 
 
 class RealImages:
@@ -170,12 +174,9 @@ class RealImages:
         return self.dataset.real(split, device, whitening, normalised=space != "pixels")
 
 
-def _read(args, needed):
-    """The sets that `args` name: [(RealImages, the SavedSet of each experiment in a file)].
-
-    needed: whether real images are, so that ours of one's own images must fit those that are there now.
-    """
-    files, reals, groups = {}, {}, []
+def _found(args):
+    """The sets that `args` name, whatever they hold: [(sets.Found, RealImages)]."""
+    files, reals, pairs = {}, {}, []
     for path in args.paths:
         for file in sets.files(path, args.recursive):  # a set may be named twice
             files.setdefault(file.parent.resolve() / file.name, file)  # a linked one has the labels beside the link
@@ -187,9 +188,42 @@ def _read(args, needed):
         if len(said) != 1 and not one.meta:
             raise UserError(f"{one.path}: does not say of which dataset it is; give --dataset")
         name = said[0] if len(said) == 1 else one.meta["args"]["dataset"]
-        real = reals[name] = reals.get(name) or RealImages(name, args, im_size)
-        itself = name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
-        experiments = sets.read(one, one.own_facts() if itself else real.facts, args.factor, args.zca)
+        reals[name] = reals.get(name) or RealImages(name, args, im_size)
+        pairs.append((one, reals[name]))
+    return pairs
+
+
+def _ways(args, facts):
+    """The flags that say how a set of `facts` is read, for sets.read; but for a --relabel that --diagnose writes."""
+    order = diagnose.read_order(args.relabel, facts.num_classes) if args.relabel and not args.diagnose else None
+    return {"factor": args.factor, "zca": args.zca, "pixels": args.pixels, "soft": args.labels, "order": order}
+
+
+def _diagnose(args):
+    """Print for every set how it was meant: all readings in a table, then a line of advice; write --relabel."""
+    arithmetic, _ = compute.choose(args.device, "fp32", args.compile or False, 0)
+    for found, real in _found(args):
+        ways = _ways(args, real.facts)
+        rows, advice, order = diagnose.diagnose(found, real, ways, args.exp, arithmetic, args.seed or 0, _say)
+        if order is not None and args.relabel:
+            Path(args.relabel).write_text(json.dumps(order.tolist()) + "\n", encoding="utf-8")
+            advice = advice.replace("--relabel FILE", f"--relabel {args.relabel}")
+        title = f"{found.path}: a diagnosis by short judges on test images; these accuracies are no scores"
+        _print(args.format, [{"set": str(found.path), "advice": advice, "readings": rows}], {title: rows})
+        if args.format != "json":
+            print(advice)
+
+
+def _read(args, needed):
+    """The sets that `args` name: [(RealImages, the SavedSet of each experiment in a file)].
+
+    needed: whether real images are, so that ours of one's own images must fit those that are there now.
+    """
+    groups = []
+    for one, real in _found(args):
+        itself = real.name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
+        facts = one.own_facts() if itself else real.facts
+        experiments = sets.read(one, facts, **_ways(args, facts))
         chosen = [saved for saved in experiments if args.exp in (None, saved.exp)]
         if not chosen:
             numbers = ", ".join(str(saved.exp) for saved in experiments)
@@ -230,7 +264,7 @@ def _tsne(saved, images, labels, args, real, whitening):
     arithmetic, _ = compute.choose(args.device, args.precision, args.compile, 0)
     device, rng = arithmetic.device, utils.stream(args.seed or 0, "t-SNE")
     name = args.model or saved.meta.get("args", {}).get("model", "ConvNet")
-    _check_networks([name], real.facts)
+    protocols.check_networks([name], real.facts)
     known, held_out = (real.of(split, saved.zca, device, whitening) for split in ("train", "test"))
     net = arithmetic.build(name, images.shape[1:], real.facts.num_classes, rng)
     index = known.any_indices(TSNE_TRAIN, rng)
@@ -246,92 +280,65 @@ def _tsne(saved, images, labels, args, real, whitening):
     figures.tsne(embedded[0], of_real, embedded[1], labels[shown], classes, args.tsne, title)
 
 
-def _check_networks(names, facts):
-    with errors.flag("--model, --eval_mode"):
-        for name in names:
-            networks.check(name, facts.shape[0], facts.num_classes, facts.shape[1:])
-
-
-@dataclasses.dataclass(frozen=True)
-class Judges:
-    """Who judges a set: `num_eval` fresh networks of each architecture in `names`, trained by `protocol`."""
-
-    names: list
-    num_eval: int
-    seed: int
-    protocol: judge.Protocol
-
-
-def judges_of(args, facts, meta, lr=None):
-    """The `Judges` of a set by the flags, else as in the run that its `meta` tells of. lr: see `protocol_of`."""
-    run = meta.get("args", {})
-    model, seed = args.model or run.get("model", "ConvNet"), run.get("seed", 0) if args.seed is None else args.seed
-    names = list(dict.fromkeys(name for mode in args.eval_mode for name in architectures(mode, model)))
-    _check_networks(names, facts)
-    return Judges(names, args.num_eval or run.get("num_eval", 5), seed, protocol_of(args, run, lr))
-
-
-def protocol_of(args, run, lr=None):
-    """The judge.Protocol by the flags, else by those of the run that made the set, else by --protocol.
-
-    lr: the rate that a set was learnt with, if it was.
-    """
-    rules, given = PROTOCOLS[args.protocol], {name: getattr(args, name) for name in _FROM_THE_RUN}
-    own = {name: run[name] for name in _FROM_THE_RUN} if run and args.protocol == "paper" else {}
-    if rules.optimizer == "sgd" and lr:
-        own["lr_net"] = lr
-    own |= {name: value for name, value in given.items() if value is not None}
-    with errors.flag("--dsa_strategy"):
-        strategy = augment.parse_strategy(own.get("dsa_strategy", COMMON["dsa_strategy"]))
-    epochs = own.get("epoch_eval_train", rules.epochs if strategy else rules.plain_epochs)
-    batch, lr = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr)
-    return judge.Protocol(epochs, batch, lr, strategy, rules.optimizer, rules.cutmix)
-
-
-def arithmetic_of(meta, args, planned_flop):
-    """How the judges of a set are computed, and lines for the user: as in the run that made it, or by the flags."""
-    logged, settings = meta.get("arithmetic", {}).get("judging"), (args.device, args.precision, args.compile)
-    if logged and settings == ("auto", "auto", None):
-        device, *rest = logged.split(", ")
-        device = device if compute.has_device(device) else "auto"
-        settings = device, "bf16" if "bf16" in rest else "fp32", "compiled" in rest
-    arithmetic, notes = compute.choose(*settings, planned_flop)
-    if logged and str(arithmetic) != logged:
-        notes.append(f"was judged on {logged}, here on {arithmetic}, so the last digits may differ")
-    return arithmetic, notes
-
-
 def _score(groups, args):
-    """Judge every set, then the baselines, with the settings of the first set: rows of `score_rows`."""
-    jobs, arithmetics, rows = [], {}, []  # a job: the real images, a SavedSet of each experiment, the meta of a run
+    """Judge every set, then the baselines of each kind of judges: rows of `score_rows`, with fair scores."""
+    jobs, arithmetics, rows, beside = [], {}, [], []  # a job: real images, a SavedSet of each experiment, a run's meta
     for real, experiments in groups:
         meta, lr = experiments[0].meta, experiments[0].lr
-        jobs.append((real, experiments, meta, judges_of(args, real.facts, meta, lr)))
+        for part in [[one] for one in experiments] if experiments[0].alone else [experiments]:
+            jobs += [(real, part, meta, judges) for judges in protocols.judges_of(args, real.facts, meta, lr)]
     if args.baseline:
         if not (groups or args.dataset):
             raise UserError("--baseline: give --dataset")
         if len(names := {real.name for real, _ in groups}) > 1:
             raise UserError(f"--baseline: the sets are of {', '.join(sorted(names))}; give those of one dataset")
-        real, (first, *_) = groups[0] if groups else (RealImages(args.dataset, args, args.im_size), (None,))
-        meta, each = (first.meta, len(first.canvases) // real.facts.num_classes) if first else ({}, 10)
-        judges = judges_of(args, real.facts, meta)
-        for kind in dict.fromkeys(args.baseline):
-            made = baseline(kind, real.of("train", None, "cpu"), args.ipc or max(1, each), judges.seed)
-            epochs = args.full_epochs if kind == "full" else judges.protocol.epochs
-            protocol = dataclasses.replace(judges.protocol, epochs=epochs)
-            jobs.append((real, [made], meta, dataclasses.replace(judges, protocol=protocol)))
-    for real, experiments, meta, judges in jobs:
+        beside, cache = _baselines(groups, args), None if args.biased else fair.Baselines(args.save_path)
+    for real, experiments, meta, judges in jobs + beside:
         saved, facts = experiments[0], real.facts
         flop = max(networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:]) for name in judges.names)
         images = len(saved.canvases) * saved.factor**2 * judges.protocol.passes * judges.num_eval
-        arithmetic, notes = arithmetic_of(meta, args, flop * images)
+        arithmetic, notes = protocols.arithmetic_of(meta, args, flop * images)
         arithmetic = arithmetics.setdefault(str(arithmetic), arithmetic)  # compiled code serves all sets
         for line in [*notes, f"{judges.protocol}; seed {judges.seed}; {arithmetic}"]:
             _say(f"{saved.path}: {line}")
         test = real.test(saved.zca, arithmetic.device)
-        scores = [score(one, judges, test, facts.num_classes, arithmetic, args.biased, _say) for one in experiments]
-        rows += score_rows(experiments, scores, judges.protocol, facts)
-    return rows
+
+        def judged(one, judges, test=test, arithmetic=arithmetic, facts=facts):
+            return score(one, judges, test, facts.num_classes, arithmetic, args.biased, _say)
+
+        if saved.layout != "baseline":
+            scores = [judged(one, judges) for one in experiments]
+        else:
+            about = f"{real.dataset.fingerprint}, {len(saved.canvases)} images, {arithmetic}, {torch.__version__}"
+            scores = [fair.kept(saved, judges, about, cache, judged, _say)]
+        made = score_rows(experiments, scores, judges.protocol, facts)
+        if saved.labels.dim() == 2 and "full" in args.baseline:
+            hard = [judged(dataclasses.replace(one, labels=one.hard_labels()), judges) for one in experiments]
+            made = [row | {"hard": [of[row["network"]][0] for of in hard]} for row in made]
+        rows += made
+    return fair.beside(rows)
+
+
+def _ipc(saved, facts, args):
+    return args.ipc or max(1, len(saved.canvases) // facts.num_classes)
+
+
+def _baselines(groups, args):
+    """Jobs of real images beside the sets: for each storage and kind of judges, with the settings of its first set."""
+    jobs, seen = [], []
+    for real, experiments in groups or [(RealImages(args.dataset, args, args.im_size), ())]:
+        meta, ipc = (experiments[0].meta, _ipc(experiments[0], real.facts, args)) if groups else ({}, args.ipc or 10)
+        several = protocols.judges_of(args, real.facts, meta)
+        for kind, judges in itertools.product(dict.fromkeys(args.baseline), several):
+            if kind == "full":
+                protocol = dataclasses.replace(judges.protocol, epochs=args.full_epochs)
+                judges = dataclasses.replace(judges, protocol=protocol)
+            alike = kind, ipc if kind != "full" else None, dataclasses.replace(judges, seed=0)
+            if alike not in seen:
+                seen.append(alike)
+                made = baseline(kind, real.of("train", None, "cpu"), ipc, judges.seed)
+                jobs.append((real, [made], meta, judges))
+    return jobs
 
 
 def score(saved, judges, test, num_classes, arithmetic, every=None, say=print):
@@ -359,7 +366,8 @@ def score(saved, judges, test, num_classes, arithmetic, every=None, say=print):
 
 
 def _short_name(saved):
-    return "/".join(Path(saved.path).parts[-2:]) if saved.layout != "baseline" else saved.path
+    name = "/".join(Path(saved.path).parts[-2:]) if saved.layout != "baseline" else saved.path
+    return f"{name} #{saved.exp}" if saved.alone else name
 
 
 BIASED = "best epoch on test (biased)"
@@ -384,8 +392,11 @@ def score_rows(experiments, scores, protocol, facts):
         }  # fmt: skip
         recorded = [one.recorded.get(name, []) for one in experiments]
         if all(recorded):
+            found = tables.summary(recorded)
+            row |= {"recorded": found["mean"], "recorded std": found["std"], "recorded networks": found["networks"]}
+        if all(recorded) and saved.meta:  # a run of ours, whose judges can be had again
             same = all(a[: len(b)] == b[: len(a)] for a, b in zip(last, recorded, strict=True))
-            row |= {"logged": tables.summary(recorded)["mean"], "logged, the same networks": same}
+            row |= {"logged": found["mean"], "logged, the same networks": same}
         if all(best):
             row[BIASED] = tables.summary(best)["mean"]
         rows.append(row)
@@ -399,10 +410,24 @@ def _shown(rows, details):
         stored, decoded = row["stored per class"], row["decoded per class"]
         line = {**row, **tables.cells(row), "set": row["name"], "seconds": round(row["seconds"])}
         line["ipc (decoded)"] = stored if stored == decoded else f"{stored} ({decoded})"
-        if "logged" in row:
-            line["logged %"] = f"{row['logged']:.2f}" + (" reproduced" if row["logged, the same networks"] else "")
+        if "recorded" in row:
+            line["recorded %"] = f"{row['recorded']:.2f} ({row['recorded networks']})"
+            line["recorded %"] += " reproduced" * row.get("logged, the same networks", False)
+        line |= {name: f"{row[name]:.3f} +- {row[f'{name} spread']:.3f}" for name in fair.NAMES if name in row}
         lines.append(line | ({BIASED: f"{row[BIASED]:.2f}"} if BIASED in row else {}))
-    main = ("set", "accuracy %", "logged %", BIASED, "network", "networks", "ipc (decoded)")
-    behind = ("set", "accuracy %", "network", "std networks", "std experiments", "epochs", "seconds")
+    main = ("accuracy %", "recorded %", *fair.NAMES, BIASED, "set", "network")
+    if not any(name in row for row in rows for name in fair.NAMES):  # else they stand among the details
+        main += ("networks", "ipc (decoded)")
+    behind = (
+        "accuracy %",
+        "set",
+        "network",
+        "networks",
+        "ipc (decoded)",
+        "std networks",
+        "std experiments",
+        "epochs",
+        "seconds",
+    )
     shown = {"": tables.pick(lines, main), "what is behind each figure": tables.pick(lines, behind)}
     return shown if details else {"": shown[""]}

@@ -13,6 +13,7 @@ images. What a file does not say itself is an assumption, which `assumed` names.
 """
 
 import _codecs
+import contextlib
 import dataclasses
 import os
 import re
@@ -28,7 +29,7 @@ from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch, save_torch
 from bacon.recipes import DATASETS, IMAGE_FOLDER
-from bacon.spaces import denormalise, normalise
+from bacon.spaces import PIXELS, denormalise, normalise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,8 +58,8 @@ class SavedSet:
 
     factor: 2 if a canvas holds four images. zca: None, or the space the whitening was fitted in, "normalised" images
     (these scripts) or "pixels" in [0,1] (MTT). lr: the judges' rate that the set was learnt with, if it was. meta: the
-    dictionary of these scripts, else empty. recorded: {architecture: [accuracy in [0,1]]} of this experiment. facts:
-    those that it was found to fit.
+    dictionary of these scripts, else empty. recorded: {architecture: [accuracy in [0,1]]} of this experiment. alone:
+    the file's others are earlier or later states of it, no experiments. facts: those that it was found to fit.
     """
 
     path: str
@@ -72,6 +73,7 @@ class SavedSet:
     meta: dict = dataclasses.field(default_factory=dict)
     recorded: dict = dataclasses.field(default_factory=dict)
     assumed: str = ""
+    alone: bool = False
     facts: Facts | None = None
 
     def decoded(self):
@@ -178,20 +180,25 @@ def recognise(path):
     return Found(path, content, reader, meta)
 
 
-def read(found, facts, factor=None, zca=False):
+def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=None):
     """All sets of a `Found` as a list of SavedSet that fit `facts`.
 
     factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
+    pixels, soft: keys of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`.
     UserError, one line that names the file, for anything that is not a set or is one of other data.
     """
+    if zca and found.meta and not found.meta["zca"]:
+        raise UserError(f"--zca: {found.path} says that it is not whitened")
+    pixels = pixels or ("zca" if zca and not found.meta else None)
     with damaged(f"{found.path}: damaged set"):
-        sets = [_checked(one, facts) for one in found.reader(found.path, found.content, facts, factor, zca)]
+        read = found.reader(found.path, found.content, facts, factor, pixels)
+        sets = [_checked(one, facts, soft, order) for one in read]
     if not sets:
         raise UserError(f"{found.path}: holds no set, its 'data' is empty")
     return sets
 
 
-def _read_ours(path, saved, facts, factor, zca):
+def _read_ours(path, saved, facts, factor, pixels):
     meta, experiments, assumed = saved["meta"], len(saved["data"]), "nothing, the file says it all"
     if meta["args"]["dataset"] != facts.dataset:
         raise UserError(f"{path}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}")
@@ -202,8 +209,6 @@ def _read_ours(path, saved, facts, factor, zca):
             raise UserError(f"{path}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
     if factor not in (None, meta["factor"]):
         raise UserError(f"--factor {factor}: {path} says that its factor is {meta['factor']}")
-    if zca and not meta["zca"]:
-        raise UserError(f"--zca: {path} says that it is not whitened")
     moved = (tuple(meta["mean"]), tuple(meta["std"])) != (facts.mean, facts.std)  # of one's own images, by more of them
     if moved and meta["zca"]:
         raise UserError(f"{path}: was whitened on other training images than these")
@@ -217,22 +222,40 @@ def _read_ours(path, saved, facts, factor, zca):
         if moved:
             canvases = normalise(denormalise(canvases, meta["mean"], meta["std"]), facts.mean, facts.std)
         number, space = meta.get("experiments", range(experiments))[k], "normalised" if meta["zca"] else None
+        if pixels:
+            convert, space, assumed = PIXELS[pixels]
+            canvases = convert(canvases, facts.mean, facts.std)
         about = (meta["factor"], space, None, meta, recorded, assumed)
         yield SavedSet(str(path), number, "these scripts'", canvases, labels, *about)
 
 
-def _space(zca):
-    return ("pixels", "pixels whitened by ZCA") if zca else (None, "normalised")
+def _read_dc(path, saved, facts, factor, pixels):
+    (convert, space, assumed), hint = (
+        PIXELS[pixels or "normalised"],
+        "" if factor else " (--factor 2 for IDM's, BACON's)",
+    )
+    assumed, stored = f"{assumed}, factor {factor or 1}{hint}", saved["data"]
+    recorded = {}
+    with contextlib.suppress(AttributeError, TypeError, ValueError):  # these are not what makes it a set
+        recorded = {name: list(map(float, of_it)) for name, of_it in saved.get("accs_all_exps", {}).items() if of_it}
+    each = {name: len(of_it) // len(stored) for name, of_it in recorded.items()}
+    alone = any(len(of_it) % len(stored) for of_it in recorded.values())  # they cannot be of one experiment each
+    counts = ", ".join(map(str, sorted({len(of_it) for of_it in recorded.values()})))
+    if alone:
+        assumed += f"; {counts} recorded accuracies do not go into {len(stored)} sets, so these are one experiment "
+        assumed += f"as saved at several iterations, and the accuracies the last one's (--exp {len(stored) - 1})"
+    elif recorded and len(stored) > 1:
+        assumed += f"; {counts} recorded accuracies are those of the {len(stored)} experiments in order"
+    for k, (canvases, labels) in enumerate(stored):
+        own = {name: of_it[k * each[name] : (k + 1) * each[name]] for name, of_it in recorded.items()}
+        own = own if not alone else recorded if k == len(stored) - 1 else {}
+        about = {"recorded": own, "assumed": assumed, "alone": alone}
+        yield SavedSet(
+            str(path), k, "DC", convert(canvases, facts.mean, facts.std), labels, factor or 1, space, **about
+        )
 
 
-def _read_dc(path, saved, facts, factor, zca):
-    (space, assumed), hint = _space(zca), "" if factor else " (--factor 2 for IDM's and BACON's)"
-    assumed += f", factor {factor or 1}{hint}"
-    for k, (canvases, labels) in enumerate(saved["data"]):
-        yield SavedSet(str(path), k, "DC", canvases, labels, factor or 1, space, assumed=assumed)
-
-
-def _read_mtt(path, saved, facts, factor, zca):
+def _read_mtt(path, saved, facts, factor, pixels):
     rest = path.name.removeprefix("images") if path.name.startswith("images") else "_best.pt"
     labels, lr = path.with_name(f"labels{rest}"), path.with_name(f"lr{rest}")
     if not labels.is_file():
@@ -240,25 +263,30 @@ def _read_mtt(path, saved, facts, factor, zca):
     rate = float(_load(lr)) if lr.is_file() else None
     if rate is not None and not 0 < rate < float("inf"):
         raise UserError(f"{lr}: holds {rate}, which is no learning rate; delete it to train with the protocol's")
-    (space, assumed), hint = _space(zca), "" if zca else " (MTT and DATM publish sets in ZCA space: --zca)"
+    convert, space, assumed = PIXELS[pixels or "normalised"]
+    hint = "" if pixels else " (MTT and DATM publish sets in ZCA space: --zca)"
     labels, assumed = _load(labels), f"{assumed}, factor {factor or 1}{hint}"
     kind = "MTT" if isinstance(labels, torch.Tensor) and labels.dim() == 1 else "MTT, soft labels (DATM)"
-    yield SavedSet(str(path), 0, kind, saved, labels, factor or 1, space, rate, assumed=assumed)
+    yield SavedSet(
+        str(path), 0, kind, convert(saved, facts.mean, facts.std), labels, factor or 1, space, rate, assumed=assumed
+    )
 
 
-def _read_ncfm(path, saved, facts, factor, zca):
+def _read_ncfm(path, saved, facts, factor, pixels):
     (low, high), what = saved[0].aminmax(), "but this layout has pixels in [0,1]"
-    if low < -1e-3 or high > 1 + 1e-3:
+    unit = low >= -1e-3 and high <= 1 + 1e-3
+    if not (unit or pixels):
         raise UserError(f"{path}: [images, labels] with values {low:.2f}..{high:.2f}, {what}")
-    if zca:
+    if unit and pixels == "zca":
         raise UserError(f"--zca: {path} holds pixels in [0,1], which are not whitened")
-    canvases, assumed = _normalised(saved[0].detach(), facts), f"pixels in [0,1], normalised here, factor {factor or 2}"
-    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor or 2, assumed=assumed)
+    convert, space, assumed = PIXELS[pixels or "unit"]
+    canvases, assumed = convert(saved[0].detach(), facts.mean, facts.std), f"{assumed}, factor {factor or 2}"
+    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor or 2, space, assumed=assumed)
 
 
-def _read_pictures(folder, _, facts, factor, zca):
-    if zca:
-        raise UserError(f"--zca: {folder} holds pictures, which are not whitened")
+def _read_pictures(folder, _, facts, factor, pixels):
+    if pixels:
+        raise UserError(f"--zca, --pixels: {folder} holds pictures of 8 bits, which are not whitened")
     names = [path.name for path in readers.class_folders(folder)]
     if len(names) != facts.num_classes:
         raise UserError(f"{folder}: {len(names)} class folders, but {facts.dataset} has {facts.num_classes} classes")
@@ -284,7 +312,7 @@ def _is_images(value):
     return isinstance(value, torch.Tensor) and value.dim() == 4
 
 
-# Content that tells a layout, and its reader: (path, content, facts, factor, zca) -> sets. The first that fits counts.
+# Content that tells a layout, and its reader: (path, content, facts, factor, pixels) -> sets. The first that fits.
 _LAYOUTS = (
     (is_result, _read_ours),
     (lambda s: isinstance(s, dict) and "data" in s, _read_dc),
@@ -293,7 +321,14 @@ _LAYOUTS = (
 )
 
 
-def _checked(saved, facts):
+# Soft labels as logits (n, classes), by --labels.
+SOFT = {
+    "logits": lambda labels: labels,
+    "probabilities": lambda labels: (labels / labels.sum(1, keepdim=True)).clamp_min(1e-30).log(),
+}
+
+
+def _checked(saved, facts, soft=None, order=None):
     """The set with float32 canvases; UserError, one line naming the file, unless it is sound and of this dataset."""
     if fault := _fault(saved.canvases, saved.labels, saved.factor, facts):
         raise UserError(f"{saved.path}{f', experiment {saved.exp}' if saved.exp else ''}: {fault}")
@@ -301,8 +336,18 @@ def _checked(saved, facts):
     labels = labels.long() if labels.dim() == 1 else labels.float()
     if labels.dim() == 2:
         probabilities = (labels >= 0).all() and torch.allclose(labels.sum(1), torch.ones(len(labels)), atol=1e-3)
-        labels = labels.clamp_min(1e-30).log() if probabilities else labels  # of which softmax makes them again
-        assumed += f", soft labels are {'probabilities' if probabilities else 'logits'}"
+        if soft == "probabilities" and not ((labels >= 0).all() and labels.any(1).all()):
+            raise UserError(f"--labels probabilities: some of {saved.path} are negative or nothing")
+        if probabilities and not soft:
+            labels = labels.clamp_min(1e-30).log()  # of which softmax makes them again
+        labels, kind = SOFT[soft](labels) if soft else labels, soft or ("probabilities" if probabilities else "logits")
+        assumed += f", soft labels are {kind}"
+    elif soft:
+        raise UserError(f"--labels: {saved.path} has hard labels")
+    if order:
+        means = torch.tensor(order)
+        labels = means[labels] if labels.dim() == 1 else labels[:, means.argsort()]
+        assumed += ", classes in the order of --relabel"
     return dataclasses.replace(saved, canvases=canvases, labels=labels, assumed=assumed, facts=facts)
 
 

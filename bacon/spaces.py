@@ -18,6 +18,20 @@ def denormalise(images, mean, std):
     return images * column(std, images.device) + column(mean, images.device)
 
 
+def _unless_refused(convert):
+    """`convert`, but images with other channels, which are refused later, stay as they are."""
+    return lambda x, mean, std: convert(x.detach(), mean, std) if x.shape[1] == len(mean) else x
+
+
+# How a set's images may be stored: (images, mean, std) -> normalised or whitened; SavedSet.zca; in words.
+PIXELS = {
+    "normalised": (lambda x, mean, std: x, None, "normalised"),
+    "unit": (_unless_refused(normalise), None, "pixels in [0,1], normalised here"),
+    "bytes": (_unless_refused(lambda x, *to: normalise(x / 255, *to)), None, "pixels in [0,255], normalised here"),
+    "zca": (lambda x, mean, std: x, "pixels", "pixels whitened by ZCA"),
+}
+
+
 class Whitening:
     """ZCA whitening of normalised images (n,C,H,W), as in MTT, which takes it from kornia.
 

@@ -13,6 +13,7 @@ from bacon.errors import UserError, damaged
 from bacon.recipes import DATASETS, paper_figure
 
 WIDTH = 120  # columns of a text table at most
+CUT = 20  # characters that a cell keeps where only its ends are shown
 
 
 def summary(accuracies):
@@ -41,10 +42,11 @@ def of_scores(by_architecture):
     return render([{"network": name, **cells(summary(scores))} for name, scores in by_architecture.items()])
 
 
-def render(rows, markdown=False):
+def render(rows, markdown=False, cut=None):
     """A table of rows, each {column: cell}, as Markdown or as text of WIDTH columns; a cell that a row lacks is '-'.
 
-    Where text would be wider, the cells of the widest column go on in the lines below.
+    Where text would be wider, the cells of the column `cut` lose their middle, but for CUT characters, then those of
+    the widest column go on in the lines below.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, *([str(row.get(column, "-")) for column in columns] for row in rows)]
@@ -54,6 +56,11 @@ def render(rows, markdown=False):
         lines.insert(1, ["-" * width for width in widths])
     else:
         excess = sum(widths) + len(gap) * (len(widths) - 1) - WIDTH
+        if excess > 0 and cut in columns and widths[k := columns.index(cut)] > CUT:
+            excess, widths[k] = max(0, excess + CUT - widths[k]), max(CUT, widths[k] - excess)
+            for line in lines:
+                if len(line[k]) > widths[k]:
+                    line[k] = line[k][: (widths[k] - 3) // 2] + "..." + line[k][-((widths[k] - 2) // 2) :]
         widths[widths.index(max(widths))] -= max(0, excess)
     text = []
     for line in lines:

@@ -14,7 +14,7 @@ from scripts import SMALL, run
 import augment
 import evaluate
 import networks
-from bacon import compute, data, judge, recipes, scorer
+from bacon import compute, data, fair, judge, protocols, recipes, scorer
 from bacon.canvases import load_distilled
 from bacon.errors import UserError
 
@@ -47,11 +47,11 @@ def runs(tmp_path_factory, digits_folder):
 
 
 @pytest.fixture
-def score(capsys, digits_folder):
+def score(capsys, digits_folder, tmp_path):
     """The rows of the scorer for a command line."""
 
     def rows(*line):
-        line = [*map(str, line), "--format=json"]
+        line = [*map(str, line), "--format=json", f"--save_path={tmp_path / 'cache'}"]
         assert scorer.main(None, line if "--data_path" in line else [*line, f"--data_path={digits_folder}"]) == 0
         return [json.loads(text) for text in capsys.readouterr().out.splitlines()]
 
@@ -98,7 +98,7 @@ def test_tables_are_printed_as_text_and_markdown(runs, capsys, digits_folder):
     line = [str(runs / "no_tv"), f"--data_path={digits_folder}"]
     assert scorer.main(None, line) == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split()[:3] == ["set", "accuracy", "%"] and "reproduced" in row and "2 (8)" in row
+    assert head.split()[:2] == ["accuracy", "%"] and "reproduced" in row and "2 (8)" in row
     assert len(row) <= 120 and "seconds" not in head
     assert scorer.main(None, [*line, "--format=markdown", "--details"]) == 0
     main, title, behind = capsys.readouterr().out.strip().split("\n\n")
@@ -144,6 +144,53 @@ def test_baselines_are_judged_beside_the_set(runs, score):
     assert rows[2]["accuracy"] == rows[0]["accuracy"] and rows[2]["decoded per class"] == "8"
 
 
+def test_fair_scores_are_those_of_the_baselines_which_are_computed_once(runs, score, capsys, tmp_path, digits_folder):
+    line = [runs / "no_tv", "--baseline=random,full", "--full_epochs=1"]
+    ours, random, full = score(*line)
+    found = fair.scores(ours["accuracy"], None, random["accuracy"], full["accuracy"])
+    assert {name: (ours[name], ours[f"{name} spread"]) for name in fair.NAMES} == found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "score", lambda one, *rest, score=scorer.score: one.meta and score(one, *rest))
+        again = score(*line)  # no baseline is judged
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in (ours, random, full)]
+    (one, _) = score(runs / "no_tv", "--baseline=random", "--ipc=1")
+    assert "IOR" not in one  # that is not equal storage
+    line = [*map(str, line), f"--save_path={tmp_path / 'cache'}", f"--data_path={digits_folder}"]
+    assert scorer.main(None, line) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert "baselines.json" in said.err and len(lines) == 4 and max(map(len, lines)) <= 120
+    assert lines[0].split()[:5] == ["accuracy", "%", "recorded", "%", "IOR"] and f"{ours['LRS']:.3f}" in lines[1]
+
+
+def test_soft_labels_miss_the_whole_set_by_their_hard_ones(score, tmp_path, digits):
+    images = digits.real("train").take(np.arange(20))
+    soft = F.one_hot(torch.arange(20) % 10, 10) * 2.0
+    torch.save({"data": [[images, soft]]}, tmp_path / "soft.pt")
+    torch.save({"data": [[images, soft.argmax(1)]]}, tmp_path / "hard.pt")
+    line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=3", "--full_epochs=1"]
+    soft, hard, *_ = score(tmp_path / "soft.pt", tmp_path / "hard.pt", *line, "--baseline=random,full")
+    assert soft["HLR"] == hard["HLR"] and soft["hard"] == hard["accuracy"]
+
+
+def test_recorded_accuracies_stand_beside_ours(score, tmp_path, digits, capsys):
+    sets = [[digits.real("train").take(np.arange(10 * k, 10 * k + 10)), torch.arange(10)] for k in range(3)]
+    line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
+    torch.save({"data": sets, "accs_all_exps": {"ConvNetW32": [0.1, 0.2, 0.3] * 2, "MLP": []}}, tmp_path / "x.pt")
+    (row,) = score(tmp_path / "x.pt", *line)
+    assert (row["recorded"], row["recorded networks"], row["networks"]) == (pytest.approx(20), 6, 3)
+    assert "in order" in row["assumed"] and "logged" not in row
+    (last,) = score(tmp_path / "x.pt", *line, "--exp=2")
+    assert last["recorded"] == pytest.approx(25)  # the fifth and the sixth
+    torch.save({"data": sets, "accs_all_exps": {"ConvNetW32": [np.float64(0.5)] * 10}}, tmp_path / "x.pt")
+    rows = score(tmp_path / "x.pt", *line)  # three states of one experiment
+    assert [row.get("recorded") for row in rows] == [None, None, 50] and rows[2]["recorded networks"] == 10
+    assert [row["name"][-3:] for row in rows] == [" #0", " #1", " #2"] and "the last one's (--exp 2)" in rows[0][
+        "assumed"
+    ]
+    assert [row_["accuracy"][0] for row_ in rows] == row["accuracy"]  # and are judged as before
+
+
 def test_a_baseline_needs_no_set(score):
     line = ["--baseline=random", "--dataset=Digits", "--ipc=1", "--num_eval=1", "--epoch_eval_train=1"]
     (row,) = score(*line, "--model=ConvNetW32")
@@ -185,7 +232,7 @@ def recorded():
         recorder = Recorder()
         net = recorder.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(0))
         images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 8, 8)
-        protocol = scorer.protocol_of(args, {})
+        protocol = protocols.protocol_of(args, {})
         judge.train(net, images, torch.arange(10), protocol, np.random.default_rng(1), recorder)
         return protocol, recorder.steps
 
@@ -195,7 +242,7 @@ def recorded():
 def test_dc_bench_trains_300_epochs_without_augmentation_and_1000_with():
     def epochs(*line):
         args = scorer.build_parser(None).parse_args(["--protocol=dc-bench", *line])
-        return scorer.protocol_of(args, {}).epochs
+        return protocols.protocol_of(args, {}).epochs
 
     assert (epochs(), epochs("--dsa_strategy=none")) == (1000, 300)
 
@@ -215,9 +262,9 @@ def test_ncfm_is_adamw_that_halves_at_each_fifth_with_cutmix_on_half_of_the_batc
 
 def test_the_rate_that_a_set_was_learnt_with_is_the_judges():
     args = scorer.build_parser(None).parse_args([])
-    assert scorer.protocol_of(args, {}, lr=0.02).lr == 0.02
+    assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.02
     args = scorer.build_parser(None).parse_args(["--lr_net=0.5"])
-    assert scorer.protocol_of(args, {}, lr=0.02).lr == 0.5
+    assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.5
 
 
 def test_soft_labels_are_logits_that_train_by_soft_cross_entropy():

@@ -11,7 +11,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import save_image
 
 import augment
-from bacon import compute, data, judge, scorer, sets
+from bacon import compute, data, judge, protocols, scorer, sets
 from bacon.baselines import baseline
 from bacon.canvases import load_distilled
 from bacon.errors import UserError
@@ -99,7 +99,7 @@ def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(kind, canv
     if kind == "DATM":
         return
     protocol = judge.Protocol(3, 256, 0.01, augment.parse_strategy("flip_crop"))
-    judges = scorer.Judges(["ConvNetW32"], 1, 0, protocol)
+    judges = protocols.Judges(["ConvNetW32"], 1, 0, protocol)
     test, arithmetic = digits.real("test"), compute.Arithmetic("cpu")
     (x, _, _), (y, _, _) = (
         scorer.score(one, judges, test, 10, arithmetic, say=str)["ConvNetW32"] for one in (ours, theirs)

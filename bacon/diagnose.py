@@ -1,0 +1,262 @@
+"""In which way was a set meant? Every reading that fits it, tried by a short judge on real test images.
+
+A diagnosis, no score: it looks at test images. A reading is what flags of the scorer make of a file: how its pixels
+are stored, images a canvas, soft labels. Two facts tell readings apart. The accuracy of a judge that trains for some
+seconds tells the factor and the labels. Instance norm undoes what scaling does to pixels, so how these are stored shows
+by brightness and contrast: the set's, as pixels, beside those of real images. Labels in another order leave it
+at chance, and a permutation in the confusion matrix, found on one half of the test images and counted on the other.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import networks
+import utils
+from bacon import data, judge, sets
+from bacon.canvases import decode
+from bacon.errors import UserError, short
+from bacon.spaces import PIXELS, Whitening
+
+JUDGE, SEEN, EPOCHS, BATCH = "ConvNetW32", 6000, 8, 32  # images that a judge sees in all, or more by the epochs
+TEST, FITTED, LARGEST = 2000, 5000, 3072  # test images; training images that ZCA is fitted on; its pixels at most
+OCTAVES = 3.5  # of contrast by which a reading may be off and still fit
+ALIKE = 0.7  # of the best accuracy: of readings of pixels that are as good, brightness and contrast decide
+
+
+def read_order(path, num_classes):
+    """The class that each label means, a list, from a file of --diagnose --relabel. UserError if it is none."""
+    try:
+        order = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--relabel {path}: cannot be read ({short(error)})") from error
+    if not isinstance(order, list) or sorted(map(str, order)) != sorted(map(str, range(num_classes))):
+        raise UserError(f"--relabel {path}: needs a list of each of the numbers 0..{num_classes - 1}, once")
+    return order
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """A set as the scorer reads it with `flags`, and what the judge found; confusion: rows are true classes."""
+
+    flags: dict
+    saved: sets.SavedSet
+    brightness: float
+    contrast: float
+    confusion: np.ndarray | None = None
+    permuted: float = 0.0  # accuracy on the second half, labels permuted by the first half
+
+    @property
+    def accuracy(self):
+        return np.trace(self.confusion) / self.confusion.sum() if self.confusion is not None else 0.0
+
+    @property
+    def error(self):
+        """The standard error of an accuracy on half of the test images, at most."""
+        return 0.5 / math.sqrt(self.confusion.sum() / 2)
+
+    @property
+    def reordered(self):
+        """Whether another order of the classes is far better."""
+        return self.permuted > self.accuracy + 3 * self.error
+
+    @property
+    def best(self):
+        return max(self.accuracy, self.permuted if self.reordered else 0)
+
+    @property
+    def space(self):
+        return self.flags["pixels"], self.saved.zca
+
+    @property
+    def misfit(self):
+        """How far the set, so read, is from real images: octaves of contrast, standard deviations of brightness."""
+        return abs(math.log2(self.contrast)) + abs(self.brightness)
+
+    def words(self):
+        soft = ", soft labels are " + self.saved.assumed.rpartition("soft labels are ")[2].partition(",")[0]
+        pixels = {None: "normalised", "normalised": "whitened by these scripts", "pixels": "whitened (ZCA)"}
+        kind = {"unit": "in [0,1]", "bytes": "in [0,255]"}.get(self.flags["pixels"]) or pixels[self.saved.zca]
+        many = "four images" if self.saved.factor == 2 else "one image"
+        return f"{kind}, {many} a canvas{soft if self.saved.labels.dim() == 2 else ''}"
+
+
+def _readings(found, facts, given, exp):
+    """Experiment `exp` by every combination of flags that reads it: [(flags, SavedSet)], as given first.
+
+    given: the flags of the command line. What two combinations read alike counts once. UserError if nothing reads it.
+    """
+    chosen, fault = [], None
+    soft = (given["soft"], None, *sets.SOFT)
+    every = itertools.product((given["factor"], 1, 2), (given["pixels"], None, *PIXELS), soft)
+    for flags in ({**given, "factor": f, "pixels": p, "soft": s} for f, p, s in every):
+        try:
+            one = next(saved for saved in sets.read(found, facts, **flags) if exp in (None, saved.exp))
+        except UserError as error:
+            fault = fault or error
+        else:
+            if flags["soft"] == "probabilities" and not _sum_alike(
+                sets.read(found, facts, **{**flags, "soft": "logits"})[0]
+            ):
+                continue
+            if not any(_same(one, other) for _, other in chosen):
+                chosen.append((flags, one))
+    if not chosen:
+        raise fault
+    return chosen
+
+
+def _same(a, b):
+    alike = a.factor == b.factor and a.zca == b.zca and torch.equal(a.canvases, b.canvases)
+    return alike and torch.allclose(a.labels.float(), b.labels.float(), atol=1e-2)
+
+
+def _sum_alike(saved):
+    """Whether soft labels, read as logits, are rather probabilities: none negative, rows sum up to about 1 or 100."""
+    sums = saved.labels.sum(1)
+    return bool((saved.labels >= 0).all() and any((sums / to - 1).abs().max() < 0.1 for to in (1, 100)))
+
+
+def _look(pixels):
+    """Mean and standard deviation of images (n,C,H,W), each the average of the channels'."""
+    return pixels.mean().item(), pixels.std((0, 2, 3)).mean().item() + 1e-9
+
+
+def _whitening(real, space, facts):
+    """The spaces.Whitening of a space, fitted on some training images: near enough to tell spaces apart. Or None."""
+    if space is None or math.prod(facts.shape) > LARGEST:
+        return None
+    some = real.of("train", space, "cpu")
+    index = torch.from_numpy(some.any_indices(FITTED, utils.stream(0, "diagnose", "whitening")))
+    return Whitening.fit(
+        data.RealData(some.images[index], some.labels[index], some.mean, some.std, facts.num_classes, "cpu")
+    )
+
+
+def _judged(reading, test, arithmetic, num_classes, seed):
+    """The Reading with what a network that trains on it makes of `test`, (images, labels) in the set's space."""
+    from scipy.optimize import linear_sum_assignment
+
+    saved, (images, labels) = reading.saved, test
+    x, y = decode(saved.canvases, saved.labels, saved.factor)
+    x, y = x.to(arithmetic.device), (y.softmax(1) if y.dim() == 2 else y).to(arithmetic.device)
+    rng = utils.stream(seed, "diagnose", "judge")
+    net = arithmetic.build(JUDGE, x.shape[1:], num_classes, rng)
+    judge.train(net, x, y, judge.Protocol(max(EPOCHS, SEEN // len(x)), BATCH, 0.01, ()), rng, arithmetic)
+    net.eval()
+    with torch.no_grad():
+        said = torch.cat([net.classify(part.to(arithmetic.device)).argmax(1).cpu() for part in images.split(250)])
+    halves = np.zeros((2, num_classes, num_classes), dtype=np.int64)
+    np.add.at(halves, (np.arange(len(said)) % 2, labels.numpy(), said.numpy()), 1)
+    rows, columns = linear_sum_assignment(-halves[0])
+    return dataclasses.replace(
+        reading, confusion=halves.sum(0), permuted=halves[1][rows, columns].sum() / halves[1].sum()
+    )
+
+
+def _orders(classes):
+    """Orders in which others number the classes: {in words: the class that each label means}."""
+    numbers = np.arange(len(classes))
+    by = {"by name": lambda c: classes[c], "by name, capitals alike": lambda c: classes[c].lower()}
+    by |= {"by number, sorted as text": lambda c: str(c), "backwards": lambda c: -c}
+    if all(name[1:].isdecimal() for name in classes):
+        by["by wnid"] = lambda c: int(classes[c][1:])
+    return {words: np.array(sorted(numbers.tolist(), key=key)) for words, key in by.items()}
+
+
+def _order(reading, classes):
+    """The class that each label means, by a confusion matrix, and in words which order that is."""
+    from scipy.optimize import linear_sum_assignment
+
+    confusion, total = reading.confusion, reading.confusion.sum()
+    _, label_of = linear_sum_assignment(-confusion)
+    accuracy = {
+        words: confusion[order, np.arange(len(order))].sum() / total for words, order in _orders(classes).items()
+    }
+    best = max(accuracy, key=accuracy.get)
+    if accuracy[best] >= reading.permuted - 2 * reading.error:
+        return _orders(classes)[best], best
+    return np.argsort(label_of), "as the judge confuses them"
+
+
+def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
+    """Read a sets.Found in every way that fits: (rows of a table, advice in one line, the classes' order or None).
+
+    real: the scorer's RealImages. given: the flags factor, zca, pixels, soft and order of the command line.
+    """
+    facts = real.facts
+    networks.check(JUDGE, facts.shape[0], facts.num_classes, facts.shape[1:])
+    whitenings, tests, readings = {}, {}, []
+    pixels = real.of("test", "pixels", "cpu")
+    index = pixels.any_indices(TEST, utils.stream(0, "diagnose", "test"))
+    (mean, std), several = _look(pixels.take(index)), _readings(found, facts, given, exp)
+
+    def judge_all(some):
+        for flags, saved in some:
+            if saved.zca not in whitenings:
+                whitenings[saved.zca] = _whitening(real, saved.zca, facts)
+            whitening = whitenings[saved.zca]
+            if saved.zca and not whitening:
+                say(f"{found.path}: not tried as whitened, that takes too long with {math.prod(facts.shape):,} pixels")
+                continue
+            its_mean, its_std = _look(sets.pixels(saved, saved.canvases, whitening))
+            reading = Reading(flags, saved, (its_mean - mean) / std, its_std / std)
+            if readings and abs(math.log2(reading.contrast)) > OCTAVES:
+                continue
+            if saved.zca not in tests:
+                held_out = real.of("test", saved.zca, "cpu", whitening)
+                tests[saved.zca] = held_out.take(index), held_out.labels_of(index)
+            readings.append(_judged(reading, tests[saved.zca], arithmetic, facts.num_classes, seed))
+            say(f"{readings[-1].words()}: {100 * readings[-1].best:.1f} %")
+        return _meant(readings, given)
+
+    first = several[0][0]["soft"]
+    meant = judge_all([one for one in several if one[0]["soft"] == first])
+    keys = ("factor", "pixels")  # of the readings that fit best the labels are tried
+    judge_all(
+        one
+        for one in several
+        if one[0]["soft"] != first and (not meant or all(one[0][key] == meant.flags[key] for key in keys))
+    )
+    meant = _meant(readings, given)
+    rows = [
+        {
+            "reading": one.words() + (" (as given)" if one.flags == given else ""),
+            "accuracy %": f"{100 * one.accuracy:.1f}",
+            "classes permuted": f"{100 * one.permuted:.1f}" if one.reordered else "-",
+            "brightness": f"{one.brightness:+.2f}",
+            "contrast": f"x {one.contrast:.2f}",
+            "": "<- meant" if one is meant else "",
+        }
+        for one in readings
+    ]  # fmt: skip
+    if meant is None:
+        return rows, f"no reading is better than chance, {100 / facts.num_classes:.1f} %", None
+    order, words = _order(meant, real.dataset.classes) if meant.reordered else (None, "")
+    return rows, _advice(meant, given, words), order
+
+
+def _meant(readings, given):
+    """The Reading that the set is meant in, or None if all are at chance."""
+    chance = 1 / len(readings[0].confusion)
+    alive = [one for one in readings if one.best > (1.6 if one.reordered else 1.4) * chance + 2 * one.error]
+    if not alive:
+        return None
+    enough = ALIKE * max(one.best for one in alive)
+    space = min((one for one in alive if one.best >= enough), key=lambda one: one.misfit).space
+    alive = sorted((one for one in alive if one.space == space), key=lambda one: -one.best)
+    alive = [one for one in alive if one.flags["soft"] == "probabilities"] or alive  # what sums up to 1 is no logits
+    return next((one for one in alive if one.flags == given and one.best >= alive[0].best - one.error), alive[0])
+
+
+def _advice(meant, given, order):
+    named = {"factor": "--factor", "pixels": "--pixels", "soft": "--labels"}
+    changed = [f"{named[key]} {value}" for key, value in meant.flags.items() if value != given[key]]
+    changed += ["--relabel FILE"] if order else []
+    also = f"; classes are {order}" if order else ""
+    return f"{' '.join(changed) or 'as given'}: {meant.words()}{also}"
