@@ -181,7 +181,7 @@ def _order(reading, classes):
     best = max(accuracy, key=accuracy.get)
     if accuracy[best] >= reading.permuted - 2 * reading.error:
         return _orders(classes)[best], best
-    return np.argsort(label_of), "as the judge confuses them"
+    return np.argsort(label_of), "in an order of their own"
 
 
 def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
@@ -258,5 +258,5 @@ def _advice(meant, given, order):
     named = {"factor": "--factor", "pixels": "--pixels", "soft": "--labels"}
     changed = [f"{named[key]} {value}" for key, value in meant.flags.items() if value != given[key]]
     changed += ["--relabel FILE"] if order else []
-    also = f"; classes are {order}" if order else ""
+    also = f"; classes are numbered {order}" if order else ""
     return f"{' '.join(changed) or 'as given'}: {meant.words()}{also}"
