@@ -43,7 +43,7 @@ COPIES = {
     "bytes": (lambda x, y, d, _: ((pixels(d[0]) * 255).byte(), d[1]), "--pixels bytes: in [0,255], one"),
     "ZCA": (lambda x, y, d, digits: (whitened(d[0], digits), d[1]), "--pixels zca: whitened (ZCA), one"),
     "permuted": (lambda x, y, d, _: (x, torch.tensor(ORDER).argsort()[y]), "--factor 2 --relabel FILE: normalised"),
-    "backwards": (lambda x, y, d, _: (d[0], 9 - d[1]), "--relabel FILE: normalised, one image a canvas; classes are numbered b"),
+    "backwards": (lambda x, y, d, _: (d[0], 9 - d[1]), "--relabel FILE: normalised, one image a canvas; classes are"),
     "probabilities": (lambda x, y, d, _: (d[0], soft(d[1])), "as given: normalised, one image a canvas, soft"),
     "percent": (lambda x, y, d, _: (d[0], (100 * soft(d[1])).round()), "--labels probabilities: normalised, one image"),
     "noise": (lambda x, y, d, _: (noise(*x.shape), y), "no reading is better than chance"),
