@@ -43,7 +43,7 @@ COPIES = {
     "bytes": (lambda x, y, d, _: ((pixels(d[0]) * 255).byte(), d[1]), "--pixels bytes: in [0,255], one"),
     "ZCA": (lambda x, y, d, digits: (whitened(d[0], digits), d[1]), "--pixels zca: whitened (ZCA), one"),
     "permuted": (lambda x, y, d, _: (x, torch.tensor(ORDER).argsort()[y]), "--factor 2 --relabel FILE: normalised"),
-    "backwards": (lambda x, y, d, _: (d[0], 9 - d[1]), "--relabel FILE: normalised, one image a canvas; classes are"),
+    "backwards": (lambda x, y, d, _: (d[0], 9 - d[1]), "--relabel FILE: normalised, one image a canvas; classes"),
     "probabilities": (lambda x, y, d, _: (d[0], soft(d[1])), "as given: normalised, one image a canvas, soft"),
     "percent": (lambda x, y, d, _: (d[0], (100 * soft(d[1])).round()), "--labels probabilities: normalised, one image"),
     "noise": (lambda x, y, d, _: (noise(*x.shape), y), "no reading is better than chance"),
@@ -63,6 +63,7 @@ def test_a_damaged_copy_is_told(kind, made, digits, digits_folder, tmp_path, cap
     out = diagnosed(tmp_path / "x.pt", capsys, digits_folder)
     assert out.splitlines()[-1].startswith(advice), out
     assert max(map(len, out.splitlines())) <= 120 and "no scores" in out and (kind == "noise") != ("<- meant" in out)
+    assert ("numbered backwards" in out) == (kind == "backwards")
 
 
 def test_an_order_is_written_on_request_and_taken_by_scoring_and_exports(made, digits_folder, tmp_path, capsys):
