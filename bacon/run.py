@@ -47,9 +47,6 @@ def run_settings(settings, world):
     with contextlib.ExitStack() as stack:
         if not world.leads:  # one process speaks
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-        if not args.dry_run:
-            needed = cost.checkpoint_bytes(args, spec)
-            world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
         if args.dry_run:  # shapes and counts are in the table: no image is read
             distilling, judging, notes = cost.arithmetics(args, spec)
             source = "random images, timed in place of the real ones"
@@ -58,6 +55,8 @@ def run_settings(settings, world):
                 cost.dry_run(args, spec, distilling, judging)
             return 0
 
+        needed = cost.checkpoint_bytes(args, spec)
+        world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
         dataset = own or load_once(args, world)
         source = f"from {dataset.source} (sha256 {dataset.fingerprint[:12]})"
         distilling, judging, more = cost.arithmetics(args, dataset)
