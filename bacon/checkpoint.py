@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from bacon import tables
 from bacon.canvases import read_result
-from bacon.errors import DamagedError, Stopped, UserError
+from bacon.errors import DamagedError, ParallelError, Stopped, UserError
 from bacon.files import load_torch, lock, save_torch
 from bacon.flags import DEAD_FLAGS, OF_THE_PROCESS
 from bacon.progress import duration
@@ -257,7 +257,9 @@ class StopSignals:
         self.before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *_):
+        if kind is ParallelError:  # torchrun sends SIGTERM to whoever is left, which has yet to say what happened
+            return
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

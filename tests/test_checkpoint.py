@@ -20,7 +20,7 @@ import torture
 from scripts import assert_one_line, events, run
 
 import networks
-from bacon import checkpoint, compute, cost, data, distill, experiment, figures, files, recipes, tables
+from bacon import checkpoint, compute, cost, data, distill, errors, experiment, figures, files, recipes, tables
 from bacon import run as runner
 
 SMALL = [
@@ -664,3 +664,24 @@ def test_processes_do_not_change_the_device_of_a_run(script, at_event, capsys, m
 def test_real_processes_killed_at_random_moments_resume_to_the_same_files(capsys):
     assert torture.main(["--kills=4", "--terms=2"]) == 0
     print(capsys.readouterr().out)
+
+
+def test_a_lost_contact_is_said_before_the_sigterm_of_torchrun_ends_the_process(capsys):
+    def killed(*_):
+        raise Killed
+
+    def work():
+        try:
+            with checkpoint.StopSignals():
+                raise errors.ParallelError("process 0 of 2 lost contact with the others")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        signal.signal(signal.SIGTERM, killed)
+        assert errors.exit_code("a script", work) == 4
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "lost contact with the others; the same command with --resume goes on" in capsys.readouterr().err
