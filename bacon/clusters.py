@@ -4,8 +4,6 @@ After DREAM (Liu et al., ICCV 2023), which draws real batches by cluster, and RD
 the patches that a network is surest of.
 """
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,8 +18,8 @@ def representatives(embed, real, count, factor, streams):
 
     embed: images -> (embeddings (n, D), logits (n, classes)). real: a data.RealData. factor: images are seen as a
     canvas will hold them, 1/factor of their size. Embeddings, projected to DIMENSIONS, fall into `count` clusters by
-    k-means; of the half of a cluster that is nearest to its centre the likeliest image of the class is taken. A class
-    of fewer images gives all it has, some of them again.
+    k-means; of the half of a cluster that is nearest to its centre (of two images, which are equally near, both) the
+    likeliest image of the class is taken. A class of fewer images gives all it has, some of them again.
     """
     from sklearn.cluster import KMeans  # here, because it takes a second to import
     from threadpoolctl import threadpool_limits
@@ -37,7 +35,7 @@ def representatives(embed, real, count, factor, streams):
         best = []
         for k in range(means.n_clusters):
             members = np.flatnonzero(means.labels_ == k)
-            near = members[np.argsort(distance[members], kind="stable")][: math.ceil(len(members) / 2)]
+            near = members[np.argsort(distance[members], kind="stable")][: len(members) // 2 + 1]
             best.append(indices[near[confidence[near].argmax()]])
         chosen[c] = np.resize(rng.permutation(best), count)
     return chosen

@@ -213,7 +213,8 @@ def shown(rows, details=False):
             continue
         behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "numbers")
         behind += ("images", "set")
-        title = f"{dataset}: what is behind each figure (numbers stored and images per class); the same for all: {_settings(of_it, networks=True)[0]}"
+        title = f"{dataset}: what is behind each figure (numbers stored and images of a class); the same for all: "
+        title += _settings(of_it, networks=True)[0]
         tables[title] = _table(of_it, behind, networks=True)
         alike = {}
         for row in of_it:

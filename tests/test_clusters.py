@@ -11,11 +11,11 @@ CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
 
 @pytest.fixture
 def real():
-    """Two classes of 4x4 images, 20 about each of the grey levels, which each image's mean tells."""
+    """Two classes of 4x4 images, 21 about each of the grey levels, which each image's mean tells."""
     rng = np.random.default_rng(0)
-    levels = np.concatenate([c + rng.permutation(np.arange(-10, 10)) for _ in range(2) for c in CENTRES])
+    levels = np.concatenate([c + rng.permutation(np.arange(-10, 11)) for _ in range(2) for c in CENTRES])
     images = torch.from_numpy(levels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    return data.RealData(images, torch.arange(2).repeat_interleave(60), (0.0,), (1.0,), 2, "cpu")
+    return data.RealData(images, torch.arange(2).repeat_interleave(63), (0.0,), (1.0,), 2, "cpu")
 
 
 def grey(images):
@@ -37,8 +37,8 @@ def test_each_cluster_gives_the_surest_image_of_its_nearer_half(real):
     for c, indices in chosen.items():
         assert set(real.labels[indices].tolist()) == {c} and len(set(indices.tolist())) == 3
         found = sorted(grey(real.take(indices)).round().tolist())
-        # Of the 20 levels about a centre, mean -0.5, the nearer half is -5 to 4; class 0 takes the darkest of it.
-        assert found == [centre + (-5 if c == 0 else 4) for centre in CENTRES]
+        # Of the levels from -10 to 10 about a centre the nearer half is -5 to 5; class 0 takes the darkest of it.
+        assert found == [centre + (-5 if c == 0 else 5) for centre in CENTRES]
 
 
 def test_the_same_streams_choose_the_same_images_in_random_order(real):
@@ -49,4 +49,4 @@ def test_the_same_streams_choose_the_same_images_in_random_order(real):
 
 def test_a_class_of_fewer_images_than_clusters_gives_all_of_them_some_again(real):
     chosen = clusters.representatives(embed, real, 130, 1, streams())[1]
-    assert len(chosen) == 130 and set(chosen.tolist()) == set(range(60, 120))
+    assert len(chosen) == 130 and set(chosen.tolist()) == set(range(63, 126))
