@@ -30,13 +30,13 @@ def few_classes(patch):
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """A data path with every dataset in its official layout: 50 images of each of the few classes."""
+    """A data path with every dataset in its official layout: 100 images of each of the few classes."""
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         few_classes(patch)
         for name in recipes.DATASETS:
             if name != "Digits":
-                written(name, root, patch, train=50, test=2)
+                written(name, root, patch, train=100, test=2)
                 data.load(name, root, lambda line: None)
     return root
 
@@ -46,6 +46,7 @@ def images(tmp_path_factory):
 )
 def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, capsys):
     few_classes(monkeypatch)
+    monkeypatch.setattr(clusters, "STEPS", 1)
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     script, *flags = command
     fast = ["--Iteration", 1, "--num_exp", 1, "--num_eval", 1, "--epoch_eval_train", 1, "--eval_interval", 1]
@@ -57,11 +58,14 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
     args = meta["args"]
     assert result.name == f"res_{args['method']}_{args['dataset']}_ConvNet_{args['ipc']}ipc.pt"
     spec = recipes.DATASETS[args["dataset"]]
-    assert canvases.shape == (spec.num_classes * args["ipc"], spec.channels, *spec.im_size)
-    assert canvases.dtype == torch.float32
-    assert labels.tolist() == sorted(list(range(spec.num_classes)) * args["ipc"]) and canvases.isfinite().all()
+    half = args["chroma"] == "half"
+    shape = (6, *(side // 2 for side in spec.im_size)) if half else (spec.channels, *spec.im_size)
+    count = args["ipc"] * (2 if half else 1)
+    assert canvases.shape == (spec.num_classes * count, *shape) and canvases.dtype == torch.float32
+    assert labels.tolist() == sorted(list(range(spec.num_classes)) * count) and canvases.isfinite().all()
     log = events(tmp_path / result.name.replace("res_", "log_").replace(".pt", ".jsonl"))
-    assert [e["event"] for e in log] == ["start", "losses", "evaluation", "end"]
+    began = ["start", "clusters"] if args["init"] == "cluster" else ["start"]
+    assert [e["event"] for e in log] == [*began, "losses", "evaluation", "end"]
     assert (tmp_path / result.name.replace("res_", "vis_").replace(".pt", "_exp0_iter1.png")).stat().st_size > 1000
     assert str(result) in capsys.readouterr().out
 
