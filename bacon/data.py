@@ -9,8 +9,6 @@ A dataset is looked for under the data path in this order:
 
 The first load through 2 or 3 writes 1, so that a job on a compute node without internet starts in a second. A file that
 is there but does not fit is an error: it is neither passed over for the next source nor overwritten.
-
-Beside them, the dataset `ImageFolder` is whatever the data path holds: train/ and val/ or test/, a folder per class.
 """
 
 import contextlib
@@ -33,9 +31,9 @@ from bacon.spaces import column
 WHOLE_NUMBERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Dataset:
-    """A whole dataset on the host: images uint8 (N,C,H,W), labels int64 (N,), mean and std as in `Spec`."""
+    """A whole dataset on the host: images uint8 (N,C,H,W), labels int64 (N,). It also has the fields of a `Spec`."""
 
     name: str
     classes: list[str]
@@ -48,33 +46,14 @@ class Dataset:
     fingerprint: str  # SHA-256 over shapes, images and labels in their order: a subset never passes for the whole
     source: str  # the file or folder it was read from
 
-    @property
-    def channels(self):
-        return self.images_train.shape[1]
-
-    @property
-    def im_size(self):
-        return tuple(self.images_train.shape[2:])
-
-    @property
-    def num_classes(self):
-        return len(self.classes)
-
-    @property
-    def train(self):
-        """Number of training images."""
-        return len(self.labels_train)
-
-    @property
-    def test(self):
-        """Number of test images."""
-        return len(self.labels_test)
+    def __post_init__(self):
+        self.channels, self.im_size = self.images_train.shape[1], tuple(self.images_train.shape[2:])
+        self.num_classes, self.train, self.test = map(len, (self.classes, self.labels_train, self.labels_test))
 
     def real(self, split, device="cpu", whitening=None, own=None, normalised=True):
         """The images of a split, train or test, on `device` as `RealData`; not normalised, they are in [0,1]."""
         images, labels = getattr(self, f"images_{split}"), getattr(self, f"labels_{split}")
-        plain = (0.0,) * self.channels, (1.0,) * self.channels
-        mean, std = (self.mean, self.std) if normalised else plain
+        mean, std = (self.mean, self.std) if normalised else ((0.0,) * self.channels, (1.0,) * self.channels)
         return RealData(images, labels, mean, std, self.num_classes, device, whitening, self.classes, own)
 
 
@@ -89,11 +68,9 @@ def load(name, data_path, say=print, im_size=None):
     if name not in DATASETS:
         raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
     root = Path(os.path.expanduser(data_path))
-    cache = root / f"{name.lower()}.pt"
+    cache, kept = root / f"{name.lower()}.pt", name != "Digits"  # which scikit-learn has at hand
     with contextlib.ExitStack() as stack:
-        if name != "Digits" and not os.path.exists(
-            cache
-        ):  # the tasks of a job array start at once: one reads and writes
+        if kept and not os.path.exists(cache):  # the tasks of a job array start at once: one reads and writes
             tidy(stack, (root, *root.parents))
             with contextlib.suppress(OSError):  # a folder that cannot be written
                 root.mkdir(parents=True, exist_ok=True)
@@ -105,7 +82,7 @@ def load(name, data_path, say=print, im_size=None):
         except OSError as error:
             raise UserError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
         dataset = _dataset(name, entries, source)
-        if name != "Digits":  # which scikit-learn has at hand
+        if kept:
             tensors = (dataset.images_train, dataset.labels_train, dataset.images_test, dataset.labels_test)
             try:
                 save_torch(dict(zip(KEYS, (dataset.classes, *tensors), strict=True)), cache)

@@ -32,11 +32,13 @@ def save_torch(obj, path, previous=None):
             torch.save(obj, f)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
+        umask = os.umask(0)  # which is read by setting it
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
@@ -47,14 +49,12 @@ def save_torch(obj, path, previous=None):
         raise
 
 
-def sync_folder(folder):
+def _sync_folder(folder):
     """Bring the names of files that were created, renamed or removed in `folder` to the disk."""
-    with contextlib.suppress(OSError):  # not every file system can
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # not every file system can
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        stack.callback(os.close, handle)
+        os.fsync(handle)
 
 
 def load_torch(path):
@@ -62,7 +62,7 @@ def load_torch(path):
 
     Raises UserError, naming the file, if it cannot be read: DamagedError if that is because of what it holds.
     """
-    sound = False
+    sound = False  # an archive whose checksums fit
     try:
         if Path(path).is_fifo() or Path(path).is_char_device():
             raise ValueError("reading it might never end")
@@ -79,15 +79,8 @@ def load_torch(path):
         if sound and is_lack_of_memory(error):
             raise
         kind = type(error).__name__  # without torch's text, which advises to load without weights_only
-        raise DamagedError(
-            f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it"
-        ) from error
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        text = f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it"
+        raise DamagedError(text) from error
 
 
 def lock(stack, path, refusal, patience=0, say=None):
