@@ -24,7 +24,7 @@ import torch
 import utils
 from bacon.errors import UserError, short
 from bacon.files import load_torch, lock, save_torch
-from bacon.readers import KEYS, READERS, class_folders, is_grey, layout, read_class_folders, tidy
+from bacon.readers import KEYS, READERS, class_folders, is_grey, layout, read_class_folders, tidied
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
 from bacon.spaces import column
 
@@ -71,7 +71,7 @@ def load(name, data_path, say=print, im_size=None):
     cache, kept = root / f"{name.lower()}.pt", name != "Digits"  # which scikit-learn has at hand
     with contextlib.ExitStack() as stack:
         if kept and not os.path.exists(cache):  # the tasks of a job array start at once: one reads and writes
-            tidy(stack, (root, *root.parents))
+            stack.enter_context(tidied((root, *root.parents)))
             with contextlib.suppress(OSError):  # a folder that cannot be written
                 root.mkdir(parents=True, exist_ok=True)
                 lock(stack, root / f"lock_{name.lower()}", "", math.inf, say)
