@@ -138,8 +138,7 @@ def dsa_per_class(images, transforms, sizes):
     """
     drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(1)
     rows = [u.expand(size, 3) for u, size in zip(drawn, sizes, strict=True)]
-    parts = list(images.split(sizes))
-    classes = {}
+    parts, classes = list(images.split(sizes)), {}
     for g, transform in enumerate(transforms):
         classes.setdefault(transform.op, []).append(g)
     if len(classes) == 1:
@@ -172,10 +171,11 @@ def cutmix(images, targets, p, rng):
     return images, torch.lerp(targets, targets[other], share)
 
 
-def _check_divisible(images, factor):
+def _size(images, factor):
     height, width = images.shape[2:]
     if height % factor or width % factor:
         raise ValueError(f"multi-formation needs a height and width divisible by {factor}, not {height}x{width} images")
+    return height, width
 
 
 def split(canvases, factor=2):
@@ -184,8 +184,7 @@ def split(canvases, factor=2):
     All top-left quadrants come first, then bottom-left, top-right, bottom-right. factor=1, a set without
     multi-formation, returns the canvases as they are. ValueError if H or W is odd.
     """
-    _check_divisible(canvases, factor)
-    height, width = canvases.shape[2:]
+    height, width = _size(canvases, factor)
     quadrants = canvases.unflatten(3, (factor, -1)).unflatten(2, (factor, -1)).permute(4, 2, 0, 1, 3, 5).flatten(0, 2)
     return F.interpolate(quadrants, (height, width), mode="bilinear", align_corners=False)
 
@@ -195,7 +194,6 @@ def tile(images, factor=2):
 
     ValueError if H or W is odd.
     """
-    _check_divisible(images, factor)
-    height, width = images.shape[2:]
+    height, width = _size(images, factor)
     small = F.interpolate(images, (height // factor, width // factor), mode="bilinear", align_corners=False)
     return small.unflatten(0, (factor, factor, -1)).permute(2, 3, 1, 4, 0, 5).flatten(4).flatten(2, 3)

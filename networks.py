@@ -3,9 +3,6 @@ Condensation (Zhao et al., 2021), DM, IDM and BACON, and the nets of their cross
 
 Every network is a list of feature modules and one linear classifier. `build` makes one with weights from the caller's
 random stream; `check` makes one without memory, to count its parameters or to learn early that it cannot be built.
-
-    net = build("ConvNet", channels=3, num_classes=10, im_size=(32, 32), rng=numpy.random.default_rng(0))
-    embedding, logits = net.embed_and_classify(images, last=-1)
 """
 
 import difflib
@@ -136,8 +133,7 @@ def _nonempty(im_size, c, h, w):
 
 class ConvNet(Network):
     """`depth` times conv3x3 - norm - activation - pool2: the network of the paper, and the only family whose features
-    count one index per conv, norm, activation and pool, which is what `last` of the published recipes means.
-    """
+    count one index per conv, norm, activation and pool, which is what `last` of the published recipes means."""
 
     def __init__(self, channels, num_classes, im_size, depth=3, width=128, norm="IN", activation="AR", pooling="AP"):
         convs = [Conv(width, pooling=pooling)] * depth
@@ -148,11 +144,12 @@ class ConvNet(Network):
 def feedforward(channels, num_classes, im_size, convs=(), hidden=(), norm=None):
     """MLP, LeNet, AlexNet and VGG: `convs`, then one linear layer with ReLU for each width in `hidden`."""
     features, (c, h, w) = conv_stages(convs, channels, im_size, norm)
-    widths = [c * h * w, *hidden]
+    width = c * h * w
     features.append(nn.Flatten())
-    for inputs, outputs in zip(widths, hidden, strict=False):
-        features += nn.Linear(inputs, outputs), nn.ReLU()
-    return Network(features, widths[-1], num_classes)
+    for outputs in hidden:
+        features += nn.Linear(width, outputs), nn.ReLU()
+        width = outputs
+    return Network(features, width, num_classes)
 
 
 class BasicBlock(nn.Module):
@@ -181,18 +178,15 @@ class BasicBlock(nn.Module):
 
 def resnet18(channels, num_classes, im_size, norm, halve="stride"):
     """ResNet18 with a 3x3 stem and no max pooling, for small images. Maps halved by "stride" end in an average pooling
-    by 4; maps halved by "pool" do not, as in the released ResNet18BN_AP.
-    """
+    by 4; maps halved by "pool" do not, as in the released ResNet18BN_AP."""
     features = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), NORMS[norm](64), nn.ReLU()]
     for inputs, width in ((64, 64), (64, 128), (128, 256), (256, 512)):
         features.append(BasicBlock(inputs, width, norm, halve if inputs != width else None))
         features.append(BasicBlock(width, width, norm))
-    if halve == "stride":
+    size = [side // 8 for side in im_size]
+    if halve == "stride":  # three times a stride of 2, which rounds up, then the pooling, which rounds down
         features.append(nn.AvgPool2d(4))
-        # Three times a stride of 2, which rounds up, then the pooling, which rounds down.
         size = [(side + 7) // 8 // 4 for side in im_size]
-    else:
-        size = [side // 8 for side in im_size]
     c, h, w = _nonempty(im_size, 512, *size)
     return Network(features, c * h * w, num_classes)
 
