@@ -98,21 +98,22 @@ class Files:
             return Left(None, False, [*notes, begins] if resume else notes)
         if not resume:  # another process finished it since `admit`
             raise self.refusal(f"holds {earlier[0].name} of an earlier run")
-        saved, more = self._newest()
-        notes += more
+        saved = self._newest(notes)
         if saved:
             refuse_another_run(self.checkpoint, saved["meta"], meta)
             size = self.log.stat().st_size if self.log.exists() else 0
             if size < saved["log_bytes"]:
-                raise UserError(
-                    f"--resume: {self.log} has {size} bytes, {saved['log_bytes']} when the checkpoint was written; put "
-                    "it back, or --overwrite to start from the beginning"
-                )
-        elif not self._is_complete(meta):
-            print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
-            where = f"{self.stem} in {self.folder}"
-            raise UserError(f"--resume: no valid checkpoint of {where}; --overwrite starts it anew")
-        return Left(saved, saved is None, notes)
+                there = f"{self.log} has {size} bytes, {saved['log_bytes']} when the checkpoint was written"
+                raise UserError(f"--resume: {there}; put it back, or --overwrite to start from the beginning")
+            return Left(saved, False, notes)
+        if self.result.exists():
+            theirs = read_result(self.result)["meta"]
+            refuse_another_run(self.result, theirs, meta)
+            if len(theirs.get("experiments", [])) == self.experiments:
+                return Left(None, True, notes)
+        print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
+        where = f"{self.stem} in {self.folder}"
+        raise UserError(f"--resume: no valid checkpoint of {where}; --overwrite starts it anew")
 
     def _lock(self, stack):
         """Lock the run until `stack` closes: lines for the user. Parts of a job array run side by side, a whole run
@@ -127,23 +128,14 @@ class Files:
                 lock(moment, part, GOING_ON)
             return notes
 
-    def _is_complete(self, meta):
-        """Whether the result holds all experiments. UserError if it is of another run."""
-        if not self.result.exists():
-            return False
-        theirs = read_result(self.result)["meta"]
-        refuse_another_run(self.result, theirs, meta)
-        return len(theirs.get("experiments", [])) == self.experiments
-
-    def _newest(self):
-        """The newest valid checkpoint or None, and lines about newer ones that are damaged: they are kept aside."""
-        notes = []
+    def _newest(self, notes):
+        """The newest valid checkpoint or None. Newer ones that are damaged are kept aside; `notes` gets a line each."""
         for path in filter(Path.exists, self.checkpoints):
             try:
                 saved = load_torch(path)
                 found = saved.get("format") if isinstance(saved, dict) else None
                 if found == FORMAT and saved.keys() >= ENTRIES:
-                    return saved, notes
+                    return saved
                 if found != FORMAT and str(found).startswith(FORMAT[:-1]):
                     versions = f"another version of these scripts ({found}, here {FORMAT})"
                     raise UserError(f"--resume: {path} is of {versions}; go on with that version, or --overwrite")
@@ -153,7 +145,7 @@ class Files:
                 aside = next(name for name in names if not name.exists())
                 path.rename(aside)
                 notes.append(f"{error}; kept as {aside.name}")
-        return None, notes
+        return None
 
     def finish(self):
         """Remove the checkpoints of a run whose result is complete."""
@@ -224,9 +216,10 @@ def merge(args, meta):
 def time_left():
     """Lines for the user on when this job ends, where Slurm tells: a judge that does not fit in never ends."""
     end = os.environ.get("SLURM_JOB_END_TIME", "")
-    left = f"Slurm ends this job in {duration(max(0, int(end) - time.time()))}" if end.isdigit() else ""
+    if not end.isdigit():
+        return []
     longer = "a judge that takes longer starts anew in every job: --dry_run times it, --epoch_eval_train shortens it"
-    return [f"{left}; {longer}"] if left else []
+    return [f"Slurm ends this job in {duration(max(0, int(end) - time.time()))}; {longer}"]
 
 
 class StopSignals:
@@ -319,13 +312,11 @@ class Record:
     def save(self):
         """Write a checkpoint; the one before is kept."""
         state = self.state()
-        self.saved = time.monotonic()
-        if not self.world.leads:
-            return
-        if not self.files.log.exists():
-            raise UserError(f"{self.files.log}: was deleted while the run went on; start it again, with --overwrite")
-        self.log.sync()
-        save_torch({"format": FORMAT, "log_bytes": self.log.size(), **state}, *self.files.checkpoints)
+        if self.log:
+            if not self.log.path.exists():
+                raise UserError(f"{self.log.path}: was deleted while the run went on; start it again, with --overwrite")
+            self.log.sync()
+            save_torch({"format": FORMAT, "log_bytes": self.log.size(), **state}, *self.files.checkpoints)
         self.saved = time.monotonic()  # from the end, however long it took
 
     def close(self):

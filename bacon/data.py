@@ -83,9 +83,9 @@ def load(name, data_path, say=print, im_size=None):
             raise UserError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
         dataset = _dataset(name, entries, source)
         if kept:
-            tensors = (dataset.images_train, dataset.labels_train, dataset.images_test, dataset.labels_test)
+            pairs = ((dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test))
             try:
-                save_torch(dict(zip(KEYS, (dataset.classes, *tensors), strict=True)), cache)
+                save_torch(layout(dataset.classes, *pairs), cache)
                 say(f"{name}: wrote {cache}, which the next start reads instead of {source}")
             except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports some failed writes
                 say(f"{name}: cannot write {cache} ({short(error)}), so the next start reads {source} again")

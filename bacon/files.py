@@ -92,7 +92,7 @@ def lock(stack, path, refusal, patience=0, say=None):
     """
     if fcntl is None:
         return []
-    until, waiting = time.monotonic() + patience, False
+    until = time.monotonic() + patience
     while True:
         file = stack.enter_context(open(path, "a+", encoding="utf-8"))  # noqa: SIM115
         try:
@@ -105,9 +105,9 @@ def lock(stack, path, refusal, patience=0, say=None):
                 return [f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"]
             if time.monotonic() >= until:
                 raise UserError(f"{path}: held by {holder}: {refusal}") from None
-            if say and not waiting:
+            if say:
                 say(f"waiting for {holder}, which holds {path}")
-            waiting = True
+            say = None  # once is enough
             time.sleep(0.05)
             continue
         # Whoever held it may have removed the file since we opened it: then there may be a new one, to be locked.
