@@ -116,10 +116,8 @@ def parse_strategy(text):
 
 
 def draw(strategy, n, rng):
-    """One op of the strategy (a tuple of names), uniformly, and n rows of numbers: n=1 is the Siamese draw.
-
-    rng, a numpy.random.Generator, is the only source of randomness. An empty strategy draws the identity.
-    """
+    """One op of the strategy (a tuple of names), uniformly, and n rows of numbers: n=1 is the Siamese draw. rng, a
+    numpy.random.Generator, is the only source of randomness. An empty strategy draws the identity."""
     if not strategy:
         return Transform(None, torch.zeros(n, 3))
     op = strategy[rng.integers(len(strategy))]
@@ -132,10 +130,8 @@ def dsa(images, transform):
 
 
 def dsa_per_class(images, transforms, sizes):
-    """Apply transforms[g] (one row each) to class g, the next sizes[g] images; one call per distinct op.
-
-    The result is that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together.
-    """
+    """Apply transforms[g] (one row each) to class g, the next sizes[g] images; one call per distinct op. The result is
+    that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together."""
     drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(1)
     rows = [u.expand(size, 3) for u, size in zip(drawn, sizes, strict=True)]
     parts, classes = list(images.split(sizes)), {}
@@ -191,9 +187,7 @@ def split(canvases, factor=2):
 
 def tile(images, factor=2):
     """Put images (4n, C, H, W), ordered as `split` returns them, on canvases (n, C, H, W), each halved by 2x2 means.
-
-    ValueError if H or W is odd.
-    """
+    ValueError if H or W is odd."""
     height, width = _size(images, factor)
     small = F.interpolate(images, (height // factor, width // factor), mode="bilinear", align_corners=False)
     return small.unflatten(0, (factor, factor, -1)).permute(2, 3, 1, 4, 0, 5).flatten(4).flatten(2, 3)

@@ -106,9 +106,7 @@ VGG11 += 2 * (Conv(512), Conv(512, pooling="MP"))
 
 def conv_stages(convs, channels, im_size, norm, activation="AR"):
     """The flat modules of `convs` and the (C, H, W) of their output; norm None and pooling None contribute no module.
-
-    The first convolution pads 28x28 images, MNIST's, by 2 more on each side, so that they go on as 32x32 ones would.
-    """
+    The first convolution pads 28x28 images, MNIST's, by 2 more on each side, so that they go on as 32x32 ones would."""
     shape = (channels, *im_size)
     modules = []
     for index, (width, kernel, padding, pooling) in enumerate(convs):
@@ -223,9 +221,7 @@ def named(name):
 
 def check(name, channels, num_classes, im_size):
     """The network `name` for images (channels, *im_size), on the meta device: shapes without memory or random numbers.
-
-    Raises ValueError, in one line, for a name that is none of NETWORKS and for images too small for it.
-    """
+    Raises ValueError, in one line, for a name that is none of NETWORKS and for images too small for it."""
     name = named(name)
     try:
         with torch.device("meta"):

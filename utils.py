@@ -45,10 +45,8 @@ def clip_released(z_syn, z, s):
 
 
 def clip_residual(z_syn, z, s):
-    """L_CLIP on standardised residuals r = (z~ - z)/s: sum_d (r - clamp(r, 0, 1))^2, (classes,).
-
-    Dimensions without spread (s < 1e-6) contribute 0.
-    """
+    """L_CLIP on standardised residuals r = (z~ - z)/s: sum_d (r - clamp(r, 0, 1))^2, (classes,). Dimensions without
+    spread (s < 1e-6) contribute 0."""
     spread = s >= 1e-6
     r = torch.where(spread, (z_syn - z) / torch.where(spread, s, 1.0), 0.0)
     return (r - r.clamp(0, 1)).square().sum(1)

@@ -174,10 +174,8 @@ def refuse_another_run(path, theirs, ours):
 
 
 def merge(args, meta):
-    """Join the results and logs of a job array's experiments once all have ended; returns a line for the user.
-
-    The joined files are those of the whole run, under its name. Whoever ends last does it; it may be done twice.
-    """
+    """Join the results and logs of a job array's experiments once all have ended; returns a line for the user. The
+    joined files are those of the whole run, under its name. Whoever ends last does it; it may be done twice."""
     whole, parts = Files(args), [Files(args, exp) for exp in range(args.num_exp)]
     missing = [str(exp) for exp, part in enumerate(parts) if part.is_unfinished() or not part.result.exists()]
     if missing:
@@ -277,10 +275,8 @@ class RunLog:
 
 
 class Record:
-    """What a run at work leaves behind: the log, and checkpoints of what `state` returns.
-
-    Of several processes the leading one writes; all have to call `point` and `save` at the same places.
-    """
+    """What a run at work leaves behind: the log, and checkpoints of what `state` returns. Of several processes the
+    leading one writes; all have to call `point` and `save` at the same places."""
 
     def __init__(self, files, minutes, signals, state, world, log_bytes=0):
         """state: function() -> what to save, plain containers and tensors. log_bytes: of the log to go on with."""
@@ -294,9 +290,7 @@ class Record:
 
     def point(self):
         """A place where the state is whole: write a checkpoint if one is due. Raises Stopped if a signal asked for it.
-
-        Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due.
-        """
+        Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due."""
         due = CHECKPOINT if self.world.leads and time.monotonic() - self.saved >= self.seconds else NOTHING
         due = max(self.world.gather_objects(STOP if self.signals.asked else due))
         if due == STOP:

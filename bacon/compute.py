@@ -39,9 +39,7 @@ def _correct(net, images, labels):
 
 class Arithmetic:
     """How networks are computed: device, number format, compiled or not. Inputs and outputs are float32 throughout.
-
-    Compiled code is made once per shape and architecture and serves every network of that architecture.
-    """
+    Compiled code is made once per shape and architecture and serves every network of that architecture."""
 
     def __init__(self, device, precision="fp32", compiled=False):
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
@@ -115,10 +113,8 @@ class Arithmetic:
 
 
 def keep_freed_memory():
-    """Tell glibc to keep the memory of freed tensors for the next ones; no effect with another C library.
-
-    By default the page faults of taking large blocks again are a quarter of a ConvNet's time on a CPU. Peak memory
-    hardly changes: the next step needs it again.
+    """Tell glibc to keep the memory of freed tensors for the next ones; no effect with another C library. By default
+    the page faults of taking large blocks again are a quarter of a ConvNet's time on a CPU. Peak memory hardly changes.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
@@ -180,11 +176,9 @@ COMPILE_FROM = {"cpu": 4e12, "cuda": 5e15, "mps": float("inf")}
 
 
 def choose(device, precision, compiled, planned_flop):
-    """Resolve --device, --precision auto and an absent --compile by fixed rules: (Arithmetic, lines for the user).
-
-    By default long work is compiled, on CPUs and CUDA. bf16 is taken where the GPU or CPU has it in hardware, however
-    much work there is: uncompiled, a training step on a CPU takes 0.8 to 1.2 times as long in it as in fp32.
-    """
+    """Resolve --device, --precision auto and an absent --compile by fixed rules: (Arithmetic, lines for the user). By
+    default long work is compiled, and bf16 is taken where the hardware has it, however much work there is: uncompiled,
+    a training step on a CPU takes 0.8 to 1.2 times as long in it as in fp32."""
     notes = []
     if (device := working(device)) == "cpu":
         keep_freed_memory()

@@ -19,10 +19,8 @@ from bacon.recipes import architectures, experiments, factor, number_of_evaluati
 
 def flop_per_image(args, spec):
     """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
-
     spec: a data.Dataset or recipes.Spec. Keys: "real", "synthetic", "train" for the distilling network; ("train", name)
-    and ("test", name) for judges.
-    """
+    and ("test", name) for judges."""
     shape = spec.channels, spec.num_classes, spec.im_size
     flop = {"train": networks.flop(args.model, *shape)}
     flop["real"] = networks.flop(args.model, *shape, weights=False, last=args.embed_last)
@@ -50,11 +48,8 @@ def images_per_kind(args, spec):
 
 
 def arithmetics(args, spec):
-    """How to distil, how to judge (compute.Arithmetic), and lines for the user.
-
-    Each is chosen by its own work, that of an experiment and that of an evaluation: neither judging more often nor
-    running more experiments changes the arithmetic that makes the canvases.
-    """
+    """How to distil, how to judge (compute.Arithmetic), and lines for the user. Each is chosen by its own work, that of
+    an experiment and that of an evaluation: neither more judging nor more experiments change how one distils."""
     distil = judging = 0
     if args.compile is None:  # else nothing depends on the work
         flop, images = flop_per_image(args, spec), images_per_kind(args, spec)
@@ -96,11 +91,9 @@ def random_images(spec, classes, per_class, device):
 
 
 def seconds_per_image(args, spec, distilling, judging):
-    """Measured seconds per image of the kinds of `flop_per_image`, compilation left out, on random images.
-
-    What is timed is what a run does: a pass of canvas updates over as many classes as a chunk of memory holds ("real"
-    and "synthetic" together, under "real" per real image), a network's training, and of each judge an epoch and a test.
-    """
+    """Measured seconds per image of the kinds of `flop_per_image`, compilation left out, on random images. What is
+    timed is what a run does: a pass of canvas updates over as many classes as a chunk of memory holds ("real" and
+    "synthetic" together, under "real" per real image), a network's training, and of each judge an epoch and a test."""
 
     def measure(work, device, *of):
         clock = []

@@ -58,10 +58,10 @@ class Dataset:
 
 
 def load(name, data_path, say=print, im_size=None):
-    """The `Dataset` called `name` in `DATASETS`, from the first source (see top) found under `data_path`.
+    """The `Dataset` called `name` in `DATASETS`, from the first source (see top) found under `data_path`. UserError,
+    naming the file, for anything missing, damaged or of another shape than the table's.
 
     say: called with one line for whatever takes time or writes files. im_size: of ImageFolder, see `load_image_folder`.
-    Raises UserError, naming the file, for anything missing, damaged or of another shape than the table's.
     """
     if name == IMAGE_FOLDER:
         return load_image_folder(data_path, im_size, say)
@@ -94,10 +94,8 @@ def load(name, data_path, say=print, im_size=None):
 
 def load_image_folder(data_path, im_size=None, say=print):
     """The `Dataset` of train/ and val/ or test/ under `data_path`: a folder of pictures per class, which names it.
-
     Images have one channel if all of them are grey, else three; mean and std are computed from the training images.
-    Nothing is cached: the folder may change. im_size: see `read_class_folders`.
-    """
+    Nothing is cached: the folder may change. im_size: see `read_class_folders`."""
     root = Path(os.path.expanduser(data_path))
     tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
     if not (root / "train").is_dir() or not tests:

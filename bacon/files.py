@@ -21,10 +21,8 @@ except ImportError:  # Windows: no locks
 
 def save_torch(obj, path, previous=None):
     """Write `obj` with torch.save so that `path` is at every moment either the old file or the complete new one.
-
     previous: where the old file goes once the new one is complete. Raises OSError, naming `path`, if the disk is full
-    or the folder is gone or read-only.
-    """
+    or the folder is gone or read-only."""
     path, temporary = Path(path), None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
@@ -58,10 +56,8 @@ def _sync_folder(folder):
 
 
 def load_torch(path):
-    """Content of a .pt file of tensors and plain containers; code in it is refused, never run.
-
-    Raises UserError, naming the file, if it cannot be read: DamagedError if that is because of what it holds.
-    """
+    """Content of a .pt file of tensors and plain containers; code in it is refused, never run. Raises UserError, naming
+    the file, if it cannot be read: DamagedError if that is because of what it holds."""
     sound = False  # an archive whose checksums fit
     try:
         if Path(path).is_fifo() or Path(path).is_char_device():

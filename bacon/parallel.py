@@ -55,10 +55,8 @@ class World:
         return values
 
     def from_leader(self, function):
-        """What function() returns on the leading process (plain containers and tensors), on every process.
-
-        If it fails there, by a mistake of the user or an operating system error, every process ends.
-        """
+        """What function() returns on the leading process (plain containers and tensors), on every process. If it fails
+        there, by a mistake of the user or an operating system error, every process ends."""
         value = error = None
         if self.leads:
             try:
@@ -83,11 +81,9 @@ class World:
 
 @contextlib.contextmanager
 def joined(device):
-    """The World of the processes that torchrun started, if it did, for the time of a `with` block.
-
-    device: --device. NCCL connects GPUs, each process taking the one of its number on its machine; gloo CPUs, also
-    where there are GPUs: a run that goes on from a CPU's checkpoint stays on the CPU.
-    """
+    """The World of the processes that torchrun started, if it did, for the time of a `with` block. By --device, NCCL
+    connects GPUs, each process taking the one of its number on its machine; gloo CPUs, also where there are GPUs: a run
+    that goes on from a CPU's checkpoint stays on the CPU."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         yield World()
         return

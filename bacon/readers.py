@@ -127,11 +127,9 @@ def _read_tiny_imagenet(name, root, say):
 
 
 def _decode_tiny_imagenet(paths, read, say):
-    """The .pt layout from the paths of the official files and `read`: path -> bytes.
-
-    Labels are positions among the sorted wnids of train/; images are sorted by label, then file name. The official val
-    split is our test split: the official test split has no labels. Classes are named as words.txt does, if it is there.
-    """
+    """The .pt layout from the paths of the official files and `read`: path -> bytes. Labels are positions among the
+    sorted wnids of train/; images are sorted by label, then file name. The official val split is our test split: the
+    official test split has no labels. Classes are named as words.txt does, if it is there."""
     from PIL import Image
 
     pattern = re.compile(r"tiny-imagenet-200/(train|val)/(?:(n\d+)/)?images/([^/]+\.JPEG)")
