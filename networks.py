@@ -5,9 +5,9 @@ Every network is a list of feature modules and one linear classifier. `build` ma
 random stream; `check` makes one without memory, to count its parameters or to learn early that it cannot be built.
 """
 
+import collections
 import difflib
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -88,16 +88,8 @@ NORMS = {
 ACTIVATIONS = {"AS": nn.Sigmoid, "AR": nn.ReLU, "AL": nn.LeakyReLU, "ASwish": nn.SiLU}
 POOLINGS = {"MP": nn.MaxPool2d, "AP": nn.AvgPool2d}
 
-
-class Conv(NamedTuple):
-    """One stage of `conv_stages`: a convolution of stride 1, then norm and activation, then a pooling by 2 if any."""
-
-    width: int
-    kernel: int = 3
-    padding: int = 1
-    pooling: str | None = None  # a key of POOLINGS
-
-
+# A stage of `conv_stages`: a convolution of stride 1, norm, activation, and a pooling by 2, a key of POOLINGS, if any.
+Conv = collections.namedtuple("Conv", "width kernel padding pooling", defaults=(3, 1, None))
 LENET = (Conv(6, 5, 0, "MP"), Conv(16, 5, 0, "MP"))
 ALEXNET = (Conv(128, 5, 2, "MP"), Conv(192, 5, 2, "MP"), Conv(256), Conv(192), Conv(192, pooling="MP"))
 VGG11 = (Conv(64, pooling="MP"), Conv(128, pooling="MP"), Conv(256), Conv(256, pooling="MP"))

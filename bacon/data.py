@@ -131,11 +131,8 @@ def _dataset(name, entries, source, spec=None):
     def demand(fact, key, wanted):
         if not fact:
             value = entries[key]
-            what = type(value).__name__
-            if isinstance(value, torch.Tensor):
-                what = f"{value.dtype} {tuple(value.shape)}"
-            elif isinstance(value, (list, tuple)):
-                what += f" of {len(value)}"
+            what = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            what += f" of {len(value)}" if isinstance(value, (list, tuple)) else ""
             raise UserError(f"{source}: {key} is {what}, but {name} needs {wanted}")
 
     if not isinstance(entries, dict) or not entries.keys() >= set(KEYS):

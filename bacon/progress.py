@@ -1,12 +1,13 @@
 """What a run shows a person while it works."""
 
+import contextlib
 import sys
 import time
 
 from tqdm import tqdm
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager):
     """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
 
     def __init__(self, total, title, done=0):
@@ -32,9 +33,6 @@ class Progress:
         """Show on a terminal what is being done between two figures."""
         if self.bar:
             self.bar.set_postfix_str(text)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exception):
         if self.bar:
