@@ -6,7 +6,6 @@ an earlier process left behind, `Record` is what a process at work leaves behind
 
 import collections
 import contextlib
-import copy
 import errno
 import itertools
 import json
@@ -186,8 +185,8 @@ def merge(args, meta):
     saved = [read_result(part.result) for part in parts]
     if any(differences(result["meta"], meta, ["exp_index"]) for result in saved):
         return f"{whole.stem}_exp*: not joined, some are of another run"
-    merged_meta = copy.deepcopy(saved[0]["meta"]) | {"experiments": list(range(args.num_exp))}
-    merged_meta["args"]["exp_index"] = None
+    first = saved[0]["meta"]
+    merged_meta = first | {"experiments": list(range(args.num_exp)), "args": first["args"] | {"exp_index": None}}
     if whole.result.exists() and not args.overwrite and differences(read_result(whole.result)["meta"], merged_meta):
         return f"{whole.result}: is of another run, so {whole.stem}_exp* are not joined; --overwrite replaces it"
     scores = {name: [result["accs_all_exps"][name] for result in saved] for name in saved[0]["accs_all_exps"]}

@@ -1,14 +1,9 @@
 """Real images: where they come from, and how batches are drawn from them.
 
-A dataset is looked for under the data path in this order:
-
-1. `<name in lower case>.pt`, in the layout of the `tinyimagenet.pt` that DC, DM, DC-bench and IDM read:
-   {'classes': [str], 'images_train': uint8 (N,C,H,W), 'labels_train': int (N,), 'images_val', 'labels_val'};
-2. the official files, where torchvision puts them (TinyImageNet: `tiny-imagenet-200/` or its zip);
-3. a download of those files.
-
-The first load through 2 or 3 writes 1, so that a job on a compute node without internet starts in a second. A file that
-is there but does not fit is an error: it is neither passed over for the next source nor overwritten.
+Under the data path a dataset is looked for as `<name in lower case>.pt`, see `readers.KEYS`, then as the official files
+where torchvision puts them, else these are downloaded. The first load of the official files writes the .pt, so that a
+job on a compute node without internet starts in a second. A file that is there but does not fit is an error: it is
+neither passed over for the next source nor overwritten.
 """
 
 import contextlib

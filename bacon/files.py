@@ -36,7 +36,11 @@ def save_torch(obj, path, previous=None):
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        # The new names have to reach the disk, too, where the file system can do that.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            folder = os.open(path.parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            os.fsync(folder)
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
@@ -45,14 +49,6 @@ def save_torch(obj, path, previous=None):
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
-
-
-def _sync_folder(folder):
-    """Bring the names of files that were created, renamed or removed in `folder` to the disk."""
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # not every file system can
-        handle = os.open(folder, os.O_RDONLY)
-        stack.callback(os.close, handle)
-        os.fsync(handle)
 
 
 def load_torch(path):

@@ -1,6 +1,6 @@
 """Readers of what lies on a disk: the official files of every dataset, and class folders of pictures.
 
-A reader gives the entries of the `.pt` layout that DC, DM, DC-bench and IDM share, see `KEYS`; `data.load` calls it.
+A reader gives the entries of the `.pt` layout that DC, DM, DC-bench and IDM share; `data.load` calls it.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from bacon.errors import UserError, short
 from bacon.progress import track
 from bacon.recipes import DATASETS
 
+# Of the .pt layout: names, then twice uint8 (N,C,H,W) and whole numbers (N,).
 KEYS = ("classes", "images_train", "labels_train", "images_val", "labels_val")
 
 
