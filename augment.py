@@ -1,7 +1,5 @@
-"""Differentiable Siamese augmentation (DSA), and the four-images-on-a-canvas layout called multi-formation.
-
-DSA: Zhao and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021.
-Multi-formation: Zhao et al., "Improved Distribution Matching for Dataset Condensation" (IDM), CVPR 2023.
+"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021), and the four-images-on-a-canvas layout called
+multi-formation (IDM: Zhao et al., CVPR 2023).
 
 Augmenting is draw, then apply. `draw` picks an op and its uniform numbers u on the host, from the caller's generator;
 `dsa` applies them to any batch. Siamese means that one row of u serves a whole batch, and the same Transform the real
@@ -82,11 +80,9 @@ def rotate(images, u):
 
 
 def _warp(images, matrix):
-    """Bilinear samples at matrix @ (x, y), in coordinates where the image spans [-1, 1]; zeros outside.
-
-    The grid is that of F.affine_grid(align_corners=False), written out: affine_grid multiplies matrices, which autocast
-    turns into bfloat16 (a tenth of a pixel at 64x64), and takes twice as long on a CPU.
-    """
+    """Bilinear samples at matrix @ (x, y), in coordinates where the image spans [-1, 1]; zeros outside. The grid is
+    that of F.affine_grid(align_corners=False), written out: affine_grid multiplies matrices, which autocast turns into
+    bfloat16 (a tenth of a pixel at 64x64), and takes twice as long on a CPU."""
     height, width = images.shape[2:]
     y, x = _pixels(images)
     y, x = (2 * y + 1) / height - 1, (2 * x + 1) / width - 1
@@ -175,11 +171,9 @@ def _size(images, factor):
 
 
 def split(canvases, factor=2):
-    """Cut canvases (n, C, H, W) into quadrants, each upsampled to H x W (bilinear): (4n, C, H, W).
-
-    All top-left quadrants come first, then bottom-left, top-right, bottom-right. factor=1, a set without
-    multi-formation, returns the canvases as they are. ValueError if H or W is odd.
-    """
+    """Cut canvases (n, C, H, W) into quadrants, each upsampled to H x W (bilinear): (4n, C, H, W). All top-left ones
+    come first, then bottom-left, top-right, bottom-right. factor=1, a set without multi-formation, returns the canvases
+    as they are. ValueError if H or W is odd."""
     height, width = _size(canvases, factor)
     quadrants = canvases.unflatten(3, (factor, -1)).unflatten(2, (factor, -1)).permute(4, 2, 0, 1, 3, 5).flatten(0, 2)
     return F.interpolate(quadrants, (height, width), mode="bilinear", align_corners=False)
