@@ -14,7 +14,7 @@ from bacon import compute, judge
 from bacon.data import RealData
 from bacon.distill import Distiller
 from bacon.progress import duration
-from bacon.recipes import architectures, experiments, factor, number_of_evaluations, training_steps
+from bacon.recipes import architectures, experiments, images_per_class, number_of_evaluations, training_steps
 
 
 def flop_per_image(args, spec):
@@ -33,7 +33,7 @@ def flop_per_image(args, spec):
 
 def images_per_kind(args, spec):
     """How many images of each kind of `flop_per_image` an experiment computes."""
-    decoded = args.ipc * factor(args) ** 2 * spec.num_classes
+    decoded = images_per_class(args) * spec.num_classes
     passes = args.Iteration * args.outer_loop * args.train_net_num
     evaluations = number_of_evaluations(args) * args.num_eval
     counts = {
@@ -42,7 +42,8 @@ def images_per_kind(args, spec):
         "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
     for name in architectures(args.eval_mode, args.model):
-        counts["train", name] = evaluations * (args.epoch_eval_train + 1) * decoded
+        steps = args.judge_steps * min(args.batch_train, decoded)
+        counts["train", name] = evaluations * (steps or (args.epoch_eval_train + 1) * decoded)
         counts["test", name] = evaluations * spec.test
     return counts
 
@@ -118,7 +119,7 @@ def seconds_per_image(args, spec, distilling, judging):
         seconds["train"] = measure(distiller.train_network, distilling.device, member, rng) / images
 
     chunk, device, classes = judging.chunk(spec.im_size), judging.device, spec.num_classes
-    decoded = min(args.ipc * factor(args) ** 2 * classes, 4 * args.batch_train)
+    decoded = min(images_per_class(args) * classes, 4 * args.batch_train)
     synthetic, test = (random_images(spec, classes, -(-n // classes), device) for n in (decoded, chunk))
     images, labels = synthetic.batch(slice(0, decoded))
     protocol = judge.Protocol(0, args.batch_train, args.lr_net, augment.parse_strategy(args.dsa_strategy))

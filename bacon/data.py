@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,25 @@ class Dataset:
     def __post_init__(self):
         self.channels, self.im_size = self.images_train.shape[1], tuple(self.images_train.shape[2:])
         self.num_classes, self.train, self.test = map(len, (self.classes, self.labels_train, self.labels_test))
+
+    def validation(self, each):
+        """This dataset with `each` training images per class held out, in place of the test images: always the same.
+
+        UserError if a class would keep fewer than two.
+        """
+        held, labels = [], self.labels_train.numpy()
+        for c, name in enumerate(self.classes):
+            of_class = np.flatnonzero(labels == c)
+            if len(of_class) < each + 2:
+                raise UserError(f"--validate {each}: class {c} ({name}) of {self.name} has {len(of_class)} images")
+            held.append(utils.stream(0, "validation", c).permutation(of_class)[:each])
+        held = torch.from_numpy(np.sort(np.concatenate(held)))
+        kept = torch.ones(self.train, dtype=torch.bool).index_fill(0, held, False)
+        splits = {
+            "images_train": self.images_train[kept], "labels_train": self.labels_train[kept],
+            "images_test": self.images_train[held], "labels_test": self.labels_train[held],
+        }  # fmt: skip
+        return replace(self, **splits)
 
     def real(self, split, device="cpu", whitening=None, own=None, normalised=True):
         """The images of a split, train or test, on `device` as `RealData`; not normalised, they are in [0,1]."""

@@ -296,7 +296,7 @@ def _score(groups, args):
     for real, experiments, meta, judges in jobs + beside:
         saved, facts = experiments[0], real.facts
         flop = max(networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:]) for name in judges.names)
-        images = len(saved.canvases) * saved.factor**2 * judges.protocol.passes * judges.num_eval
+        images = judges.protocol.images(len(saved.canvases) * saved.factor**2) * judges.num_eval
         arithmetic, notes = protocols.arithmetic_of(meta, args, flop * images)
         arithmetic = arithmetics.setdefault(str(arithmetic), arithmetic)  # compiled code serves all sets
         for line in [*notes, f"{judges.protocol}; seed {judges.seed}; {arithmetic}"]:
@@ -320,7 +320,7 @@ def _score(groups, args):
 
 
 def _ipc(saved, facts, args):
-    return args.ipc or max(1, len(saved.canvases) // facts.num_classes)
+    return args.ipc or max(1, len(saved.canvases) // saved.halves // facts.num_classes)
 
 
 def _baselines(groups, args):
@@ -381,12 +381,15 @@ def score_rows(experiments, scores, protocol, facts):
     rows, saved = [], experiments[0]
     counts = torch.bincount(saved.hard_labels(), minlength=facts.num_classes)
     counts = sorted({counts.min().item(), counts.max().item()})
-    stored, decoded = ("-".join(str(n * times) for n in counts) for times in (1, saved.factor**2))
+    stored = "-".join(str(n // saved.halves) for n in counts)
+    decoded = "-".join(str(n * saved.factor**2) for n in counts)
+    numbers = "-".join(str(n * saved.canvases[0].numel() // saved.halves) for n in counts)
     for name in scores[0]:
         last, best, seconds = zip(*(of_experiment[name] for of_experiment in scores), strict=True)
         row = {
             "set": saved.path, "name": _short_name(saved), "layout": saved.layout, "assumed": saved.assumed,
             "dataset": facts.dataset, "stored per class": stored, "decoded per class": decoded,
+            "numbers per class": numbers,
             "network": name, **tables.summary(last), "accuracy": last, "protocol": str(protocol),
             "epochs": protocol.epochs, "seconds": sum(seconds),
         }  # fmt: skip
@@ -424,6 +427,7 @@ def _shown(rows, details):
         "network",
         "networks",
         "ipc (decoded)",
+        "numbers per class",
         "std networks",
         "std experiments",
         "epochs",
