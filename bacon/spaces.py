@@ -71,11 +71,8 @@ class Whitening:
 
     @classmethod
     def fit(cls, real, eps=EPS, chunk=1000):
-        """From a `RealData` without whitening; `chunk` images at a time are held as floats.
-
-        In float64: single precision moves CIFAR-10's whitened pixels (std 0.47) by up to 0.004. Takes 40 s for CIFAR-10
-        on two CPU cores; a D x D matrix has 75 MB at 3x32x32, 1.2 GB at 3x64x64, and about five exist at the peak.
-        """
+        """From a `RealData` without whitening; `chunk` images at a time are held as floats. In float64: float32 moves
+        CIFAR-10's pixels by up to 0.004. About five D x D matrices exist at the peak, of 75 MB each at 3x32x32."""
         device = real.images.device if real.images.device.type != "mps" else "cpu"  # MPS has no float64
         d = real.images[0].numel()
         total, products = (torch.zeros(shape, dtype=torch.float64, device=device) for shape in (d, (d, d)))
