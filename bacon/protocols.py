@@ -1,7 +1,6 @@
 """Who judges a set, and how: the protocols of the field, the flags of evaluate.py, and the run that made the set."""
 
 import collections
-import dataclasses
 
 import augment
 import networks
@@ -17,22 +16,14 @@ PROTOCOLS = {
     "ncfm": Rules(2000, 2000, 128, 0.001, "adamw", 0.5, "NCFM (Wang et al. 2025); the rate halves at each fifth"),
 }
 FROM_THE_RUN = ("epoch_eval_train", "batch_train", "lr_net", "dsa_strategy")  # flags of a run that are its protocol
+# Who judges a set: `num_eval` fresh networks of each architecture in `names`, trained by `protocol`, a judge.Protocol.
+Judges = collections.namedtuple("Judges", "names num_eval seed protocol")
 
 
 def check_networks(names, facts):
     with errors.flag("--model, --eval_mode"):
         for name in names:
             networks.check(name, facts.shape[0], facts.num_classes, facts.shape[1:])
-
-
-@dataclasses.dataclass(frozen=True)
-class Judges:
-    """Who judges a set: `num_eval` fresh networks of each architecture in `names`, trained by `protocol`."""
-
-    names: list
-    num_eval: int
-    seed: int
-    protocol: judge.Protocol
 
 
 def judges_of(args, facts, meta, lr=None):
@@ -53,21 +44,20 @@ def protocol_of(args, run, lr=None, dataset=None, network=None):
 
     lr: the rate that a set was learnt with, if it was. dataset, network: names, on which DC's augmentation depends.
     """
-    rules, given = PROTOCOLS[args.protocol], {name: getattr(args, name) for name in FROM_THE_RUN}
+    rules = PROTOCOLS[args.protocol]
     own = {name: run[name] for name in FROM_THE_RUN} if run and args.protocol == "paper" else {}
     if rules.optimizer == "sgd" and lr:
         own["lr_net"] = lr
-    own |= {name: value for name, value in given.items() if value is not None}
+    own |= {name: value for name in FROM_THE_RUN if (value := getattr(args, name)) is not None}
     with errors.flag("--dsa_strategy"):
-        if by_dc := args.protocol == "dc":
-            if args.dsa_strategy:
-                raise ValueError("has no effect here, --protocol dc has an augmentation of its own")
-            strategy = dc_augment.strategy(dataset, network)
+        if args.protocol != "dc":
+            kind, strategy = "DSA", augment.parse_strategy(own.get("dsa_strategy", COMMON["dsa_strategy"]))
+        elif args.dsa_strategy:
+            raise ValueError("has no effect here, --protocol dc has an augmentation of its own")
         else:
-            strategy = augment.parse_strategy(own.get("dsa_strategy", COMMON["dsa_strategy"]))
+            kind, strategy = "DC", dc_augment.strategy(dataset, network)
     epochs = own.get("epoch_eval_train", rules.epochs if strategy else rules.plain_epochs)
     batch, lr = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr)
-    kind = "DC" if by_dc else "DSA"
     return judge.Protocol(epochs, batch, lr, strategy, rules.optimizer, rules.cutmix, kind)
 
 

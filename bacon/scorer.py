@@ -332,8 +332,8 @@ def _baselines(groups, args):
         for kind, judges in itertools.product(dict.fromkeys(args.baseline), several):
             if kind == "full":
                 protocol = dataclasses.replace(judges.protocol, epochs=args.full_epochs)
-                judges = dataclasses.replace(judges, protocol=protocol)
-            alike = kind, ipc if kind != "full" else None, dataclasses.replace(judges, seed=0)
+                judges = judges._replace(protocol=protocol)
+            alike = kind, ipc if kind != "full" else None, judges._replace(seed=0)
             if alike not in seen:
                 seen.append(alike)
                 made = baseline(kind, real.of("train", None, "cpu"), ipc, judges.seed)

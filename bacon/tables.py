@@ -1,7 +1,7 @@
 """Figures over judges and experiments, and the tables and plots of finished runs, which are read from their logs."""
 
+import collections
 import contextlib
-import dataclasses
 import itertools
 import json
 import statistics
@@ -23,9 +23,9 @@ def summary(accuracies):
     std_experiments that of the experiments' means (None for a single experiment).
     """
     percent = [[100 * a for a in experiment] for experiment in accuracies]
-    every = [a for experiment in percent for a in experiment]
-    within = statistics.fmean(statistics.pvariance(experiment) for experiment in percent) ** 0.5
-    between = statistics.pstdev([statistics.fmean(e) for e in percent]) if len(percent) > 1 else None
+    every = list(itertools.chain(*percent))
+    within = statistics.fmean(map(statistics.pvariance, percent)) ** 0.5
+    between = statistics.pstdev(map(statistics.fmean, percent)) if len(percent) > 1 else None
     mean, std = statistics.fmean(every), statistics.pstdev(every)
     return {"mean": mean, "std": std, "networks": len(every), "std_networks": within, "std_experiments": between}
 
@@ -80,21 +80,12 @@ def pick(lines, columns):
 _COLUMNS = ("aug", "Iteration", "model", "num_exp", "num_eval", "eval_interval", "eval_mode", "epoch_eval_train")
 BIASED = "best iteration on test (biased)"
 _TERMS = ("log-likelihood", "total variation", "clip prior", "cross-entropy")  # of BACON's loss, and their flags
-_WHOLE = "all images"  # how a row says that its data is not a part
 _TERM_FLAGS = ("--lh_weight", "--tv_weight", "--clip_weight", "--clip_prior", "--syn_ce", "--ce_weight")
+_WHOLE = "all images"  # how a row says that its data is not a part
 
-
-@dataclasses.dataclass(frozen=True)
-class FinishedRun:
-    """A finished run as its log tells it.
-
-    about: what was run, but for the seed: runs that agree in it and in the judge are one row of a table. scores:
-    {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}.
-    """
-
-    args: dict
-    about: dict
-    scores: dict
+# A finished run as its log tells it: its flags; what was run, but for the seed (runs that agree in it and in the judge
+# are one row of a table); {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}.
+FinishedRun = collections.namedtuple("FinishedRun", "args about scores")
 
 
 def read_run(log):
@@ -162,10 +153,7 @@ def _add(experiments, seed, exp, by_it):
 
 
 def of_runs(folder, biased=False):
-    """The finished runs below `folder`: for every kind of run and its judge a row with all that is known of it.
-
-    biased: add the best iteration by test accuracy, which several released codes report.
-    """
+    """For every kind of run below `folder` and its judge a row with all that is known; biased: also BIASED."""
     rows = []
     for about, experiments, run in _by_kind(finished_runs(folder)):
         scores, args = [by_it[about["iterations"]] for by_it in experiments.values()], run.args
@@ -184,7 +172,7 @@ def of_runs(folder, biased=False):
 
 
 def shown(rows, details=False):
-    """The rows of `of_runs` as tables to print, accuracy first, one for each dataset: {title: rows for `render`}.
+    """The rows of `of_runs` as tables to print, for each dataset: {title: rows for `render`}.
 
     details: also what is behind each figure, and the weights of BACON's terms of runs that differ in these alone.
     """
@@ -223,9 +211,9 @@ def _settings(rows, networks=False):
     iterations, words = {row["iterations"] for row in rows} - {0}, []
     for row in rows:
         own = {row["iterations"]} - {0} or (iterations if len(iterations) == 1 else ())  # random images have any number
-        by, canvas = f"{row['network']} judged by {row['judge']}", f"{row['images per canvas']} per canvas"
-        line = [*[by] * networks, *(f"{n:,} iterations" for n in own), f"{row['epochs']:,} epochs", canvas]
-        words.append([*line, row["precision"], row["data"], *row["flags"]])
+        line = [f"{row['network']} judged by {row['judge']}"] if networks else []
+        line += [*(f"{n:,} iterations" for n in own), f"{row['epochs']:,} epochs"]
+        words.append([*line, f"{row['images per canvas']} per canvas", row["precision"], row["data"], *row["flags"]])
     shared = [word for word in words[0] if all(word in line for line in words)]
     shared = [word for word in shared if word != rows[0]["data"] or word.startswith(_WHOLE)]
     return ", ".join(shared), [", ".join(word for word in line if word not in shared) for line in words]
@@ -234,11 +222,8 @@ def _settings(rows, networks=False):
 def plot_run(log, path=None):
     """Draw the accuracy over iterations of the run that wrote `log`, or of the runs of one kind below a folder.
 
-    Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named after it. Runs with
-    other settings have a curve of their own, and every point of a curve is of the same experiments: those that were
-    judged most often. Beside the curves: the paper's figure and, if a run with --Iteration 0 on the same data and with
-    the same judges is found in the same folder or one beside it, the accuracy of random images, of the same seeds if
-    there are such. UserError where there is nothing to draw.
+    Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named after it. Beside
+    the curves stand the paper's figure and that of `_random_images`. UserError where there is nothing to draw.
     """
     log = Path(log)
     if not log.exists():
@@ -264,7 +249,10 @@ def plot_run(log, path=None):
 
 
 def _random_images(near, runs):
-    """{label: accuracy in percent} of random images, by runs in the folder `near` or one beside it, for each judge."""
+    """{label: accuracy in percent} of random images for each judge.
+
+    By runs with --Iteration 0 in the folder `near` or one beside it, of the same seeds if there are such.
+    """
     run, seeds, others, lines = runs[0], {r.args["seed"] for r in runs}, [], {}
     for log in sorted({*near.rglob("log_*.jsonl"), *near.parent.glob("*/log_*.jsonl")}):
         with contextlib.suppress(UserError, OSError):  # a damaged log of another run does not matter here
@@ -272,21 +260,20 @@ def _random_images(near, runs):
     others = [other for other in others if other and not other.args["Iteration"]]
     others = [other for other in others if other.args["seed"] in seeds] or others
     alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "dsa_strategy", "zca")
+    others = [other for other in others if all(other.args[name] == run.args[name] for name in alike)]
+    others = [other.scores for other in others if other.about["data"] == run.about["data"]]
     for judge in run.scores:
-        found = [
-            score
-            for other in others
-            if other.about["data"] == run.about["data"] and all(other.args[name] == run.args[name] for name in alike)
-            for scores in other.scores.get(judge, {}).get(0, {}).values()
-            for score in scores
-        ]
-        if found:
+        experiments = [accuracies for scores in others for accuracies in scores.get(judge, {}).get(0, {}).values()]
+        if found := list(itertools.chain(*experiments)):
             lines[f"random images, judged by {judge}"] = 100 * statistics.fmean(found)
     return lines
 
 
 def _curves(runs):
-    """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ."""
+    """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ.
+
+    Every point of a curve is of the same experiments: those that were judged most often.
+    """
     kinds, curves = _by_kind(runs), {}
     for (about, experiments, _), words in zip(kinds, _settings([kind[0] for kind in kinds])[1], strict=True):
         together = {}  # experiments that were judged at the same iterations
