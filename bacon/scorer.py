@@ -222,7 +222,7 @@ def _read(args, needed):
     groups = []
     for one, real in _found(args):
         itself = real.name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
-        facts = one.own_facts() if itself else real.facts
+        facts = sets.own_facts(one) if itself else real.facts
         experiments = sets.read(one, facts, **_ways(args, facts))
         chosen = [saved for saved in experiments if args.exp in (None, saved.exp)]
         if not chosen:

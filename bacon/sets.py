@@ -1,6 +1,6 @@
 """Saved distilled sets, whoever saved them: recognise the layout, read it, write it in another one.
 
-Layouts are told apart by what a file or folder holds, never by its name, and are read without running any code in them:
+Layouts are told apart by what a file or folder holds, never by its name, and read without running any code in them:
 
     these scripts               {'data': [[images, labels], ...], 'accs_all_exps', 'meta': {...}}, normalised
     DC, DSA, DM, IDM, BACON     {'data': [[images, labels], ...], ...}, normalised; IDM and BACON put four on a canvas
@@ -8,11 +8,11 @@ Layouts are told apart by what a file or folder holds, never by its name, and ar
     NCFM                        [images, labels], pixels in [0,1], four images on a canvas
     image folder                a folder of pictures per class
 
-`files` finds them, `recognise` tells the layout, `read` makes the same `SavedSet` of each; none of it needs the real
-images. What a file does not say itself is an assumption, which `assumed` names.
+None of it needs the real images. What a file does not say itself is an assumption, which `SavedSet.assumed` names.
 """
 
 import _codecs
+import collections
 import contextlib
 import dataclasses
 import os
@@ -89,22 +89,17 @@ class SavedSet:
         return [str(name) for name in self.meta.get("classes") or self.facts.names()]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Found:
-    """A file or image folder of a known layout: its content (None of a folder), its reader, its meta if it is ours."""
+# A file or image folder of a known layout: its content (None of a folder), its reader, its meta ({} unless it is ours).
+Found = collections.namedtuple("Found", "path content reader meta")
 
-    path: Path
-    content: object
-    reader: Callable
-    meta: dict
 
-    def own_facts(self):
-        """The `Facts` that a file of ours says itself."""
-        with damaged(f"{self.path}: damaged set"):
-            meta, images = self.meta, self.content["data"][0][0]
-            mean, std, classes = tuple(meta["mean"]), tuple(meta["std"]), list(meta["classes"])
-            shape = (len(mean), *images.shape[2:])
-            return Facts(meta["args"]["dataset"], shape, len(classes), mean, std, lambda: classes)
+def own_facts(found):
+    """The `Facts` that a file of ours says itself."""
+    with damaged(f"{found.path}: damaged set"):
+        meta, images = found.meta, found.content["data"][0][0]
+        mean, std, classes = tuple(meta["mean"]), tuple(meta["std"]), list(meta["classes"])
+        shape = (len(mean), *images.shape[2:])
+        return Facts(meta["args"]["dataset"], shape, len(classes), mean, std, lambda: classes)
 
 
 def files(path, recursive=False):
@@ -119,8 +114,10 @@ def files(path, recursive=False):
     if below := _sets_by(path, "**/*.pt"):
         where = f"{len(below)} in folders below it, as {_some([str(file.relative_to(path)) for file in below])}"
         raise UserError(f"{path}: a folder without sets, but there are {where}; --recursive takes them all")
-    if any(_is_picture(file) for folder in readers.class_folders(path) for file in folder.rglob("*")):
-        return [path]
+    for folder in readers.class_folders(path):  # a run writes pictures too, of its canvases and its accuracy
+        of_others = (file for file in folder.rglob("*") if not file.name.startswith(("vis_", "acc_")))
+        if any(file.suffix.lower() in readers.PICTURES for file in of_others):
+            return [path]
     raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
 
 
@@ -134,11 +131,6 @@ def _sets_by(folder, pattern):
         return any(name != file.name and file.with_name(name).exists() for name in (whole, images))
 
     return sorted(f for f in folder.glob(pattern) if not (f.name.startswith("ckpt_") or belongs(f)))
-
-
-def _is_picture(file):
-    """Whether `file` is a picture, and none that a run wrote of its canvases or its accuracy."""
-    return file.suffix.lower() in readers.PICTURES and not file.name.startswith(("vis_", "acc_"))
 
 
 def _some(names):
@@ -167,11 +159,10 @@ def recognise(path):
         raise UserError(f"{path}: the checkpoint of a run that has not ended; its set follows, see --resume")
     reader = next((reader for fits, reader in _LAYOUTS if fits(content)), None)
     if reader is None:
-        kind = f"a dictionary of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else None
+        keys = f"a dictionary of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else None
+        kind = keys or type(content).__name__
         layouts = "{'data': [[images, labels], ...]}, [images, labels], or a tensor of images with its labels in a file"
-        raise UserError(
-            f"{path}: holds {kind or type(content).__name__}, none of the known layouts: {layouts} beside it"
-        )
+        raise UserError(f"{path}: holds {kind}, none of the known layouts: {layouts} beside it")
     meta = content["meta"] if reader is _read_ours else {}
     if meta:
         args = meta["args"] if isinstance(meta["args"], dict) else {}
@@ -215,10 +206,7 @@ def _read_ours(path, saved, facts, factor, pixels):
     if moved:
         assumed += ", normalised anew by these images' mean and std"
     for k, (canvases, labels) in enumerate(saved["data"]):
-        recorded = {}
-        for name, accuracies in saved["accs_all_exps"].items():
-            each = len(accuracies) // experiments
-            recorded[name] = accuracies[k * each : (k + 1) * each]
+        recorded = {name: _part(accuracies, k, experiments) for name, accuracies in saved["accs_all_exps"].items()}
         if moved:
             canvases = normalise(denormalise(canvases, meta["mean"], meta["std"]), facts.mean, facts.std)
         number, space = meta.get("experiments", range(experiments))[k], "normalised" if meta["zca"] else None
@@ -229,16 +217,17 @@ def _read_ours(path, saved, facts, factor, pixels):
         yield SavedSet(str(path), number, "these scripts'", canvases, labels, *about)
 
 
+def _part(accuracies, k, experiments):
+    each = len(accuracies) // experiments
+    return accuracies[k * each : (k + 1) * each]
+
+
 def _read_dc(path, saved, facts, factor, pixels):
-    (convert, space, assumed), hint = (
-        PIXELS[pixels or "normalised"],
-        "" if factor else " (--factor 2 for IDM's, BACON's)",
-    )
-    assumed, stored = f"{assumed}, factor {factor or 1}{hint}", saved["data"]
-    recorded = {}
+    convert, space, assumed = PIXELS[pixels or "normalised"]
+    assumed += f", factor {factor}" if factor else ", factor 1 (--factor 2 for IDM's, BACON's)"
+    stored, recorded = saved["data"], {}
     with contextlib.suppress(AttributeError, TypeError, ValueError):  # these are not what makes it a set
         recorded = {name: list(map(float, of_it)) for name, of_it in saved.get("accs_all_exps", {}).items() if of_it}
-    each = {name: len(of_it) // len(stored) for name, of_it in recorded.items()}
     alone = any(len(of_it) % len(stored) for of_it in recorded.values())  # they cannot be of one experiment each
     counts = ", ".join(map(str, sorted({len(of_it) for of_it in recorded.values()})))
     if alone:
@@ -247,12 +236,10 @@ def _read_dc(path, saved, facts, factor, pixels):
     elif recorded and len(stored) > 1:
         assumed += f"; {counts} recorded accuracies are those of the {len(stored)} experiments in order"
     for k, (canvases, labels) in enumerate(stored):
-        own = {name: of_it[k * each[name] : (k + 1) * each[name]] for name, of_it in recorded.items()}
-        own = own if not alone else recorded if k == len(stored) - 1 else {}
-        about = {"recorded": own, "assumed": assumed, "alone": alone}
-        yield SavedSet(
-            str(path), k, "DC", convert(canvases, facts.mean, facts.std), labels, factor or 1, space, **about
-        )
+        own = {name: of_it if alone else _part(of_it, k, len(stored)) for name, of_it in recorded.items()}
+        about = {"recorded": {} if alone and k < len(stored) - 1 else own, "assumed": assumed, "alone": alone}
+        canvases = convert(canvases, facts.mean, facts.std)
+        yield SavedSet(str(path), k, "DC", canvases, labels, factor or 1, space, **about)
 
 
 def _read_mtt(path, saved, facts, factor, pixels):
@@ -264,12 +251,10 @@ def _read_mtt(path, saved, facts, factor, pixels):
     if rate is not None and not 0 < rate < float("inf"):
         raise UserError(f"{lr}: holds {rate}, which is no learning rate; delete it to train with the protocol's")
     convert, space, assumed = PIXELS[pixels or "normalised"]
-    hint = "" if pixels else " (MTT and DATM publish sets in ZCA space: --zca)"
-    labels, assumed = _load(labels), f"{assumed}, factor {factor or 1}{hint}"
+    assumed += f", factor {factor or 1}" + ("" if pixels else " (MTT and DATM publish sets in ZCA space: --zca)")
+    canvases, labels = convert(saved, facts.mean, facts.std), _load(labels)
     kind = "MTT" if isinstance(labels, torch.Tensor) and labels.dim() == 1 else "MTT, soft labels (DATM)"
-    yield SavedSet(
-        str(path), 0, kind, convert(saved, facts.mean, facts.std), labels, factor or 1, space, rate, assumed=assumed
-    )
+    yield SavedSet(str(path), 0, kind, canvases, labels, factor or 1, space, rate, assumed=assumed)
 
 
 def _read_ncfm(path, saved, facts, factor, pixels):
@@ -300,12 +285,8 @@ def _read_pictures(folder, _, facts, factor, pixels):
     if facts.shape[0] == 1 and readers.is_grey(pixels):
         pixels = pixels[:, :1]
     assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {how}"
-    canvases, labels = _normalised(pixels.float() / 255, facts), torch.tensor(order)[labels]
-    yield SavedSet(str(folder), 0, "image folder", canvases, labels, factor or 1, assumed=assumed)
-
-
-def _normalised(pixels, facts):
-    return normalise(pixels, facts.mean, facts.std) if pixels.shape[1] == facts.shape[0] else pixels  # see `_fault`
+    canvases = PIXELS["unit"][0](pixels.float() / 255, facts.mean, facts.std)
+    yield SavedSet(str(folder), 0, "image folder", canvases, torch.tensor(order)[labels], factor or 1, assumed=assumed)
 
 
 def _is_images(value):
@@ -321,11 +302,7 @@ _LAYOUTS = (
 )
 
 
-# Soft labels as logits (n, classes), by --labels.
-SOFT = {
-    "logits": lambda labels: labels,
-    "probabilities": lambda labels: (labels / labels.sum(1, keepdim=True)).clamp_min(1e-30).log(),
-}
+SOFT = ("logits", "probabilities")  # what soft labels (n, classes) may be, by --labels
 
 
 def _checked(saved, facts, soft=None, order=None):
@@ -335,13 +312,14 @@ def _checked(saved, facts, soft=None, order=None):
     canvases, labels, assumed = saved.canvases.detach().float().contiguous(), saved.labels.detach(), saved.assumed
     labels = labels.long() if labels.dim() == 1 else labels.float()
     if labels.dim() == 2:
-        probabilities = (labels >= 0).all() and torch.allclose(labels.sum(1), torch.ones(len(labels)), atol=1e-3)
-        if soft == "probabilities" and not ((labels >= 0).all() and labels.any(1).all()):
-            raise UserError(f"--labels probabilities: some of {saved.path} are negative or nothing")
-        if probabilities and not soft:
-            labels = labels.clamp_min(1e-30).log()  # of which softmax makes them again
-        labels, kind = SOFT[soft](labels) if soft else labels, soft or ("probabilities" if probabilities else "logits")
-        assumed += f", soft labels are {kind}"
+        positive, sums = (labels >= 0).all(), labels.sum(1, keepdim=True)
+        if soft == "probabilities":
+            if not (positive and labels.any(1).all()):
+                raise UserError(f"--labels probabilities: some of {saved.path} are negative or nothing")
+            labels = (labels / sums).clamp_min(1e-30).log()
+        elif not soft and positive and torch.allclose(sums, torch.ones(len(labels), 1), atol=1e-3):
+            soft, labels = "probabilities", labels.clamp_min(1e-30).log()  # of which softmax makes them again
+        assumed += f", soft labels are {soft or 'logits'}"
     elif soft:
         raise UserError(f"--labels: {saved.path} has hard labels")
     if order:
