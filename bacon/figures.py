@@ -97,19 +97,18 @@ def curve(curves, lines, title, path):
 
 
 def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""):
-    """Write a t-SNE map of embeddings (n,D), real images as dots, synthetic as stars, coloured by {label: name}."""
+    """Write a t-SNE map of embeddings (n,D): dots are real, stars synthetic images; classes: up to ten {label: name}."""
     from sklearn.manifold import TSNE
 
     with _plot(path, 7, 5.5) as (_, axes):
-        from matplotlib import colormaps
-
         both = torch.cat([real, synthetic]).cpu().numpy()
         points = TSNE(init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
-        color, dots = colormaps["tab10" if len(classes) <= 10 else "tab20"], {"s": 16, "alpha": 0.6, "linewidths": 0}
-        stars = {"s": 55, "marker": "*", "ec": "k", "linewidths": 0.5}
+        dots, stars = points[: len(real)], points[len(real) :]
         for k, (c, name) in enumerate(classes.items()):
-            axes.scatter(*points[: len(real)][(real_labels == c).cpu().numpy()].T, color=color(k), label=name, **dots)
+            dot = {"color": f"C{k}", "label": name, "s": 16, "alpha": 0.6, "linewidths": 0}
+            axes.scatter(*dots[(real_labels == c).cpu().numpy()].T, **dot)
         for k, c in enumerate(classes):
-            axes.scatter(*points[len(real) :][(synthetic_labels == c).cpu().numpy()].T, color=color(k), **stars)
+            star = {"color": f"C{k}", "s": 55, "marker": "*", "ec": "k", "linewidths": 0.5}
+            axes.scatter(*stars[(synthetic_labels == c).cpu().numpy()].T, **star)
         axes.set(xticks=[], yticks=[], title=f"{title}\ndots: real test images, stars: synthetic images")
         axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))

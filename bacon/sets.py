@@ -80,9 +80,9 @@ class SavedSet:
         """The images to train on, (factor^2 n, C, H, W), and their labels, in the order of `canvases.decode`."""
         return decode(self.canvases, self.labels, self.factor)
 
-    def hard_labels(self):
-        """Labels int64 (n,) of the canvases: of soft ones, the likeliest class."""
-        return self.labels if self.labels.dim() == 1 else self.labels.argmax(1)
+    def hard(self):
+        """The same set with hard labels: of soft ones, the likeliest class."""
+        return self if self.labels.dim() == 1 else dataclasses.replace(self, labels=self.labels.argmax(1))
 
     def class_names(self):
         """The classes' names: those that the set says, else those of the real images, which may be loaded for them."""
@@ -91,6 +91,8 @@ class SavedSet:
 
 # A file or image folder of a known layout: its content (None of a folder), its reader, its meta ({} unless it is ours).
 Found = collections.namedtuple("Found", "path content reader meta")
+# What is needed to judge a set of ours as its run did.
+_ARGS = {"dataset": str, "epoch_eval_train": int, "batch_train": int, "lr_net": (int, float), "dsa_strategy": str}
 
 
 def own_facts(found):
@@ -146,10 +148,6 @@ def _load(path):
         return load_torch(path)
 
 
-# What is needed to judge a set of ours as its run did.
-_ARGS = {"dataset": str, "epoch_eval_train": int, "batch_train": int, "lr_net": (int, float), "dsa_strategy": str}
-
-
 def recognise(path):
     """What is at `path`, one of `files`, as `Found`. UserError, naming it, unless it has a known layout."""
     if path.is_dir():
@@ -172,11 +170,10 @@ def recognise(path):
 
 
 def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=None):
-    """All sets of a `Found` as a list of SavedSet that fit `facts`.
+    """All sets of a `Found` as a list of SavedSet that fit `facts`. UserError for what is no set or of other data.
 
     factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
-    pixels, soft: keys of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`.
-    UserError, one line that names the file, for anything that is not a set or is one of other data.
+    pixels, soft: of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`.
     """
     if zca and found.meta and not found.meta["zca"]:
         raise UserError(f"--zca: {found.path} says that it is not whitened")
@@ -193,9 +190,8 @@ def _read_ours(path, saved, facts, factor, pixels):
     meta, experiments, assumed = saved["meta"], len(saved["data"]), "nothing, the file says it all"
     if meta["args"]["dataset"] != facts.dataset:
         raise UserError(f"{path}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}")
-    if facts.dataset == IMAGE_FOLDER:  # the other datasets have one list, by several names
-        here = list(facts.names())
-        theirs = list(meta.get("classes", here))
+    if facts.dataset == IMAGE_FOLDER and "classes" in meta:  # the other datasets have one list, by several names
+        theirs, here = list(meta["classes"]), list(facts.names())
         if theirs != here:
             raise UserError(f"{path}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
     if factor not in (None, meta["factor"]):
@@ -203,8 +199,7 @@ def _read_ours(path, saved, facts, factor, pixels):
     moved = (tuple(meta["mean"]), tuple(meta["std"])) != (facts.mean, facts.std)  # of one's own images, by more of them
     if moved and meta["zca"]:
         raise UserError(f"{path}: was whitened on other training images than these")
-    if moved:
-        assumed += ", normalised anew by these images' mean and std"
+    assumed += ", normalised anew by these images' mean and std" if moved else ""
     for k, (canvases, labels) in enumerate(saved["data"]):
         recorded = {name: _part(accuracies, k, experiments) for name, accuracies in saved["accs_all_exps"].items()}
         if moved:
@@ -213,8 +208,8 @@ def _read_ours(path, saved, facts, factor, pixels):
         if pixels:
             convert, space, assumed = PIXELS[pixels]
             canvases = convert(canvases, facts.mean, facts.std)
-        about = (meta["factor"], space, None, meta, recorded, assumed)
-        yield SavedSet(str(path), number, "these scripts'", canvases, labels, *about)
+        about = {"factor": meta["factor"], "zca": space, "meta": meta, "recorded": recorded, "assumed": assumed}
+        yield SavedSet(str(path), number, "these scripts'", canvases, labels, **about)
 
 
 def _part(accuracies, k, experiments):
@@ -252,21 +247,21 @@ def _read_mtt(path, saved, facts, factor, pixels):
         raise UserError(f"{lr}: holds {rate}, which is no learning rate; delete it to train with the protocol's")
     convert, space, assumed = PIXELS[pixels or "normalised"]
     assumed += f", factor {factor or 1}" + ("" if pixels else " (MTT and DATM publish sets in ZCA space: --zca)")
-    canvases, labels = convert(saved, facts.mean, facts.std), _load(labels)
+    labels, canvases = _load(labels), convert(saved, facts.mean, facts.std)
     kind = "MTT" if isinstance(labels, torch.Tensor) and labels.dim() == 1 else "MTT, soft labels (DATM)"
     yield SavedSet(str(path), 0, kind, canvases, labels, factor or 1, space, rate, assumed=assumed)
 
 
 def _read_ncfm(path, saved, facts, factor, pixels):
-    (low, high), what = saved[0].aminmax(), "but this layout has pixels in [0,1]"
-    unit = low >= -1e-3 and high <= 1 + 1e-3
+    low, high = saved[0].aminmax()
+    unit, values = low >= -1e-3 and high <= 1 + 1e-3, f"{low:.2f}..{high:.2f}"
     if not (unit or pixels):
-        raise UserError(f"{path}: [images, labels] with values {low:.2f}..{high:.2f}, {what}")
+        raise UserError(f"{path}: [images, labels] with values {values}, but this layout has pixels in [0,1]")
     if unit and pixels == "zca":
         raise UserError(f"--zca: {path} holds pixels in [0,1], which are not whitened")
     convert, space, assumed = PIXELS[pixels or "unit"]
-    canvases, assumed = convert(saved[0].detach(), facts.mean, facts.std), f"{assumed}, factor {factor or 2}"
-    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor or 2, space, assumed=assumed)
+    canvases, factor = convert(saved[0].detach(), facts.mean, facts.std), factor or 2
+    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor, space, assumed=f"{assumed}, factor {factor}")
 
 
 def _read_pictures(folder, _, facts, factor, pixels):
@@ -300,8 +295,6 @@ _LAYOUTS = (
     (lambda s: isinstance(s, (list, tuple)) and len(s) == 2 and _is_images(s[0]), _read_ncfm),
     (_is_images, _read_mtt),
 )
-
-
 SOFT = ("logits", "probabilities")  # what soft labels (n, classes) may be, by --labels
 
 
@@ -331,11 +324,12 @@ def _checked(saved, facts, soft=None, order=None):
 
 def _fault(images, labels, factor, facts):
     """What keeps images and labels from being a set that fits `facts`, in words, or None."""
-    dataset, size, classes = facts.dataset, "x".join(map(str, facts.shape)), facts.num_classes
+    dataset, classes = facts.dataset, facts.num_classes
     if not _is_images(images):
         return f"images are {_what(images)}, not a tensor (n,C,H,W)"
-    if tuple(images.shape[1:]) != facts.shape:
-        return f"images are {'x'.join(map(str, images.shape[1:]))}, but {dataset}'s are {size}"
+    found, size = ("x".join(map(str, shape)) for shape in (images.shape[1:], facts.shape))
+    if found != size:
+        return f"images are {found}, but {dataset}'s are {size}"
     if len(images) == 0:
         return "holds no images"
     if not images.is_floating_point():
@@ -390,10 +384,6 @@ def _export_dc(out, pixels, labels, saved):
     return "decoded images, normalised; labels in the images' order, not grouped by class"
 
 
-# The statistics by which ddranking 0.2.0 normalises its test images: for CIFAR-100 it takes CIFAR-10's.
-_DDRANKING = {"CIFAR10": "CIFAR10", "CIFAR100": "CIFAR10", "TinyImageNet": "TinyImageNet"}
-
-
 def _export_ddranking(out, pixels, labels, saved):
     if (statistics := _DDRANKING.get(saved.facts.dataset)) is None:
         known = f"ddranking 0.2.0 has no {saved.facts.dataset}, only {', '.join(_DDRANKING)}"
@@ -403,6 +393,8 @@ def _export_ddranking(out, pixels, labels, saved):
     return f"arguments of compute_metrics, normalised by the statistics of {statistics} as it does"
 
 
+# The statistics by which ddranking 0.2.0 normalises its test images: for CIFAR-100 it takes CIFAR-10's.
+_DDRANKING = {"CIFAR10": "CIFAR10", "CIFAR100": "CIFAR10", "TinyImageNet": "TinyImageNet"}
 EXPORTS = {"png": _export_png, "dc": _export_dc, "ddranking": _export_ddranking}
 
 
@@ -415,7 +407,7 @@ def export(saved, kind, out, whitening=None):
     out = Path(os.path.expanduser(out))
     if out.exists():
         raise UserError(f"--export {kind} {out}: exists already; choose another name or delete it")
-    images, labels = decode(saved.canvases, saved.hard_labels(), saved.factor)
+    images, labels = saved.hard().decoded()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         line = EXPORTS[kind](out, pixels(saved, images, whitening), labels, saved)
