@@ -194,8 +194,13 @@ def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
     ]
     if meant is None:
         return rows, f"no reading is better than chance, {100 / facts.num_classes:.1f} %", None
-    order, words = _order(meant, real.dataset.classes) if meant.reordered else (None, "")
-    return rows, _advice(meant, given, words), order
+    order, also = None, ""
+    names = {"factor": "--factor", "pixels": "--pixels", "soft": "--labels"}
+    changed = [f"{names[key]} {value}" for key, value in meant.flags.items() if value != given[key]]
+    if meant.reordered:
+        order, words = _order(meant, real.dataset.classes)
+        changed, also = [*changed, "--relabel FILE"], f"; classes are numbered {words}"
+    return rows, f"{' '.join(changed) or 'as given'}: {meant.words()}{also}", order
 
 
 def _meant(readings, given):
@@ -209,11 +214,3 @@ def _meant(readings, given):
     alive = sorted((one for one in alive if one.space == space), key=lambda one: -one.best)
     alive = [one for one in alive if one.flags["soft"] == "probabilities"] or alive  # what sums up to 1 is no logits
     return next((one for one in alive if one.flags == given and one.best >= alive[0].best - one.error), alive[0])
-
-
-def _advice(meant, given, order):
-    named = {"factor": "--factor", "pixels": "--pixels", "soft": "--labels"}
-    changed = [f"{named[key]} {value}" for key, value in meant.flags.items() if value != given[key]]
-    changed += ["--relabel FILE"] if order else []
-    also = f"; classes are numbered {order}" if order else ""
-    return f"{' '.join(changed) or 'as given'}: {meant.words()}{also}"

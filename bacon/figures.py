@@ -1,7 +1,6 @@
-"""Pictures of results: the images of a set by class, accuracy over iterations, embeddings of real and synthetic images.
+"""Pictures of results as PNG files, without a display: a set's images by class, accuracy over iterations, embeddings.
 
-Everything is written as a PNG; no display is needed. matplotlib and scikit-learn are imported where they are used: they
-cost a second.
+matplotlib and scikit-learn are imported where they are used: they cost a second.
 """
 
 import contextlib
@@ -97,7 +96,7 @@ def curve(curves, lines, title, path):
 
 
 def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""):
-    """Write a t-SNE map of embeddings (n,D): dots are real, stars synthetic images; classes: up to ten {label: name}."""
+    """Write a t-SNE map of embeddings (n,D): dots are real images, stars synthetic; up to ten classes {label: name}."""
     from sklearn.manifold import TSNE
 
     with _plot(path, 7, 5.5) as (_, axes):

@@ -32,10 +32,9 @@ def judges_of(args, facts, meta, lr=None):
     model, seed = args.model or run.get("model", "ConvNet"), run.get("seed", 0) if args.seed is None else args.seed
     names = list(dict.fromkeys(name for mode in args.eval_mode for name in architectures(mode, model)))
     check_networks(names, facts)
-    by_protocol = {}
+    by_protocol, each = {}, args.num_eval or run.get("num_eval", 5)
     for name in names:
         by_protocol.setdefault(protocol_of(args, run, lr, facts.dataset, name), []).append(name)
-    each = args.num_eval or run.get("num_eval", 5)
     return [Judges(those, each, seed, protocol) for protocol, those in by_protocol.items()]
 
 

@@ -139,10 +139,7 @@ def _print(kind, rows, shown, cut=None):
 
 
 class RealImages:
-    """The real images of a dataset, loaded when they are first needed, in each `space`, see sets.SavedSet.zca.
-
-    `of` and `test` give a data.RealData.
-    """
+    """The real images of a dataset, loaded when first needed: a data.RealData in each `space`, see SavedSet.zca."""
 
     def __init__(self, name, args, im_size=None):
         if name not in (*DATASETS, IMAGE_FOLDER):
@@ -174,7 +171,7 @@ class RealImages:
 
 def _found(args):
     """The sets that `args` name, whatever they hold: [(sets.Found, RealImages)]."""
-    files, reals, pairs = {}, {}, []
+    files = {}
     for path in args.paths:
         for file in sets.files(path, args.recursive):  # a set may be named twice
             files.setdefault(file.parent.resolve() / file.name, file)  # a linked one has the labels beside the link
@@ -182,13 +179,11 @@ def _found(args):
     runs = [one.meta["args"] for one in found if one.meta]
     said = [args.dataset] if args.dataset else list(dict.fromkeys(run["dataset"] for run in runs))
     im_size = args.im_size or next((run.get("im_size") for run in runs), None)
-    for one in found:
-        if len(said) != 1 and not one.meta:
-            raise UserError(f"{one.path}: does not say of which dataset it is; give --dataset")
-        name = said[0] if len(said) == 1 else one.meta["args"]["dataset"]
-        reals[name] = reals.get(name) or RealImages(name, args, im_size)
-        pairs.append((one, reals[name]))
-    return pairs
+    silent = [one for one in found if not one.meta]
+    if silent and len(said) != 1:
+        raise UserError(f"{silent[0].path}: does not say of which dataset it is; give --dataset")
+    real = functools.cache(lambda name: RealImages(name, args, im_size))
+    return [(one, real(said[0] if len(said) == 1 else one.meta["args"]["dataset"])) for one in found]
 
 
 def _ways(args, facts):
@@ -328,8 +323,7 @@ def _baselines(groups, args):
         several = protocols.judges_of(args, real.facts, meta)
         for kind, judges in itertools.product(dict.fromkeys(args.baseline), several):
             if kind == "full":
-                protocol = dataclasses.replace(judges.protocol, epochs=args.full_epochs)
-                judges = judges._replace(protocol=protocol)
+                judges = judges._replace(protocol=dataclasses.replace(judges.protocol, epochs=args.full_epochs))
             alike = kind, ipc if kind != "full" else None, judges._replace(seed=0)
             if alike not in seen:
                 seen.append(alike)
@@ -371,10 +365,7 @@ BIASED = "best epoch on test (biased)"
 
 
 def score_rows(experiments, scores, protocol, facts):
-    """Rows of the scorer's table, one for each architecture, from the experiments of a file taken together.
-
-    experiments: [SavedSet] that fit `facts`. scores: the result of `score` for each of them.
-    """
+    """Rows of the table, one for each architecture, of a file's experiments, [SavedSet], and the `score` of each."""
     rows, saved = [], experiments[0]
     counts = torch.bincount(saved.hard().labels, minlength=facts.num_classes).tolist()
     ends = sorted({min(counts), max(counts)})

@@ -357,10 +357,7 @@ def _what(value):
 
 
 def pixels(saved, images, whitening=None):
-    """Canvases or decoded images of a set as pixels, not clamped: [0,1] but for what distilling pushed outside.
-
-    whitening: the spaces.Whitening of a set with `zca`, fitted in that set's space.
-    """
+    """Images of a set as pixels, [0,1] but for what distilling pushed outside; whitening: that of a set with `zca`."""
     images = whitening.invert(images) if saved.zca else images
     return images if saved.zca == "pixels" else denormalise(images, saved.facts.mean, saved.facts.std)
 

@@ -97,8 +97,7 @@ def read_run(log):
         start, scores = events[0], {}
         for event in events:
             if event["event"] == "evaluation":
-                by_it = scores.setdefault(event["network"], {})
-                by_it.setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
+                scores.setdefault(event["network"], {}).setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
         args, sizes = start["args"], (start["train_images"], start["test_images"])
         shown, kinds = _COLUMNS, ("distilling", "judging")
         if not args["Iteration"]:  # random images: that is the set, which its judges alone computed
@@ -172,10 +171,7 @@ def of_runs(folder, biased=False):
 
 
 def shown(rows, details=False):
-    """The rows of `of_runs` as tables to print, for each dataset: {title: rows for `render`}.
-
-    details: also what is behind each figure, and the weights of BACON's terms of runs that differ in these alone.
-    """
+    """Tables of the rows of `of_runs`, by dataset: {title: rows for `render`}; details: also what is behind them."""
     tables = {}
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         of_it = [row for row in rows if row["dataset"] == dataset]
@@ -187,7 +183,7 @@ def shown(rows, details=False):
         behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "set")
         title = f"{dataset}: what is behind each figure; the same for all: {_settings(of_it, networks=True)[0]}"
         tables[title] = _table(of_it, behind, networks=True)
-        alike = {}
+        alike = {}  # runs of BACON that differ in the weights of its terms alone
         for row in of_it:
             if row["set"] == "BACON":
                 row = {**row, "flags": [flag for flag in row["flags"] if not flag.startswith(_TERM_FLAGS)]}
@@ -235,8 +231,7 @@ def plot_run(log, path=None):
         near, runs = log.parent.resolve(), filter(None, [read_run(log)])
         beside = log.with_name(f"acc_{log.stem.removeprefix('log_')}.png")
     runs = [run for run in runs if run.args["Iteration"]]
-    shared = ("dataset", "ipc", "network", "iterations", "data")
-    kinds = {tuple(run.about[name] for name in shared) for run in runs}
+    kinds = {tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data")) for run in runs}
     if len(kinds) != 1:
         raise UserError(f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one")
     ((dataset, ipc, model, iterations, _),) = kinds
@@ -249,16 +244,13 @@ def plot_run(log, path=None):
 
 
 def _random_images(near, runs):
-    """{label: accuracy in percent} of random images for each judge.
-
-    By runs with --Iteration 0 in the folder `near` or one beside it, of the same seeds if there are such.
-    """
+    """{label: accuracy in percent} of random images, by runs in the folder `near` or one beside it, for each judge."""
     run, seeds, others, lines = runs[0], {r.args["seed"] for r in runs}, [], {}
     for log in sorted({*near.rglob("log_*.jsonl"), *near.parent.glob("*/log_*.jsonl")}):
         with contextlib.suppress(UserError, OSError):  # a damaged log of another run does not matter here
             others.append(read_run(log))
     others = [other for other in others if other and not other.args["Iteration"]]
-    others = [other for other in others if other.args["seed"] in seeds] or others
+    others = [other for other in others if other.args["seed"] in seeds] or others  # of the same seeds if there are such
     alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "dsa_strategy", "zca")
     others = [other for other in others if all(other.args[name] == run.args[name] for name in alike)]
     others = [other.scores for other in others if other.about["data"] == run.about["data"]]
@@ -270,13 +262,10 @@ def _random_images(near, runs):
 
 
 def _curves(runs):
-    """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ.
-
-    Every point of a curve is of the same experiments: those that were judged most often.
-    """
+    """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ."""
     kinds, curves = _by_kind(runs), {}
     for (about, experiments, _), words in zip(kinds, _settings([kind[0] for kind in kinds])[1], strict=True):
-        together = {}  # experiments that were judged at the same iterations
+        together = {}  # experiments that were judged at the same iterations: those judged most often are drawn
         for by_it in experiments.values():
             together.setdefault(frozenset(by_it), []).append(by_it)
         drawn = max(together, key=lambda its: (len(its), len(together[its])))
