@@ -31,9 +31,8 @@ def build_parser(description):
     add = parser.add_argument_group("what to do").add_argument
     add("paths", nargs="*", metavar="PATH", help="saved sets: files, folders of files, or class folders of pictures")
     add("--recursive", action="store_true", help="also the files in all folders below a PATH")
-    add(
-        "--diagnose", action="store_true", help="say in which way sets were meant, by short judges; these are no scores"
-    )
+    meant = "say in which way sets were meant, by short judges; these are no scores"
+    add("--diagnose", action="store_true", help=meant)
     add("--table", metavar="FOLDER", help="tabulate the finished runs below a folder")
     plot = "draw the accuracy over iterations of a run, by its log, or of those below a folder (default OUT.png: there)"
     add("--plot", nargs="+", metavar=("LOG", "OUT.png"), help=plot)
@@ -221,8 +220,8 @@ def _read(args, needed):
         if not chosen:
             numbers = ", ".join(str(saved.exp) for saved in experiments)
             raise UserError(f"--exp {args.exp}: {one.path} has experiments {numbers}")
-        layout, assumed = chosen[0].layout, chosen[0].assumed
-        _say(f"{one.path}: {layout} layout, {len(experiments)} experiments; assumed: {assumed}")
+        layout = f"{chosen[0].layout} layout, {len(experiments)} experiments; assumed: {chosen[0].assumed}"
+        _say(f"{one.path}: {layout}")
         groups.append((real, chosen))
     for real, (saved, *_) in groups:
         theirs = saved.meta.get("data_sha256")
@@ -367,8 +366,8 @@ BIASED = "best epoch on test (biased)"
 def score_rows(experiments, scores, protocol, facts):
     """Rows of the table, one for each architecture, of a file's experiments, [SavedSet], and the `score` of each."""
     rows, saved = [], experiments[0]
-    counts = torch.bincount(saved.hard().labels, minlength=facts.num_classes).tolist()
-    ends = sorted({min(counts), max(counts)})
+    counts = torch.bincount(saved.hard().labels, minlength=facts.num_classes)
+    ends = sorted({counts.min().item(), counts.max().item()})
     stored, decoded = ("-".join(str(n * times) for n in ends) for times in (1, saved.factor**2))
     for name in scores[0]:
         last, best, seconds = zip(*(of_experiment[name] for of_experiment in scores), strict=True)

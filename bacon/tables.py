@@ -116,13 +116,6 @@ def read_run(log):
         return FinishedRun(args, about, scores)
 
 
-def finished_runs(folder, flag="--table"):
-    """The runs that ended, by the logs below `folder`. UserError if there is no such folder or a log is damaged."""
-    if not Path(folder).is_dir():
-        raise UserError(f"{flag} {folder}: no such folder")
-    return list(filter(None, map(read_run, sorted(Path(folder).rglob("log_*.jsonl")))))
-
-
 def _by_kind(runs):
     """[(about, experiments, a run)] for every kind of run and its judge, an architecture, which `about` names too.
 
@@ -153,8 +146,10 @@ def _add(experiments, seed, exp, by_it):
 
 def of_runs(folder, biased=False):
     """For every kind of run below `folder` and its judge a row with all that is known; biased: also BIASED."""
-    rows = []
-    for about, experiments, run in _by_kind(finished_runs(folder)):
+    if not Path(folder).is_dir():
+        raise UserError(f"--table {folder}: no such folder")
+    rows, logs = [], sorted(Path(folder).rglob("log_*.jsonl"))
+    for about, experiments, run in _by_kind(filter(None, map(read_run, logs))):
         scores, args = [by_it[about["iterations"]] for by_it in experiments.values()], run.args
         row = {**about, **summary(scores), "experiments": len(scores), "accuracy": scores}
         row["paper %"] = paper_figure(about["set"], about["dataset"], about["ipc"])
@@ -225,12 +220,12 @@ def plot_run(log, path=None):
     if not log.exists():
         raise UserError(f"--plot {log}: no such file or folder")
     if log.is_dir():
-        near, runs = log.resolve(), finished_runs(log, "--plot")
+        near, logs = log.resolve(), sorted(log.rglob("log_*.jsonl"))
         beside = log / f"acc_{near.name}.png"
     else:
-        near, runs = log.parent.resolve(), filter(None, [read_run(log)])
+        near, logs = log.parent.resolve(), [log]
         beside = log.with_name(f"acc_{log.stem.removeprefix('log_')}.png")
-    runs = [run for run in runs if run.args["Iteration"]]
+    runs = [run for run in map(read_run, logs) if run and run.args["Iteration"]]
     kinds = {tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data")) for run in runs}
     if len(kinds) != 1:
         raise UserError(f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one")
