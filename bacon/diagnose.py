@@ -1,10 +1,8 @@
 """In which way was a set meant? Every reading that fits it, tried by a short judge on real test images.
 
-A reading is what flags of the scorer make of a file: how its pixels are stored, images a canvas, soft labels. The
-accuracy of a judge that trains for some seconds tells the factor and the labels. Instance norm undoes what scaling does
-to pixels, so how these are stored shows by brightness and contrast: the set's, as pixels, beside those of real images.
-Labels in another order leave it at chance, and a permutation in the confusion matrix, found on one half of the test
-images and counted on the other.
+The judge's accuracy tells the factor and what soft labels are. Instance norm undoes what scaling does to pixels, so how
+these are stored shows by brightness and contrast: the set's beside those of real images. Labels in another order leave
+it at chance, and a permutation in the confusion matrix, found on half of the test images and counted on the others.
 """
 
 import functools

@@ -178,11 +178,12 @@ def _found(args):
     runs = [one.meta["args"] for one in found if one.meta]
     said = [args.dataset] if args.dataset else list(dict.fromkeys(run["dataset"] for run in runs))
     im_size = args.im_size or next((run.get("im_size") for run in runs), None)
-    silent = [one for one in found if not one.meta]
-    if silent and len(said) != 1:
-        raise UserError(f"{silent[0].path}: does not say of which dataset it is; give --dataset")
-    real = functools.cache(lambda name: RealImages(name, args, im_size))
-    return [(one, real(said[0] if len(said) == 1 else one.meta["args"]["dataset"])) for one in found]
+    real, pairs = functools.cache(lambda name: RealImages(name, args, im_size)), []
+    for one in found:
+        if len(said) != 1 and not one.meta:
+            raise UserError(f"{one.path}: does not say of which dataset it is; give --dataset")
+        pairs.append((one, real(said[0] if len(said) == 1 else one.meta["args"]["dataset"])))
+    return pairs
 
 
 def _ways(args, facts):
