@@ -11,8 +11,6 @@ Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
     CIFAR100       23.68     46.15     49.44
 """
 
-import sys
-
 from bacon.flags import parse_args
 
 DATASETS = ("CIFAR10", "CIFAR100")
@@ -21,4 +19,4 @@ if __name__ == "__main__":
     settings = parse_args(DATASETS, __doc__)  # --help and wrong flags end here, before PyTorch is imported
     from bacon import run
 
-    sys.exit(run.main(settings))
+    raise SystemExit(run.main(settings))

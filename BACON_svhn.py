@@ -9,8 +9,6 @@ Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
     SVHN           69.04     84.64     89.1
 """
 
-import sys
-
 from bacon.flags import parse_args
 
 DATASETS = ("SVHN",)
@@ -19,4 +17,4 @@ if __name__ == "__main__":
     settings = parse_args(DATASETS, __doc__)  # --help and wrong flags end here, before PyTorch is imported
     from bacon import run
 
-    sys.exit(run.main(settings))
+    raise SystemExit(run.main(settings))

@@ -10,8 +10,6 @@ ipc 50 it reports none):
     TinyImageNet    9.7      21.7
 """
 
-import sys
-
 from bacon.flags import parse_args
 
 DATASETS = ("TinyImageNet",)
@@ -20,4 +18,4 @@ if __name__ == "__main__":
     settings = parse_args(DATASETS, __doc__)  # --help and wrong flags end here, before PyTorch is imported
     from bacon import run
 
-    sys.exit(run.main(settings))
+    raise SystemExit(run.main(settings))

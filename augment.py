@@ -1,7 +1,5 @@
-"""Differentiable Siamese augmentation (DSA), and the four-images-on-a-canvas layout called multi-formation.
-
-DSA: Zhao and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021.
-Multi-formation: Zhao et al., "Improved Distribution Matching for Dataset Condensation" (IDM), CVPR 2023.
+"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021), and the four-images-on-a-canvas layout called
+multi-formation (IDM: Zhao et al., CVPR 2023).
 
 Augmenting is draw, then apply. `draw` picks an op and its uniform numbers u on the host, from the caller's generator;
 `dsa` applies them to any batch. Siamese means that one row of u serves a whole batch, and the same Transform the real
@@ -82,11 +80,9 @@ def rotate(images, u):
 
 
 def _warp(images, matrix):
-    """Bilinear samples at matrix @ (x, y), in coordinates where the image spans [-1, 1]; zeros outside.
-
-    The grid is that of F.affine_grid(align_corners=False), written out: affine_grid multiplies matrices, which autocast
-    turns into bfloat16 (a tenth of a pixel at 64x64), and takes twice as long on a CPU.
-    """
+    """Bilinear samples at matrix @ (x, y), in coordinates where the image spans [-1, 1]; zeros outside. The grid is
+    that of F.affine_grid(align_corners=False), written out: affine_grid multiplies matrices, which autocast turns into
+    bfloat16 (a tenth of a pixel at 64x64), and takes twice as long on a CPU."""
     height, width = images.shape[2:]
     y, x = _pixels(images)
     y, x = (2 * y + 1) / height - 1, (2 * x + 1) / width - 1
@@ -116,10 +112,8 @@ def parse_strategy(text):
 
 
 def draw(strategy, n, rng):
-    """One op of the strategy (a tuple of names), uniformly, and n rows of numbers: n=1 is the Siamese draw.
-
-    rng, a numpy.random.Generator, is the only source of randomness. An empty strategy draws the identity.
-    """
+    """One op of the strategy (a tuple of names), uniformly, and n rows of numbers: n=1 is the Siamese draw. rng, a
+    numpy.random.Generator, is the only source of randomness. An empty strategy draws the identity."""
     if not strategy:
         return Transform(None, torch.zeros(n, 3))
     op = strategy[rng.integers(len(strategy))]
@@ -132,14 +126,11 @@ def dsa(images, transform):
 
 
 def dsa_per_class(images, transforms, sizes):
-    """Apply transforms[g] (one row each) to class g, the next sizes[g] images; one call per distinct op.
-
-    The result is that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together.
-    """
+    """Apply transforms[g] (one row each) to class g, the next sizes[g] images; one call per distinct op. The result is
+    that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together."""
     drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(1)
     rows = [u.expand(size, 3) for u, size in zip(drawn, sizes, strict=True)]
-    parts = list(images.split(sizes))
-    classes = {}
+    parts, classes = list(images.split(sizes)), {}
     for g, transform in enumerate(transforms):
         classes.setdefault(transform.op, []).append(g)
     if len(classes) == 1:
@@ -172,30 +163,25 @@ def cutmix(images, targets, p, rng):
     return images, torch.lerp(targets, targets[other], share)
 
 
-def _check_divisible(images, factor):
+def _size(images, factor):
     height, width = images.shape[2:]
     if height % factor or width % factor:
         raise ValueError(f"multi-formation needs a height and width divisible by {factor}, not {height}x{width} images")
+    return height, width
 
 
 def split(canvases, factor=2):
-    """Cut canvases (n, C, H, W) into quadrants, each upsampled to H x W (bilinear): (4n, C, H, W).
-
-    All top-left quadrants come first, then bottom-left, top-right, bottom-right. factor=1, a set without
-    multi-formation, returns the canvases as they are. ValueError if H or W is odd.
-    """
-    _check_divisible(canvases, factor)
-    height, width = canvases.shape[2:]
+    """Cut canvases (n, C, H, W) into quadrants, each upsampled to H x W (bilinear): (4n, C, H, W). All top-left ones
+    come first, then bottom-left, top-right, bottom-right. factor=1, a set without multi-formation, returns the canvases
+    as they are. ValueError if H or W is odd."""
+    height, width = _size(canvases, factor)
     quadrants = canvases.unflatten(3, (factor, -1)).unflatten(2, (factor, -1)).permute(4, 2, 0, 1, 3, 5).flatten(0, 2)
     return F.interpolate(quadrants, (height, width), mode="bilinear", align_corners=False)
 
 
 def tile(images, factor=2):
     """Put images (4n, C, H, W), ordered as `split` returns them, on canvases (n, C, H, W), each halved by 2x2 means.
-
-    ValueError if H or W is odd.
-    """
-    _check_divisible(images, factor)
-    height, width = images.shape[2:]
+    ValueError if H or W is odd."""
+    height, width = _size(images, factor)
     small = F.interpolate(images, (height // factor, width // factor), mode="bilinear", align_corners=False)
     return small.unflatten(0, (factor, factor, -1)).permute(2, 3, 1, 4, 0, 5).flatten(4).flatten(2, 3)

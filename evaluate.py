@@ -18,9 +18,7 @@ Accuracy is that of the last epoch: nothing is selected on the test images.
 More: docs/scoring.md
 """
 
-import sys
-
 from bacon import scorer
 
 if __name__ == "__main__":
-    sys.exit(scorer.main(__doc__))
+    raise SystemExit(scorer.main(__doc__))

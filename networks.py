@@ -3,14 +3,11 @@ Condensation (Zhao et al., 2021), DM, IDM and BACON, and the nets of their cross
 
 Every network is a list of feature modules and one linear classifier. `build` makes one with weights from the caller's
 random stream; `check` makes one without memory, to count its parameters or to learn early that it cannot be built.
-
-    net = build("ConvNet", channels=3, num_classes=10, im_size=(32, 32), rng=numpy.random.default_rng(0))
-    embedding, logits = net.embed_and_classify(images, last=-1)
 """
 
+import collections
 import difflib
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,16 +88,8 @@ NORMS = {
 ACTIVATIONS = {"AS": nn.Sigmoid, "AR": nn.ReLU, "AL": nn.LeakyReLU, "ASwish": nn.SiLU}
 POOLINGS = {"MP": nn.MaxPool2d, "AP": nn.AvgPool2d}
 
-
-class Conv(NamedTuple):
-    """One stage of `conv_stages`: a convolution of stride 1, then norm and activation, then a pooling by 2 if any."""
-
-    width: int
-    kernel: int = 3
-    padding: int = 1
-    pooling: str | None = None  # a key of POOLINGS
-
-
+# A stage of `conv_stages`: a convolution of stride 1, norm, activation, and a pooling by 2, a key of POOLINGS, if any.
+Conv = collections.namedtuple("Conv", "width kernel padding pooling", defaults=(3, 1, None))
 LENET = (Conv(6, 5, 0, "MP"), Conv(16, 5, 0, "MP"))
 ALEXNET = (Conv(128, 5, 2, "MP"), Conv(192, 5, 2, "MP"), Conv(256), Conv(192), Conv(192, pooling="MP"))
 VGG11 = (Conv(64, pooling="MP"), Conv(128, pooling="MP"), Conv(256), Conv(256, pooling="MP"))
@@ -109,9 +98,7 @@ VGG11 += 2 * (Conv(512), Conv(512, pooling="MP"))
 
 def conv_stages(convs, channels, im_size, norm, activation="AR"):
     """The flat modules of `convs` and the (C, H, W) of their output; norm None and pooling None contribute no module.
-
-    The first convolution pads 28x28 images, MNIST's, by 2 more on each side, so that they go on as 32x32 ones would.
-    """
+    The first convolution pads 28x28 images, MNIST's, by 2 more on each side, so that they go on as 32x32 ones would."""
     shape = (channels, *im_size)
     modules = []
     for index, (width, kernel, padding, pooling) in enumerate(convs):
@@ -136,8 +123,7 @@ def _nonempty(im_size, c, h, w):
 
 class ConvNet(Network):
     """`depth` times conv3x3 - norm - activation - pool2: the network of the paper, and the only family whose features
-    count one index per conv, norm, activation and pool, which is what `last` of the published recipes means.
-    """
+    count one index per conv, norm, activation and pool, which is what `last` of the published recipes means."""
 
     def __init__(self, channels, num_classes, im_size, depth=3, width=128, norm="IN", activation="AR", pooling="AP"):
         convs = [Conv(width, pooling=pooling)] * depth
@@ -148,11 +134,12 @@ class ConvNet(Network):
 def feedforward(channels, num_classes, im_size, convs=(), hidden=(), norm=None):
     """MLP, LeNet, AlexNet and VGG: `convs`, then one linear layer with ReLU for each width in `hidden`."""
     features, (c, h, w) = conv_stages(convs, channels, im_size, norm)
-    widths = [c * h * w, *hidden]
+    width = c * h * w
     features.append(nn.Flatten())
-    for inputs, outputs in zip(widths, hidden, strict=False):
-        features += nn.Linear(inputs, outputs), nn.ReLU()
-    return Network(features, widths[-1], num_classes)
+    for outputs in hidden:
+        features += nn.Linear(width, outputs), nn.ReLU()
+        width = outputs
+    return Network(features, width, num_classes)
 
 
 class BasicBlock(nn.Module):
@@ -181,18 +168,15 @@ class BasicBlock(nn.Module):
 
 def resnet18(channels, num_classes, im_size, norm, halve="stride"):
     """ResNet18 with a 3x3 stem and no max pooling, for small images. Maps halved by "stride" end in an average pooling
-    by 4; maps halved by "pool" do not, as in the released ResNet18BN_AP.
-    """
+    by 4; maps halved by "pool" do not, as in the released ResNet18BN_AP."""
     features = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), NORMS[norm](64), nn.ReLU()]
     for inputs, width in ((64, 64), (64, 128), (128, 256), (256, 512)):
         features.append(BasicBlock(inputs, width, norm, halve if inputs != width else None))
         features.append(BasicBlock(width, width, norm))
-    if halve == "stride":
+    size = [side // 8 for side in im_size]
+    if halve == "stride":  # three times a stride of 2, which rounds up, then the pooling, which rounds down
         features.append(nn.AvgPool2d(4))
-        # Three times a stride of 2, which rounds up, then the pooling, which rounds down.
         size = [(side + 7) // 8 // 4 for side in im_size]
-    else:
-        size = [side // 8 for side in im_size]
     c, h, w = _nonempty(im_size, 512, *size)
     return Network(features, c * h * w, num_classes)
 
@@ -229,9 +213,7 @@ def named(name):
 
 def check(name, channels, num_classes, im_size):
     """The network `name` for images (channels, *im_size), on the meta device: shapes without memory or random numbers.
-
-    Raises ValueError, in one line, for a name that is none of NETWORKS and for images too small for it.
-    """
+    Raises ValueError, in one line, for a name that is none of NETWORKS and for images too small for it."""
     name = named(name)
     try:
         with torch.device("meta"):

@@ -15,11 +15,8 @@ import torch
 
 
 def class_moments(embedding, sizes):
-    """Mean and unbiased standard deviation of each class's real embeddings.
-
-    embedding: (sum(sizes), D), the rows of a class together. sizes: images per class, each at least 2.
-    Returns z and s, both (classes, D) float32 or wider.
-    """
+    """Mean z and unbiased standard deviation s of each class's real embeddings, both (classes, D), float32 or wider.
+    embedding: (sum(sizes), D), the rows of a class together. sizes: images per class, each at least 2."""
     parts = embedding.split(sizes)
     return torch.stack([p.mean(0) for p in parts]), torch.stack([p.std(0) for p in parts])
 
@@ -45,10 +42,8 @@ def clip_released(z_syn, z, s):
 
 
 def clip_residual(z_syn, z, s):
-    """L_CLIP on standardised residuals r = (z~ - z)/s: sum_d (r - clamp(r, 0, 1))^2, (classes,).
-
-    Dimensions without spread (s < 1e-6) contribute 0.
-    """
+    """L_CLIP on standardised residuals r = (z~ - z)/s: sum_d (r - clamp(r, 0, 1))^2, (classes,). Dimensions without
+    spread (s < 1e-6) contribute 0."""
     spread = s >= 1e-6
     r = torch.where(spread, (z_syn - z) / torch.where(spread, s, 1.0), 0.0)
     return (r - r.clamp(0, 1)).square().sum(1)
@@ -74,11 +69,9 @@ def objective_terms(method, lh_weight, tv_weight, clip_weight, clip_prior):
 
 
 def stream(seed, *name):
-    """The generator of one named random stream, such as stream(seed, exp, "class", iteration, c).
-
-    Its seed is a hash of the name, so a draw does not depend on which other draws were made before it: evaluating more
-    often, resuming, or splitting classes over processes changes nothing.
-    """
+    """The generator of one named random stream, such as stream(seed, exp, "class", iteration, c). Its seed is a hash of
+    the name, so a draw does not depend on which other draws were made before it: evaluating more often, resuming, or
+    splitting classes over processes changes nothing."""
     digest = hashlib.sha256(repr((seed, *name)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 

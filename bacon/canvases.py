@@ -1,7 +1,8 @@
 """A synthetic set: how its canvases start, what they decode to, and how a saved one is read.
 
 A canvas is a stored image. With multi-formation (factor 2) it holds four half-size images, which training sees at full
-size; `decode` is the one place that knows.
+size. With --chroma half its colours are stored at half resolution, see spaces.to_planes, in half the numbers, so that
+twice as many canvases have the storage of --ipc. `colours` and `decode` are the places that know.
 """
 
 import numpy as np
@@ -11,36 +12,44 @@ import augment
 import utils
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch
+from bacon.spaces import from_planes, to_planes
 
 
-def initial(real, ipc, init, factor, streams):
-    """Canvases (classes, ipc, ch, H, W) float32: real images or standard normal noise.
+def initial(real, count, init, factor, streams, chroma="full", chosen=None):
+    """Stored canvases (classes, count, ...) float32: real images or standard normal noise.
 
-    real: a data.RealData. With factor 2 every quadrant gets its own draw of ipc distinct real images. streams:
-    {class: generator}.
+    real: a data.RealData. With factor 2 every quadrant gets its own draw of `count` distinct real images. streams:
+    {class: generator}. chosen: {class: indices (factor^2 count,)} of the real images, in place of a draw.
     """
-    shape = (ipc, *real.images.shape[1:])
+    height, width = real.images.shape[2:]
+    shape = (count, *real.images.shape[1:]) if chroma == "full" else (count, 6, height // 2, width // 2)
     if init == "noise":
         noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
         return utils.upload(noise, real.images.device)
     canvases = []
     for c, rng in streams.items():
-        indices = np.concatenate([real.indices(c, ipc, rng) for _ in range(factor**2)])
-        canvases.append(augment.tile(real.take(indices), factor))
+        drawn = chosen[c] if chosen else np.concatenate([real.indices(c, count, rng) for _ in range(factor**2)])
+        images = augment.tile(real.take(drawn), factor)
+        canvases.append(images if chroma == "full" else to_planes(images))
     return torch.stack(canvases)
 
 
-def decode(canvases, labels, factor):
-    """Canvases (n,C,H,W) and their labels (n,) or (n,classes) to the images to train on and theirs, factor^2 as many.
+def colours(canvases, chroma):
+    """Canvases as they are stored (n, ...) to canvases as images, (n,C,H,W)."""
+    return canvases if chroma == "full" else from_planes(canvases)
+
+
+def decode(canvases, labels, factor, chroma="full"):
+    """Stored canvases (n,...), their labels (n,) or (n,classes) to the images to train on and theirs, factor^2 as many.
 
     All top-left quadrants come first, then bottom-left, top-right, bottom-right: labels come in four rounds.
     """
-    return augment.split(canvases, factor), torch.cat([labels] * factor**2)
+    return augment.split(colours(canvases, chroma), factor), torch.cat([labels] * factor**2)
 
 
-def decode_by_class(canvases, factor):
-    """Canvases (G, ipc, ch, H, W) to the images they hold, class by class: (G * factor^2 * ipc, ch, H, W)."""
-    images = augment.split(canvases.flatten(0, 1), factor)
+def decode_by_class(canvases, factor, chroma="full"):
+    """Stored canvases (G, n, ...) to the images they hold, class by class: (G * factor^2 * n, ch, H, W)."""
+    images = augment.split(colours(canvases.flatten(0, 1), chroma), factor)
     return images.unflatten(0, (factor**2, *canvases.shape[:2])).transpose(0, 1).flatten(0, 2)
 
 
@@ -61,8 +70,9 @@ def read_result(path):
 def load_distilled(path, exp=0):
     """A saved synthetic set ready to train on: (images, labels, meta) of experiment `exp`.
 
-    images: float32 (n,C,H,W), normalised as meta['mean'] and meta['std'] say, and decoded: four images per canvas if
-    meta['factor'] is 2. labels: int64 (n,). meta: the dictionary that was saved with the set.
+    images: float32 (n,C,H,W), normalised as meta['mean'] and meta['std'] say, and decoded: RGB whatever meta['chroma']
+    is, and four images per canvas if meta['factor'] is 2. labels: int64 (n,). meta: the dictionary that was saved with
+    the set.
     Raises UserError, naming the file, if it is missing, damaged, of another program, or has no such experiment.
     """
     saved = read_result(path)
@@ -73,4 +83,5 @@ def load_distilled(path, exp=0):
         canvases, labels = sets[exp]
         if len(canvases) != len(labels):
             raise ValueError(f"{len(canvases)} canvases, {len(labels)} labels")
-        return *decode(canvases.detach(), labels.to(torch.int64), {1: 1, 2: 2}[meta["factor"]]), meta
+        factor, chroma = {1: 1, 2: 2}[meta["factor"]], meta.get("chroma", "full")
+        return *decode(canvases.detach(), labels.to(torch.int64), factor, chroma), meta

@@ -4,10 +4,10 @@ A run has at every moment at least one complete checkpoint, from before its firs
 an earlier process left behind, `Record` is what a process at work leaves behind. Nothing here knows the algorithm.
 """
 
+import collections
 import contextlib
-import copy
-import enum
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +16,6 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from bacon import tables
 from bacon.canvases import read_result
@@ -28,14 +27,9 @@ from bacon.progress import duration
 FORMAT = "BACON checkpoint 2"
 GOING_ON = "this run is already going on; wait for it, or choose another --save_path"
 ENTRIES = {"log_bytes", "meta", "arithmetic", "seconds", "ended", "experiment"}
-
-
-class Left(NamedTuple):
-    """What earlier processes left of a run: the content of its newest checkpoint, if any, and whether it has ended."""
-
-    saved: dict | None
-    finished: bool
-    notes: list  # lines for the user
+# What earlier processes left of a run: its newest checkpoint or None, whether it has ended, and lines for the user.
+Left = collections.namedtuple("Left", "saved finished notes")
+NOTHING, CHECKPOINT, STOP = range(3)  # what a process asks for at a `Record.point`: all of them do the greatest
 
 
 class Files:
@@ -48,46 +42,41 @@ class Files:
         self.experiments = args.num_exp if exp_index is None else 1
         self.result, self.log = self.folder / f"res_{self.stem}.pt", self.folder / f"log_{self.stem}.jsonl"
         self.checkpoint = self.folder / f"ckpt_{self.stem}.pt"
-        self.previous = self.folder / f"ckpt_{self.stem}_previous.pt"
+        self.checkpoints = (self.checkpoint, self.folder / f"ckpt_{self.stem}_previous.pt")
 
     def grid(self, exp, it):
         return self.folder / f"vis_{self.name}_exp{exp}_iter{it}.png"
 
     def earlier(self):
         """The files that a run of this name left here; a log without any event is none."""
-        paths = (self.result, self.log, self.checkpoint, self.previous)
+        paths = (self.result, self.log, *self.checkpoints)
         return [path for path in paths if path.exists() and (path != self.log or path.stat().st_size)]
 
-    def has_ended(self):
-        return self.result.exists() and not (self.checkpoint.exists() or self.previous.exists())
+    def is_unfinished(self):
+        return any(path.exists() for path in self.checkpoints)
 
-    def temporaries(self):
-        """What a process that was killed in the middle of writing left; call it while holding the lock."""
-        names = [f"{path.name}." for path in (self.result, self.checkpoint)]
-        return [p for p in self.folder.glob("*.tmp") if p.name.startswith(tuple(names))]
+    def refusal(self, text):
+        return UserError(f"--save_path {self.folder}: {text}")
 
     def admit(self, resume, overwrite, checkpoint_bytes):
         """Refuse, without writing anything, a folder that cannot take the run or that holds an earlier one."""
         existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         if not existing.is_dir():
-            raise UserError(f"--save_path {self.folder}: {existing} is a file; name a folder")
+            raise self.refusal(f"{existing} is a file; name a folder")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise UserError(f"--save_path {self.folder}: cannot write in {existing}; choose another folder")
+            raise self.refusal(f"cannot write in {existing}; choose another folder")
         earlier = self.earlier()
         if earlier and not (resume or overwrite):
-            unfinished = earlier[-1] in (self.checkpoint, self.previous)
-            state = "an unfinished" if unfinished else "an earlier"
-            raise UserError(
-                f"--save_path {self.folder}: holds {earlier[0].name} of {state} run; go on with --resume, replace it "
-                "with --overwrite, or choose another folder"
-            )
+            state = "an unfinished" if self.is_unfinished() else "an earlier"
+            words = "go on with --resume, replace it with --overwrite, or choose another folder"
+            raise self.refusal(f"holds {earlier[0].name} of {state} run; {words}")
         # While a third checkpoint is being written, the newest and the one before it are still there.
-        there = sum(path.stat().st_size for path in earlier if path in (self.checkpoint, self.previous))
+        there = sum(path.stat().st_size for path in earlier if path in self.checkpoints)
         needed, free = 3 * checkpoint_bytes - there, shutil.disk_usage(existing).free
         if needed > free:
-            raise UserError(
-                f"--save_path {self.folder}: needs {needed / 1e6:,.0f} MB for checkpoints of "
-                f"{checkpoint_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; make room or choose another folder"
+            raise self.refusal(
+                f"needs {needed / 1e6:,.0f} MB for checkpoints of {checkpoint_bytes / 1e6:,.0f} MB, "
+                f"{free / 1e6:,.0f} MB are free; make room or choose another folder"
             )
 
     def claim(self, stack, meta, resume, overwrite):
@@ -97,32 +86,33 @@ class Files:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
-            raise UserError(f"--save_path {self.folder}: cannot write there ({error.strerror})") from None
+            raise self.refusal(f"cannot write there ({error.strerror})") from None
         notes = self._lock(stack)
-        for path in self.temporaries() + (self.earlier() if overwrite else []):
+        half_written = [path for of in (self.result, self.checkpoint) for path in self.folder.glob(f"{of.name}.*.tmp")]
+        for path in half_written + (self.earlier() if overwrite else []):
             path.unlink()
         earlier = self.earlier()
         if not earlier:
             begins = "nothing to resume yet: starting from the beginning"
             return Left(None, False, [*notes, begins] if resume else notes)
         if not resume:  # another process finished it since `admit`
-            raise UserError(f"--save_path {self.folder}: holds {earlier[0].name} of an earlier run")
-        saved, more = self._newest()
-        notes += more
+            raise self.refusal(f"holds {earlier[0].name} of an earlier run")
+        saved = self._newest(notes)
         if saved:
             refuse_another_run(self.checkpoint, saved["meta"], meta)
             size = self.log.stat().st_size if self.log.exists() else 0
             if size < saved["log_bytes"]:
-                raise UserError(
-                    f"--resume: {self.log} has {size} bytes, {saved['log_bytes']} when the checkpoint was written; put "
-                    "it back, or --overwrite to start from the beginning"
-                )
-        elif not self._is_complete(meta):
-            print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
-            raise UserError(
-                f"--resume: no valid checkpoint of {self.stem} in {self.folder}; --overwrite starts it anew"
-            )
-        return Left(saved, saved is None, notes)
+                there = f"{self.log} has {size} bytes, {saved['log_bytes']} when the checkpoint was written"
+                raise UserError(f"--resume: {there}; put it back, or --overwrite to start from the beginning")
+            return Left(saved, False, notes)
+        if self.result.exists():
+            theirs = read_result(self.result)["meta"]
+            refuse_another_run(self.result, theirs, meta)
+            if len(theirs.get("experiments", [])) == self.experiments:
+                return Left(None, True, notes)
+        print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
+        where = f"{self.stem} in {self.folder}"
+        raise UserError(f"--resume: no valid checkpoint of {where}; --overwrite starts it anew")
 
     def _lock(self, stack):
         """Lock the run until `stack` closes: lines for the user. Parts of a job array run side by side, a whole run
@@ -137,39 +127,28 @@ class Files:
                 lock(moment, part, GOING_ON)
             return notes
 
-    def _is_complete(self, meta):
-        """Whether the result holds all experiments. UserError if it is of another run."""
-        if not self.result.exists():
-            return False
-        theirs = read_result(self.result)["meta"]
-        refuse_another_run(self.result, theirs, meta)
-        return len(theirs.get("experiments", [])) == self.experiments
-
-    def _newest(self):
-        """The newest valid checkpoint or None, and lines about newer ones that are damaged: they are kept aside."""
-        notes = []
-        for path in (path for path in (self.checkpoint, self.previous) if path.exists()):
+    def _newest(self, notes):
+        """The newest valid checkpoint or None. Newer ones that are damaged are kept aside; `notes` gets a line each."""
+        for path in filter(Path.exists, self.checkpoints):
             try:
                 saved = load_torch(path)
                 found = saved.get("format") if isinstance(saved, dict) else None
                 if found == FORMAT and saved.keys() >= ENTRIES:
-                    return saved, notes
+                    return saved
                 if found != FORMAT and str(found).startswith(FORMAT[:-1]):
-                    raise UserError(
-                        f"--resume: {path} is of another version of these scripts ({found}, here {FORMAT}); go on with "
-                        "that version, or --overwrite"
-                    )
+                    versions = f"another version of these scripts ({found}, here {FORMAT})"
+                    raise UserError(f"--resume: {path} is of {versions}; go on with that version, or --overwrite")
                 raise DamagedError(f"{path}: not a checkpoint of these scripts")
             except DamagedError as error:
-                numbers = (path.with_name(f"{path.stem}_damaged{n}.pt") for n in range(10**6))
-                aside = next(p for p in numbers if not p.exists())
+                names = (path.with_name(f"{path.stem}_damaged{n}.pt") for n in itertools.count())
+                aside = next(name for name in names if not name.exists())
                 path.rename(aside)
                 notes.append(f"{error}; kept as {aside.name}")
-        return None, notes
+        return None
 
     def finish(self):
         """Remove the checkpoints of a run whose result is complete."""
-        for path in (self.previous, self.checkpoint):
+        for path in reversed(self.checkpoints):
             path.unlink(missing_ok=True)
 
 
@@ -194,41 +173,36 @@ def refuse_another_run(path, theirs, ours):
 
 
 def merge(args, meta):
-    """Join the results and logs of a job array's experiments once all have ended; returns a line for the user.
-
-    The joined files are those of the whole run, under its name. Whoever ends last does it; it may be done twice.
-    """
+    """Join the results and logs of a job array's experiments once all have ended; returns a line for the user. The
+    joined files are those of the whole run, under its name. Whoever ends last does it; it may be done twice."""
     whole, parts = Files(args), [Files(args, exp) for exp in range(args.num_exp)]
-    missing = [exp for exp, part in enumerate(parts) if not part.has_ended()]
+    missing = [str(exp) for exp, part in enumerate(parts) if part.is_unfinished() or not part.result.exists()]
     if missing:
-        others = ", ".join(map(str, missing))
-        return (
-            f"{whole.result.name} follows when experiments {others} have ended too (if they have: again with --resume)"
-        )
-    if whole.checkpoint.exists() or whole.previous.exists():
+        words = f"{', '.join(missing)} have ended too (if they have: again with --resume)"
+        return f"{whole.result.name} follows when experiments {words}"
+    if whole.is_unfinished():
         return f"{whole.checkpoint}: of an unfinished run with all experiments, so {whole.stem}_exp* are not joined"
     saved = [read_result(part.result) for part in parts]
     if any(differences(result["meta"], meta, ["exp_index"]) for result in saved):
         return f"{whole.stem}_exp*: not joined, some are of another run"
-    merged_meta = copy.deepcopy(saved[0]["meta"]) | {"experiments": list(range(args.num_exp))}
-    merged_meta["args"]["exp_index"] = None
+    first = saved[0]["meta"]
+    merged_meta = first | {"experiments": list(range(args.num_exp)), "args": first["args"] | {"exp_index": None}}
     if whole.result.exists() and not args.overwrite and differences(read_result(whole.result)["meta"], merged_meta):
         return f"{whole.result}: is of another run, so {whole.stem}_exp* are not joined; --overwrite replaces it"
     scores = {name: [result["accs_all_exps"][name] for result in saved] for name in saved[0]["accs_all_exps"]}
-    accuracies = {name: [a for experiment in every for a in experiment] for name, every in scores.items()}
+    accuracies = {name: list(itertools.chain(*every)) for name, every in scores.items()}
     sets = [distilled for result in saved for distilled in result["data"]]
-
     try:
         logs = [[json.loads(line) for line in part.log.read_bytes().splitlines()] for part in parts]
         if any(log[-1]["event"] != "end" for log in logs):
             raise ValueError
     except (ValueError, IndexError, KeyError, TypeError):
         return f"log_{whole.stem}_exp*: not joined, one is damaged"
-    events = [logs[0][0] | {"args": merged_meta["args"]}]
-    events += [event for log in logs for event in log if event["event"] not in ("start", "end")]
+    between = [event for log in logs for event in log if event["event"] not in ("start", "end")]
     seconds = sum(log[-1]["seconds"] for log in logs)
     accuracy = {name: tables.summary(every) for name, every in scores.items()}
-    events.append(logs[-1][-1] | {"seconds": seconds, "accuracy": accuracy})
+    end = logs[-1][-1] | {"seconds": seconds, "accuracy": accuracy}
+    events = [logs[0][0] | {"args": merged_meta["args"]}, *between, end]
     temporary = whole.log.with_name(f"{whole.log.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     temporary.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
     os.replace(temporary, whole.log)
@@ -239,29 +213,26 @@ def merge(args, meta):
 def time_left():
     """Lines for the user on when this job ends, where Slurm tells: a judge that does not fit in never ends."""
     end = os.environ.get("SLURM_JOB_END_TIME", "")
-    left = f"Slurm ends this job in {duration(max(0, int(end) - time.time()))}" if end.isdigit() else ""
+    if not end.isdigit():
+        return []
     longer = "a judge that takes longer starts anew in every job: --dry_run times it, --epoch_eval_train shortens it"
-    return [f"{left}; {longer}"] if left else []
+    return [f"Slurm ends this job in {duration(max(0, int(end) - time.time()))}; {longer}"]
 
 
 class StopSignals:
     """While open, SIGTERM, SIGINT and SIGUSR1 ask the run to stop at its next safe place; a second SIGINT kills it."""
 
-    NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
-
-    def __init__(self):
-        self.asked = None  # the name of the first signal that came
+    asked = None  # the name of the first signal that came
 
     def __enter__(self):
-        numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
         self.before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, kind, *_):
-        if kind is ParallelError:  # torchrun sends SIGTERM to whoever is left, which has yet to say what happened
-            return
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        if kind is not ParallelError:  # torchrun sends SIGTERM to whoever is left, which has yet to say what happened
+            for number, handler in self.before.items():
+                signal.signal(number, handler)
 
     def _note(self, number, frame):
         name = signal.Signals(number).name
@@ -270,14 +241,12 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             again = "; once more stops at once"
-        text = f"{name}: stopping after this iteration or evaluation epoch{again}\n"
-        os.write(2, text.encode())  # print is not allowed to interrupt a print
+        # print is not allowed to interrupt a print
+        os.write(2, f"{name}: stopping after this iteration or evaluation epoch{again}\n".encode())
 
 
 class RunLog:
     """The run's record: one JSON object per line, with the time and the kind of event."""
-
-    TIME = "%Y-%m-%dT%H:%M:%S"
 
     def __init__(self, path, keep=0):
         """Open for writing after the first `keep` bytes of what is there; the rest is cut off."""
@@ -290,8 +259,8 @@ class RunLog:
 
     def write(self, event, **fields):
         """Append one event; it is on its way to the disk when this returns. A line is written whole or not at all."""
-        now = time.strftime(self.TIME)
-        line, before = (json.dumps({"event": event, "time": now, **fields}) + "\n").encode(), self.size()
+        now, before = time.strftime("%Y-%m-%dT%H:%M:%S"), self.size()
+        line = (json.dumps({"event": event, "time": now, **fields}) + "\n").encode()
         try:
             if self.file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -304,19 +273,9 @@ class RunLog:
         os.fsync(self.file.fileno())
 
 
-class Due(enum.IntEnum):
-    """What the processes of a run agree to do at a `Record.point`: what any of them asks for, the greatest."""
-
-    NOTHING = 0
-    CHECKPOINT = 1
-    STOP = 2
-
-
 class Record:
-    """What a run at work leaves behind: the log, and checkpoints of what `state` returns.
-
-    Of several processes the leading one writes; all have to call `point` and `save` at the same places.
-    """
+    """What a run at work leaves behind: the log, and checkpoints of what `state` returns. Of several processes the
+    leading one writes; all have to call `point` and `save` at the same places."""
 
     def __init__(self, files, minutes, signals, state, world, log_bytes=0):
         """state: function() -> what to save, plain containers and tensors. log_bytes: of the log to go on with."""
@@ -325,20 +284,17 @@ class Record:
         self.saved = time.monotonic()
 
     def event(self, name, **fields):
-        """Write a line of the log."""
         if self.log:
             self.log.write(name, **fields)
 
     def point(self):
         """A place where the state is whole: write a checkpoint if one is due. Raises Stopped if a signal asked for it.
-
-        Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due.
-        """
-        due = Due.CHECKPOINT if self.world.leads and time.monotonic() - self.saved >= self.seconds else Due.NOTHING
-        due = max(self.world.gather_objects(Due.STOP if self.signals.asked else due))
-        if due == Due.STOP:
+        Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due."""
+        due = CHECKPOINT if self.world.leads and time.monotonic() - self.saved >= self.seconds else NOTHING
+        due = max(self.world.gather_objects(STOP if self.signals.asked else due))
+        if due == STOP:
             raise Stopped(self.signals.asked or "a signal to another process")
-        if due == Due.CHECKPOINT:
+        if due == CHECKPOINT:
             self.save()
 
     def stop_if_asked(self):
@@ -349,14 +305,11 @@ class Record:
     def save(self):
         """Write a checkpoint; the one before is kept."""
         state = self.state()
-        self.saved = time.monotonic()
-        if not self.world.leads:
-            return
-        if not self.files.log.exists():
-            raise UserError(f"{self.files.log}: was deleted while the run went on; start it again, with --overwrite")
-        self.log.sync()
-        state = {"format": FORMAT, "log_bytes": self.log.size(), **state}
-        save_torch(state, self.files.checkpoint, self.files.previous)
+        if self.log:
+            if not self.log.path.exists():
+                raise UserError(f"{self.log.path}: was deleted while the run went on; start it again, with --overwrite")
+            self.log.sync()
+            save_torch({"format": FORMAT, "log_bytes": self.log.size(), **state}, *self.files.checkpoints)
         self.saved = time.monotonic()  # from the end, however long it took
 
     def close(self):

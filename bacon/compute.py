@@ -29,11 +29,8 @@ def _embed_and_classify(net, images, last):
 def _loss_and_correct(net, images, labels, total):
     logits = net.classify(images).float()
     hard = labels if labels.dim() == 1 else labels.argmax(1)
-    if total is None:
-        loss = F.cross_entropy(logits, labels)
-    else:
-        loss = F.cross_entropy(logits, labels, reduction="sum") / total  # the label -100 weighs nothing
-    return loss, (logits.argmax(1) == hard).sum()
+    loss = F.cross_entropy(logits, labels, reduction="sum" if total else "mean")  # the label -100 weighs nothing
+    return loss / total if total else loss, (logits.argmax(1) == hard).sum()
 
 
 def _correct(net, images, labels):
@@ -42,20 +39,17 @@ def _correct(net, images, labels):
 
 class Arithmetic:
     """How networks are computed: device, number format, compiled or not. Inputs and outputs are float32 throughout.
-
-    Compiled code is made once per shape and architecture and serves every network of that architecture.
-    """
+    Compiled code is made once per shape and architecture and serves every network of that architecture."""
 
     def __init__(self, device, precision="fp32", compiled=False):
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
-        # On CPUs channels_last is a gain in compiled code and a trap outside it.
-        fast_layout = compiled or self.device.type == "cuda"
+        fast_layout = compiled or self.device.type == "cuda"  # on CPUs a trap outside compiled code
         self.memory_format = torch.channels_last if fast_layout else torch.contiguous_format
         if compiled:
             config = torch._dynamo.config  # shapes and architectures of one run, none of them endless
             setattr(config, "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit", 256)
-        wrap = functools.partial(torch.compile, dynamic=False) if compiled else lambda function: function
-        self._functions = {f: wrap(f) for f in (_embed, _embed_and_classify, _loss_and_correct, _correct)}
+        functions = (_embed, _embed_and_classify, _loss_and_correct, _correct)
+        self._functions = {f: torch.compile(f, dynamic=False) if compiled else f for f in functions}
 
     def _call(self, function, net, images, *rest):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -119,10 +113,8 @@ class Arithmetic:
 
 
 def keep_freed_memory():
-    """Tell glibc to keep the memory of freed tensors for the next ones; no effect with another C library.
-
-    By default it hands every large block back to the system, and the page faults of taking it again are a quarter of
-    the time that a ConvNet of width 128 takes on a CPU. Peak memory hardly changes: the next step needs it again.
+    """Tell glibc to keep the memory of freed tensors for the next ones; no effect with another C library. By default
+    the page faults of taking large blocks again are a quarter of a ConvNet's time on a CPU. Peak memory hardly changes.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
@@ -167,12 +159,14 @@ def compile_error(device):
     return None
 
 
-def cpu_has_bf16():
-    """Whether the CPU multiplies bfloat16 numbers in hardware, which PyTorch before 2.9 tells by a private name."""
-    if not hasattr(torch.cpu, "get_capabilities"):
-        return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    has = torch.cpu.get_capabilities()
-    return has.get("avx512_bf16", False) or has.get("amx_bf16", False)
+def has_bf16(device):
+    """Whether a device multiplies bfloat16 numbers in hardware; of CPUs PyTorch before 2.9 tells by a private name."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return has.get("avx512_bf16", False) or has.get("amx_bf16", False)
+    return device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
 
 
 # Planned FLOP from which compiling repays itself. On a CPU CIFAR-10, ConvNetW32, 4.05e12 FLOP took 81 s with compiling
@@ -182,42 +176,29 @@ COMPILE_FROM = {"cpu": 4e12, "cuda": 5e15, "mps": float("inf")}
 
 
 def choose(device, precision, compiled, planned_flop):
-    """Resolve --device, --precision auto and an absent --compile by fixed rules: (Arithmetic, lines for the user).
-
-    By default long work is compiled, on CPUs and CUDA. bf16 is taken where the GPU or CPU has it in hardware, however
-    much work there is: uncompiled, a training step on a CPU takes 0.8 to 1.2 times as long in it as in fp32.
-    """
+    """Resolve --device, --precision auto and an absent --compile by fixed rules: (Arithmetic, lines for the user). By
+    default long work is compiled, and bf16 is taken where the hardware has it, however much work there is: uncompiled,
+    a training step on a CPU takes 0.8 to 1.2 times as long in it as in fp32."""
     notes = []
     if (device := working(device)) == "cpu":
         keep_freed_memory()
     wanted = planned_flop >= COMPILE_FROM[device] if compiled is None else compiled
     if wanted and (error := compile_error(device)):
-        slower = {"cpu": "three times slower or more"}.get(device, "slower")
+        slower = "three times slower or more" if device == "cpu" else "slower"
         notes.append(f"running without torch.compile, on {device} {slower}: {error}")
         wanted = False
     if precision == "auto":
-        if device == "cuda":
-            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            bf16 = device == "cpu" and cpu_has_bf16()
-        precision = "bf16" if bf16 else "fp32"
+        precision = "bf16" if has_bf16(device) else "fp32"
     return Arithmetic(device, precision, wanted), notes
 
 
 def versions():
     """What computed a result: Python, PyTorch and NumPy, the git revision of this folder, the GPU or kind of CPU."""
-    here = Path(__file__).parents[1]
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    git = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         revision = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         revision = "unknown"
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "git": revision,
-        "processor": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else torch.backends.cpu.get_cpu_capability(),
-    }
+    describe = torch.cuda.get_device_name if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability
+    libraries = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    return {**libraries, "git": revision, "processor": describe()}

@@ -1,7 +1,4 @@
-"""What a run will cost: its work counted from shapes, and the time, memory and disk it takes on this device.
-
-The counted work also decides how networks are computed (`arithmetics`): compiling has to repay itself.
-"""
+"""What a run will cost: its work counted from shapes, and the time, memory and disk it takes on this device."""
 
 import copy
 import statistics
@@ -17,15 +14,13 @@ from bacon import compute, judge
 from bacon.data import RealData
 from bacon.distill import Distiller
 from bacon.progress import duration
-from bacon.recipes import architectures, experiments, factor, number_of_evaluations, training_steps
+from bacon.recipes import architectures, experiments, images_per_class, number_of_evaluations, training_steps
 
 
 def flop_per_image(args, spec):
     """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
-
     spec: a data.Dataset or recipes.Spec. Keys: "real", "synthetic", "train" for the distilling network; ("train", name)
-    and ("test", name) for judges.
-    """
+    and ("test", name) for judges."""
     shape = spec.channels, spec.num_classes, spec.im_size
     flop = {"train": networks.flop(args.model, *shape)}
     flop["real"] = networks.flop(args.model, *shape, weights=False, last=args.embed_last)
@@ -38,7 +33,7 @@ def flop_per_image(args, spec):
 
 def images_per_kind(args, spec):
     """How many images of each kind of `flop_per_image` an experiment computes."""
-    decoded = args.ipc * factor(args) ** 2 * spec.num_classes
+    decoded = images_per_class(args) * spec.num_classes
     passes = args.Iteration * args.outer_loop * args.train_net_num
     evaluations = number_of_evaluations(args) * args.num_eval
     counts = {
@@ -47,25 +42,23 @@ def images_per_kind(args, spec):
         "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
     for name in architectures(args.eval_mode, args.model):
-        counts["train", name] = evaluations * (args.epoch_eval_train + 1) * decoded
+        steps = args.judge_steps * min(args.batch_train, decoded)
+        counts["train", name] = evaluations * (steps or (args.epoch_eval_train + 1) * decoded)
         counts["test", name] = evaluations * spec.test
     return counts
 
 
 def arithmetics(args, spec):
-    """How to distil, how to judge (compute.Arithmetic), and lines for the user.
-
-    Each is chosen by its own work, that of an experiment and that of an evaluation: neither judging more often nor
-    running more experiments changes the arithmetic that makes the canvases.
-    """
+    """How to distil, how to judge (compute.Arithmetic), and lines for the user. Each is chosen by its own work, that of
+    an experiment and that of an evaluation: neither more judging nor more experiments change how one distils."""
     distil = judging = 0
     if args.compile is None:  # else nothing depends on the work
         flop, images = flop_per_image(args, spec), images_per_kind(args, spec)
         work = {kind: count * flop[kind] for kind, count in images.items()}
         distil = work["real"] + work["synthetic"] + work["train"]
         judging = (sum(work.values()) - distil) / number_of_evaluations(args)
-    choices = [compute.choose(args.device, args.precision, args.compile, planned) for planned in (distil, judging)]
-    (distilling, notes), (judges, more) = choices
+    distilling, notes = compute.choose(args.device, args.precision, args.compile, distil)
+    judges, more = compute.choose(args.device, args.precision, args.compile, judging)
     return distilling, judges, list(dict.fromkeys(notes + more))
 
 
@@ -99,11 +92,9 @@ def random_images(spec, classes, per_class, device):
 
 
 def seconds_per_image(args, spec, distilling, judging):
-    """Measured seconds per image of the kinds of `flop_per_image`, compilation left out, on random images.
-
-    What is timed is what a run does: a pass of canvas updates over as many classes as a chunk of memory holds ("real"
-    and "synthetic" together, under "real" per real image), a network's training, and of each judge an epoch and a test.
-    """
+    """Measured seconds per image of the kinds of `flop_per_image`, compilation left out, on random images. What is
+    timed is what a run does: a pass of canvas updates over as many classes as a chunk of memory holds ("real" and
+    "synthetic" together, under "real" per real image), a network's training, and of each judge an epoch and a test."""
 
     def measure(work, device, *of):
         clock = []
@@ -127,14 +118,13 @@ def seconds_per_image(args, spec, distilling, judging):
         images = small.model_train_steps * min(args.trained_bs, len(real))
         seconds["train"] = measure(distiller.train_network, distilling.device, member, rng) / images
 
-    chunk, device = judging.chunk(spec.im_size), judging.device
-    decoded = min(args.ipc * factor(args) ** 2 * spec.num_classes, 4 * args.batch_train)
-    classes = spec.num_classes
+    chunk, device, classes = judging.chunk(spec.im_size), judging.device, spec.num_classes
+    decoded = min(images_per_class(args) * classes, 4 * args.batch_train)
     synthetic, test = (random_images(spec, classes, -(-n // classes), device) for n in (decoded, chunk))
-    images, labels = synthetic.take(slice(0, decoded)), synthetic.labels[:decoded]
+    images, labels = synthetic.batch(slice(0, decoded))
     protocol = judge.Protocol(0, args.batch_train, args.lr_net, augment.parse_strategy(args.dsa_strategy))
     for name in architectures(args.eval_mode, args.model):
-        net = judging.build(name, images.shape[1:], spec.num_classes, rng)
+        net = judging.build(name, images.shape[1:], classes, rng)
         seconds["train", name] = measure(judge.train, device, net, images, labels, protocol, rng, judging) / decoded
         seconds["test", name] = measure(judge.accuracy, device, net, test, judging) / len(test)
     return seconds
@@ -143,21 +133,20 @@ def seconds_per_image(args, spec, distilling, judging):
 def dry_run(args, spec, distilling, judging):
     """Print what the run will cost on this device."""
     flop, counts = flop_per_image(args, spec), images_per_kind(args, spec)
-    seconds = seconds_per_image(args, spec, distilling, judging)
+    seconds, several = seconds_per_image(args, spec, distilling, judging), len(experiments(args))
     rows = [("canvas updates", "real", ("real", "synthetic")), ("pool training", "train", ("train",))]
     rows += [(f"judging: {kind[0]} {kind[1]}", kind, (kind,)) for kind in counts if isinstance(kind, tuple)]
     print(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'time':>10}")
     totals = np.zeros(3)
     for title, kind, counted in rows:
-        images = len(experiments(args)) * sum(counts[name] for name in counted)
-        tflop = len(experiments(args)) * sum(counts[name] * flop[name] for name in counted) / 1e12
-        takes = len(experiments(args)) * counts[kind] * seconds.get(kind, 0)
+        images = several * sum(counts[name] for name in counted)
+        tflop = several * sum(counts[name] * flop[name] for name in counted) / 1e12
+        takes = several * counts[kind] * seconds.get(kind, 0)
         rate = f"{1000 * tflop / takes:,.0f}" if takes else "-"
         print(f"{title:<32}{images:>14,}{tflop:>12,.4g}{rate:>10}{duration(takes):>10}")
         totals += images, tflop, takes
     images, tflop, takes = totals
     print(f"{'total':<32}{images:>14,.0f}{tflop:>12,.4g}{'':>10}{duration(takes):>10}")
-
     names, judges = architectures(args.eval_mode, args.model), number_of_evaluations(args) * args.num_eval
     longest = max(sum(counts[kind, n] * seconds[kind, n] for kind in ("train", "test")) for n in names) / judges
     print(f"a judge takes up to {duration(longest)}: a job's time limit has to be longer")

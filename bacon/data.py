@@ -1,23 +1,16 @@
 """Real images: where they come from, and how batches are drawn from them.
 
-A dataset is looked for under the data path in this order:
-
-1. `<name in lower case>.pt`, in the layout of the `tinyimagenet.pt` that DC, DM, DC-bench and IDM read:
-   {'classes': [str], 'images_train': uint8 (N,C,H,W), 'labels_train': int (N,), 'images_val', 'labels_val'};
-2. the official files, where torchvision puts them (TinyImageNet: `tiny-imagenet-200/` or its zip);
-3. a download of those files.
-
-The first load through 2 or 3 writes 1, so that a job on a compute node without internet starts in a second. A file that
-is there but does not fit is an error: it is neither passed over for the next source nor overwritten.
-
-Beside them, the dataset `ImageFolder` is whatever the data path holds: train/ and val/ or test/, a folder per class.
+Under the data path a dataset is looked for as `<name in lower case>.pt`, see `readers.KEYS`, then as the official files
+where torchvision puts them, else these are downloaded. The first load of the official files writes the .pt, so that a
+job on a compute node without internet starts in a second. A file that is there but does not fit is an error: it is
+neither passed over for the next source nor overwritten.
 """
 
 import contextlib
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +19,16 @@ import torch
 import utils
 from bacon.errors import UserError, short
 from bacon.files import load_torch, lock, save_torch
-from bacon.readers import KEYS, READERS, class_folders, is_grey, layout, read_class_folders, tidy
+from bacon.readers import KEYS, READERS, class_folders, is_grey, layout, read_class_folders, tidied
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
 from bacon.spaces import column
 
 WHOLE_NUMBERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Dataset:
-    """A whole dataset on the host: images uint8 (N,C,H,W), labels int64 (N,), mean and std as in `Spec`."""
+    """A whole dataset on the host: images uint8 (N,C,H,W), labels int64 (N,). It also has the fields of a `Spec`."""
 
     name: str
     classes: list[str]
@@ -48,53 +41,51 @@ class Dataset:
     fingerprint: str  # SHA-256 over shapes, images and labels in their order: a subset never passes for the whole
     source: str  # the file or folder it was read from
 
-    @property
-    def channels(self):
-        return self.images_train.shape[1]
+    def __post_init__(self):
+        self.channels, self.im_size = self.images_train.shape[1], tuple(self.images_train.shape[2:])
+        self.num_classes, self.train, self.test = map(len, (self.classes, self.labels_train, self.labels_test))
 
-    @property
-    def im_size(self):
-        return tuple(self.images_train.shape[2:])
+    def validation(self, each):
+        """This dataset with `each` training images per class held out, in place of the test images: always the same.
 
-    @property
-    def num_classes(self):
-        return len(self.classes)
-
-    @property
-    def train(self):
-        """Number of training images."""
-        return len(self.labels_train)
-
-    @property
-    def test(self):
-        """Number of test images."""
-        return len(self.labels_test)
+        UserError if a class would keep fewer than two.
+        """
+        held, labels = [], self.labels_train.numpy()
+        for c, name in enumerate(self.classes):
+            of_class = np.flatnonzero(labels == c)
+            if len(of_class) < each + 2:
+                raise UserError(f"--validate {each}: class {c} ({name}) of {self.name} has {len(of_class)} images")
+            held.append(utils.stream(0, "validation", c).permutation(of_class)[:each])
+        held = torch.from_numpy(np.sort(np.concatenate(held)))
+        kept = torch.ones(self.train, dtype=torch.bool).index_fill(0, held, False)
+        splits = {
+            "images_train": self.images_train[kept], "labels_train": self.labels_train[kept],
+            "images_test": self.images_train[held], "labels_test": self.labels_train[held],
+        }  # fmt: skip
+        return replace(self, **splits)
 
     def real(self, split, device="cpu", whitening=None, own=None, normalised=True):
         """The images of a split, train or test, on `device` as `RealData`; not normalised, they are in [0,1]."""
         images, labels = getattr(self, f"images_{split}"), getattr(self, f"labels_{split}")
-        plain = (0.0,) * self.channels, (1.0,) * self.channels
-        mean, std = (self.mean, self.std) if normalised else plain
+        mean, std = (self.mean, self.std) if normalised else ((0.0,) * self.channels, (1.0,) * self.channels)
         return RealData(images, labels, mean, std, self.num_classes, device, whitening, self.classes, own)
 
 
 def load(name, data_path, say=print, im_size=None):
-    """The `Dataset` called `name` in `DATASETS`, from the first source (see top) found under `data_path`.
+    """The `Dataset` called `name` in `DATASETS`, from the first source (see top) found under `data_path`. UserError,
+    naming the file, for anything missing, damaged or of another shape than the table's.
 
     say: called with one line for whatever takes time or writes files. im_size: of ImageFolder, see `load_image_folder`.
-    Raises UserError, naming the file, for anything missing, damaged or of another shape than the table's.
     """
     if name == IMAGE_FOLDER:
         return load_image_folder(data_path, im_size, say)
     if name not in DATASETS:
         raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
     root = Path(os.path.expanduser(data_path))
-    cache = root / f"{name.lower()}.pt"
+    cache, kept = root / f"{name.lower()}.pt", name != "Digits"  # which scikit-learn has at hand
     with contextlib.ExitStack() as stack:
-        if name != "Digits" and not os.path.exists(
-            cache
-        ):  # the tasks of a job array start at once: one reads and writes
-            tidy(stack, (root, *root.parents))
+        if kept and not os.path.exists(cache):  # the tasks of a job array start at once: one reads and writes
+            stack.enter_context(tidied((root, *root.parents)))
             with contextlib.suppress(OSError):  # a folder that cannot be written
                 root.mkdir(parents=True, exist_ok=True)
                 lock(stack, root / f"lock_{name.lower()}", "", math.inf, say)
@@ -105,10 +96,10 @@ def load(name, data_path, say=print, im_size=None):
         except OSError as error:
             raise UserError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
         dataset = _dataset(name, entries, source)
-        if name != "Digits":  # which scikit-learn has at hand
-            tensors = (dataset.images_train, dataset.labels_train, dataset.images_test, dataset.labels_test)
+        if kept:
+            pairs = ((dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test))
             try:
-                save_torch(dict(zip(KEYS, (dataset.classes, *tensors), strict=True)), cache)
+                save_torch(layout(dataset.classes, *pairs), cache)
                 say(f"{name}: wrote {cache}, which the next start reads instead of {source}")
             except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports some failed writes
                 say(f"{name}: cannot write {cache} ({short(error)}), so the next start reads {source} again")
@@ -117,10 +108,8 @@ def load(name, data_path, say=print, im_size=None):
 
 def load_image_folder(data_path, im_size=None, say=print):
     """The `Dataset` of train/ and val/ or test/ under `data_path`: a folder of pictures per class, which names it.
-
     Images have one channel if all of them are grey, else three; mean and std are computed from the training images.
-    Nothing is cached: the folder may change. im_size: see `read_class_folders`.
-    """
+    Nothing is cached: the folder may change. im_size: see `read_class_folders`."""
     root = Path(os.path.expanduser(data_path))
     tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
     if not (root / "train").is_dir() or not tests:
@@ -156,11 +145,8 @@ def _dataset(name, entries, source, spec=None):
     def demand(fact, key, wanted):
         if not fact:
             value = entries[key]
-            what = type(value).__name__
-            if isinstance(value, torch.Tensor):
-                what = f"{value.dtype} {tuple(value.shape)}"
-            elif isinstance(value, (list, tuple)):
-                what += f" of {len(value)}"
+            what = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            what += f" of {len(value)}" if isinstance(value, (list, tuple)) else ""
             raise UserError(f"{source}: {key} is {what}, but {name} needs {wanted}")
 
     if not isinstance(entries, dict) or not entries.keys() >= set(KEYS):

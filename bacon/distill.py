@@ -11,6 +11,8 @@ lines, which the tests hold this module to. Sources: BACON (Zhou et al. 2024, ar
 """
 
 import dataclasses
+import functools
+import time
 
 import numpy as np
 import torch
@@ -19,10 +21,11 @@ import torch.nn.functional as F
 import augment
 import networks
 import utils
+from bacon import clusters
 from bacon.canvases import decode_by_class, initial
 from bacon.errors import DivergedError, ParallelError
 from bacon.parallel import World
-from bacon.recipes import factor
+from bacon.recipes import canvases_per_class, factor, images_per_class
 
 
 class ClosedFormSGD:
@@ -198,12 +201,15 @@ class Distiller:
         self.world = world or World()
         self.shape, self.num_classes, self.factor = tuple(real.images.shape[1:]), len(real.counts), factor(args)
         self.strategy = augment.parse_strategy(args.dsa_strategy)
+        self.seconds_of_clusters = 0
         self.terms = utils.objective_terms(
             args.method, args.lh_weight, args.tv_weight, args.clip_weight, args.clip_prior
         )
         everything, self.own = range(self.num_classes), self.world.share(self.num_classes)
-        self.canvases = initial(real, args.ipc, args.init, self.factor, {c: self.stream("init", c) for c in self.own})
-        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(args.ipc)  # of all
+        count, streams = canvases_per_class(args), {c: self.stream("init", c) for c in self.own}
+        chosen = self.representatives(count * self.factor**2) if args.init == "cluster" else None
+        self.canvases = initial(real, count, args.init, self.factor, streams, args.chroma, chosen)
+        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(count)  # of all
         # DM steps once for the sum over classes, the others once per class.
         served = [everything] if args.method == "DM" else [range(c, c + 1) for c in everything]
         self.optimizer = OPTIMIZERS[args.optim](self.canvases, args.lr_img, served, self.own)
@@ -218,7 +224,17 @@ class Distiller:
         net = self.arithmetic.build(args.model, self.shape, self.num_classes, self.stream("network", number))
         net.requires_grad_(False)
         optimizer = self.arithmetic.optimizer(net, args.lr_net, args.net_decay)
-        return Member(net, optimizer, torch.zeros((), dtype=torch.int64, device=self.canvases.device))
+        return Member(net, optimizer, torch.zeros((), dtype=torch.int64, device=self.real.images.device))
+
+    def representatives(self, count):
+        """{own class: indices (count,)} of real images to start from, one per cluster, see clusters.py."""
+        member, began = self.fresh_member("cluster"), time.perf_counter()
+        self.train_network(member, self.stream("cluster"), clusters.STEPS, self.strategy)
+        embed = functools.partial(self.arithmetic.embed_and_classify, member.net.eval(), last=self.args.embed_last)
+        streams = {c: self.stream("cluster", c) for c in self.own}
+        chosen = clusters.representatives(embed, self.real, count, self.factor, streams)
+        self.seconds_of_clusters = time.perf_counter() - began
+        return chosen
 
     def iterate(self, it):
         """Iteration `it` of Algorithm 1."""
@@ -241,31 +257,32 @@ class Distiller:
             self.optimizer.step(classes, self.gradient(member, when, classes, losses))
         self.losses.append((when[0], losses))
 
-    def train_network(self, member, rng):
-        """Train a pool network on `model_train_steps` batches of real images of all classes, not augmented."""
+    def train_network(self, member, rng, steps=None, strategy=()):
+        """Train a network on batches of real images of all classes: by default `model_train_steps`, not augmented."""
         member.net.train().requires_grad_(True)
-        for _ in range(self.args.model_train_steps):
+        for _ in range(self.args.model_train_steps if steps is None else steps):
             indices = self.real.any_indices(self.args.trained_bs, rng)
-            mine = self.real.owned(indices)
+            images, labels = self.real.batch(self.real.owned(indices))
+            images = augment.dsa(images, augment.draw(strategy, 1, rng))
             shared = (len(indices), self.world) if self.world.size > 1 else ()
-            correct = self.arithmetic.training_step(member.net, member.optimizer, *self.real.batch(mine), *shared)
+            correct = self.arithmetic.training_step(member.net, member.optimizer, images, labels, *shared)
             member.correct = member.correct + correct
             member.seen += len(indices)
         member.optimizer.zero_grad(set_to_none=True)  # or a pool of 100 would keep 100 gradients
         member.net.requires_grad_(False)
 
     def gradient(self, member, when, classes, losses):
-        """Gradient of the loss of `classes`, a range of own ones, with respect to their canvases, (n, ipc, ch, H, W).
+        """Gradient of the loss of `classes`, a range of own ones, with respect to their canvases, of their shape.
 
         when: names the random streams. losses: (names, own classes), into which the values go for `read_losses`.
         """
-        net, images_each = member.net, self.args.ipc * self.factor**2
+        args, net, images_each = self.args, member.net, images_per_class(self.args)
         # Batch statistics, which only DM's networks may have, are those of all classes together.
         joint = net.has_batch_statistics
         net.train(joint)
         limit = float("inf") if joint else self.arithmetic.chunk(self.shape[1:])
         streams = [self.stream("class", *when, c) for c in classes]
-        indices = [self.real.indices(c, self.args.batch_real, rng) for c, rng in zip(classes, streams, strict=True)]
+        indices = [self.real.indices(c, args.batch_real, rng) for c, rng in zip(classes, streams, strict=True)]
         transforms = [augment.draw(self.strategy, 1, rng) for rng in streams]  # Siamese: real and synthetic share it
 
         z, s = self.real_moments(net, indices, transforms, limit)
@@ -275,8 +292,9 @@ class Distiller:
         gradient = torch.empty_like(canvases)
         for group in chunks([images_each] * len(classes), limit):
             x = canvases[group].detach().requires_grad_()
-            images = augment.dsa_per_class(decode_by_class(x, self.factor), transforms[group], [images_each] * len(x))
-            embedding, logits = self.arithmetic.embed_and_classify(net, images, self.args.embed_last)
+            images = decode_by_class(x, self.factor, args.chroma)
+            images = augment.dsa_per_class(images, transforms[group], [images_each] * len(x))
+            embedding, logits = self.arithmetic.embed_and_classify(net, images, args.embed_last)
             embedding, logits = (values.unflatten(0, (len(x), images_each)) for values in (embedding, logits))
             losses[:, group], loss = self.loss(member, embedding.mean(1), z[group], s[group], logits, labels[group])
             (gradient[group],) = torch.autograd.grad(loss.sum(), x)
@@ -347,7 +365,7 @@ class Distiller:
         return [(it, self.gather(values.T.contiguous()).T.cpu()) for it, values in self.losses]
 
     def all_canvases(self):
-        """Canvases (classes * ipc, ch, H, W) of all classes."""
+        """Canvases of all classes as they are stored, (n, ch, H, W) or, with --chroma half, (n, 6, H/2, W/2)."""
         return self.gather(self.canvases).flatten(0, 1)
 
     def gather(self, rows):

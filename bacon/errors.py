@@ -26,10 +26,15 @@ class Stopped(Exception):
     """A signal asked the run to stop: it writes a checkpoint first."""
 
 
+LESS_MEMORY = (
+    "smaller batches or --ipc need less, and several processes share it. A run's last checkpoint stays: --resume goes "
+    "on with the same flags elsewhere"
+)
 # exception: (exit code, what is said before it, what after it). The first that fits counts.
 ENDINGS = {
     UserError: (2, "error: ", ""),
     OSError: (2, "error: ", ""),  # a full disk, a folder that vanished
+    MemoryError: (2, "error: out of memory (", f"); {LESS_MEMORY}"),  # see `is_lack_of_memory`
     DivergedError: (3, "diverged: ", ""),
     ParallelError: (4, "", "; the same command with --resume goes on from the last checkpoint"),
     Stopped: (75, "", ""),  # EX_TEMPFAIL: start again with --resume
@@ -43,11 +48,15 @@ def exit_code(program, work):
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a job's output file shows a line when it is printed
     try:
-        with memory_errors():
-            return work()
-    except tuple(ENDINGS) as error:
-        code, before, after = next(ending for kind, ending in ENDINGS.items() if isinstance(error, kind))
+        return work()
+    except (*ENDINGS, RuntimeError) as error:
+        kind = MemoryError if is_lack_of_memory(error) else type(error)
+        if not issubclass(kind, tuple(ENDINGS)):
+            raise
+        code, before, after = next(ending for base, ending in ENDINGS.items() if issubclass(kind, base))
         text = f"{error.filename or 'writing'}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        if kind is MemoryError:
+            text = one_line(text)[:150] or "Python"
         if not (isinstance(error, OF_ALL_PROCESSES) and os.environ.get("RANK", "0") != "0"):
             print(f"{program}: {before}{one_line(text)}{after}", file=sys.stderr)
         return code
@@ -68,20 +77,6 @@ def is_lack_of_memory(error):
     # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, of CPUs, of cuBLAS and cuDNN.
     words = ("out of memory", "allocate memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
-
-
-@contextlib.contextmanager
-def memory_errors():
-    """Turns a lack of memory into a UserError."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_lack_of_memory(error):
-            raise
-        raise UserError(
-            f"out of memory ({one_line(error)[:150] or 'Python'}); smaller batches or --ipc need less, and several "
-            "processes share it. A run's last checkpoint stays: --resume goes on with the same flags elsewhere"
-        ) from error
 
 
 @contextlib.contextmanager

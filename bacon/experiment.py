@@ -4,12 +4,12 @@ import itertools
 import time
 
 from bacon import figures, tables
-from bacon.canvases import decode
+from bacon.canvases import colours, decode
 from bacon.distill import Distiller
 from bacon.errors import DivergedError, Stopped
 from bacon.judge import Protocol, judge
 from bacon.progress import Progress
-from bacon.recipes import architectures, evaluation_due
+from bacon.recipes import architectures, evaluation_due, judged_on
 from bacon.spaces import denormalise
 
 REPORT_EVERY = 10  # iterations between readings of the loss; a reading waits for the device
@@ -47,6 +47,10 @@ class Experiment:
         """
         distiller = self.distiller
         with Progress(self.args.Iteration, f"exp {self.exp}", done=self.it - self.unread) as progress:
+            if distiller.seconds_of_clusters and not self.it:
+                seconds = distiller.seconds_of_clusters
+                record.event("clusters", exp=self.exp, seconds=seconds)
+                progress.say(f"exp {self.exp}  initial images, one per cluster: {seconds:.0f} s")
             for it in range(self.it, self.args.Iteration + 1):
                 self.it = it
                 record.point()
@@ -91,7 +95,7 @@ class Experiment:
                 f"iteration {self.it}: canvases hold NaN or infinite values; a smaller --lr_img or --precision fp32 "
                 "may help"
             )
-        synthetic = decode(canvases, distiller.labels, distiller.factor)
+        synthetic = decode(canvases, distiller.labels, distiller.factor, args.chroma)
         for name in architectures(args.eval_mode, args.model):
             scores, began = self.scores.setdefault(name, []), time.perf_counter()
             if len(scores) == args.num_eval:
@@ -108,8 +112,8 @@ class Experiment:
             of_all = tables.summary([scores])
             record.event("evaluation", exp=self.exp, it=self.it, network=name, accuracy=scores, seconds=seconds)
             progress.say(
-                f"exp {self.exp}  {self.it}/{args.Iteration}  {name}: test accuracy {of_all['mean']:.2f} +- "
-                f"{of_all['std']:.2f} % over {args.num_eval} judges, {seconds:.0f} s"
+                f"exp {self.exp}  {self.it}/{args.Iteration}  {name}: {judged_on(args)} accuracy "
+                f"{of_all['mean']:.2f} +- {of_all['std']:.2f} % over {args.num_eval} judges, {seconds:.0f} s"
             )
 
     def judge(self, name, number, synthetic, record):
@@ -118,7 +122,8 @@ class Experiment:
         args, distiller = self.args, self.distiller
         if number >= args.num_eval:
             return None
-        protocol = Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
+        settings = args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy
+        protocol = Protocol(*settings, steps=args.judge_steps)
         try:
             return judge(
                 name, *synthetic, self.test, distiller.num_classes, protocol, distiller.stream("judge", name, number),
@@ -130,7 +135,7 @@ class Experiment:
     def save_picture(self, path):
         """Write the canvases as a PNG grid, class by class with their names."""
         distiller, real = self.distiller, self.distiller.real
-        images = distiller.all_canvases()
+        images = colours(distiller.all_canvases(), self.args.chroma)
         if self.world.leads:
             if real.whitening:
                 images = real.whitening.invert(images)

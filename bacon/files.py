@@ -21,10 +21,8 @@ except ImportError:  # Windows: no locks
 
 def save_torch(obj, path, previous=None):
     """Write `obj` with torch.save so that `path` is at every moment either the old file or the complete new one.
-
     previous: where the old file goes once the new one is complete. Raises OSError, naming `path`, if the disk is full
-    or the folder is gone or read-only.
-    """
+    or the folder is gone or read-only."""
     path, temporary = Path(path), None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
@@ -32,11 +30,17 @@ def save_torch(obj, path, previous=None):
             torch.save(obj, f)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
+        umask = os.umask(0)  # which is read by setting it
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        # The new names have to reach the disk, too, where the file system can do that.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            folder = os.open(path.parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            os.fsync(folder)
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
@@ -47,22 +51,10 @@ def save_torch(obj, path, previous=None):
         raise
 
 
-def sync_folder(folder):
-    """Bring the names of files that were created, renamed or removed in `folder` to the disk."""
-    with contextlib.suppress(OSError):  # not every file system can
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def load_torch(path):
-    """Content of a .pt file of tensors and plain containers; code in it is refused, never run.
-
-    Raises UserError, naming the file, if it cannot be read: DamagedError if that is because of what it holds.
-    """
-    sound = False
+    """Content of a .pt file of tensors and plain containers; code in it is refused, never run. Raises UserError, naming
+    the file, if it cannot be read: DamagedError if that is because of what it holds."""
+    sound = False  # an archive whose checksums fit
     try:
         if Path(path).is_fifo() or Path(path).is_char_device():
             raise ValueError("reading it might never end")
@@ -79,15 +71,8 @@ def load_torch(path):
         if sound and is_lack_of_memory(error):
             raise
         kind = type(error).__name__  # without torch's text, which advises to load without weights_only
-        raise DamagedError(
-            f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it"
-        ) from error
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        text = f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it"
+        raise DamagedError(text) from error
 
 
 def lock(stack, path, refusal, patience=0, say=None):
@@ -99,7 +84,7 @@ def lock(stack, path, refusal, patience=0, say=None):
     """
     if fcntl is None:
         return []
-    until, waiting = time.monotonic() + patience, False
+    until = time.monotonic() + patience
     while True:
         file = stack.enter_context(open(path, "a+", encoding="utf-8"))  # noqa: SIM115
         try:
@@ -112,9 +97,9 @@ def lock(stack, path, refusal, patience=0, say=None):
                 return [f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"]
             if time.monotonic() >= until:
                 raise UserError(f"{path}: held by {holder}: {refusal}") from None
-            if say and not waiting:
+            if say:
                 say(f"waiting for {holder}, which holds {path}")
-            waiting = True
+            say = None  # once is enough
             time.sleep(0.05)
             continue
         # Whoever held it may have removed the file since we opened it: then there may be a new one, to be locked.

@@ -45,8 +45,11 @@ FLAGS = {
         ("model", str, "ConvNet", "network that distils, of the ConvNet family: ConvNet, ConvNetW32, ConvNetD4, ..."),
         ("ipc", whole(1), 50, "synthetic canvases per class"),
         ("method", METHODS, "BACON", "BACON, its parent IDM, or plain distribution matching DM"),
+        ("recipe", ("paper", "ours"), "paper", "the paper's settings, or ours, which reach a higher accuracy (BACON)"),
         ("dsa_strategy", str, None, "DSA operations joined by _, one drawn per batch; 'none' switches DSA off"),
-        ("init", ("real", "noise"), None, "canvases start from real training images or from standard normal noise"),
+        ("init", ("real", "noise", "cluster"), None, "canvases start from real training images at random, from "
+                                                     "standard normal noise, or from one real image per cluster"),
+        ("chroma", ("full", "half"), None, "half: colours at half resolution, twice the canvases in the same storage"),
         ("aug", _SWITCH, None, "multi-formation: a canvas holds four half-size images (H and W must be even)"),
         ("aug_num", (1,), 1, "accepted for the released command lines"),
         ("zca", _SWITCH, False, "distil and evaluate in ZCA-whitened space (eps 0.1), fitted on the training images"),
@@ -91,6 +94,9 @@ FLAGS = {
         ("epoch_eval_train", whole(1), None, "epochs (plus one) each of them trains for"),
         ("batch_train", whole(1), None, "synthetic images per batch of that training"),
         ("num_exp", whole(1), None, "independent experiments"),
+        ("judge_steps", whole(0), 0, "train judges for this many steps in place of epochs, however many the images"),
+        ("validate", whole(0), 0, "hold this many training images per class out, and judge on them instead of the test "
+                                  "images: for choosing settings"),
     ],
     "input and output": [
         ("data_path", str, "data", "folder of the datasets; of ImageFolder, that with train/ and val/ or test/"),
@@ -131,13 +137,13 @@ OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_m
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
 _OF_THE_RECIPE = {
     row[0] for title, flags in FLAGS.items() if title not in ("input and output", "run control") for row in flags
-} - {"dataset", "ipc", "method", "im_size"}
+} - {"dataset", "ipc", "method", "im_size", "recipe"}
 
 
 # What --help shows; --help_all shows every flag.
 COMMON_FLAGS = (
-    "dataset", "ipc", "model", "method", "Iteration", "eval_interval", "seed", "data_path", "save_path", "resume",
-    "dry_run",
+    "dataset", "ipc", "model", "method", "recipe", "Iteration", "eval_interval", "seed", "data_path", "save_path",
+    "resume", "dry_run",
 )  # fmt: skip
 
 
@@ -277,9 +283,12 @@ def parse_args(datasets, description, argv=None):
         if set(asked) & set(words):
             build_parser(datasets, description, everything).print_help()
             sys.exit()
-    given = vars(build_parser(datasets, description).parse_args(words))
+    parser = build_parser(datasets, description)
+    given = vars(parser.parse_args(words))
     values = {**_DEFAULTS, "dataset": datasets[0], **given}
-    settings, whose = recipe(values["dataset"], values["ipc"], values["method"])
+    if values["recipe"] == "ours" and values["method"] != "BACON":
+        parser.error(f"--recipe ours: is for --method BACON, found {values['method']}; give its flags one by one")
+    settings, whose = recipe(*(values[name] for name in ("dataset", "ipc", "method", "recipe")))
     usual = {**_DEFAULTS, **settings}
     values = {**values, **settings, **given}
     notes = []

@@ -5,6 +5,7 @@ last iteration counts, nothing is selected on the test set.
 """
 
 import dataclasses
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,8 @@ class Protocol:
     """How a judging network trains: batches of `batch`, rate `lr`, DSA with the operations `strategy`.
 
     optimizer: a key of SCHEDULES, which also sets the rate's schedule over `epochs`. cutmix: probability per batch.
-    augmentation: a key of AUGMENTATIONS, in place of DSA.
+    augmentation: a key of AUGMENTATIONS, in place of DSA. steps: if not 0, batches to train on in place of epochs; the
+    schedule is then over them.
     """
 
     epochs: int
@@ -36,17 +38,23 @@ class Protocol:
     optimizer: str = "sgd"
     cutmix: float = 0.0
     augmentation: str = "DSA"
+    steps: int = 0
 
     @property
     def passes(self):
-        """Passes over the set: with SGD one more than `epochs`, as in the published code."""
-        return self.epochs + (self.optimizer == "sgd")
+        """Passes over the set, if not `steps` end them: with SGD one more than `epochs`, as in the published code."""
+        return self.steps or self.epochs + (self.optimizer == "sgd")
+
+    def images(self, n):
+        """Images of a set of n that a network is trained on, each as often as it comes."""
+        return self.steps * min(self.batch, n) or self.passes * n
 
     def __str__(self):
         mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
         strategy = "_".join(self.strategy) or "none"
         augmented = f"{self.augmentation} {strategy}{mixed}"
-        return f"{self.epochs} epochs, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}"
+        length = f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
+        return f"{length}, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}"
 
 
 def _new_sgd(net, lr, optimizer, arithmetic):
@@ -77,24 +85,37 @@ def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
     """
     net.train()
     make, drops, factor = SCHEDULES[protocol.optimizer]
-    drops, lr = drops(protocol.epochs), protocol.lr
+    drops, lr = drops(protocol.steps or protocol.epochs), protocol.lr
     optimizer = make(net, lr, None, arithmetic)
     if protocol.cutmix and labels.dim() == 1:
         labels = F.one_hot(labels, net.classifier.out_features).float()
+    units, left = itertools.count(), protocol.steps
+
+    def end_of_unit():  # of the schedule: an epoch, or a step
+        nonlocal lr, optimizer
+        if next(units) in drops:
+            lr *= factor
+            optimizer = make(net, lr, optimizer, arithmetic)
+
     for epoch in range(protocol.passes):
-        order = utils.upload(rng.permutation(len(images)), images.device)
-        for index in order.split(protocol.batch):
+        batches = utils.upload(rng.permutation(len(images)), images.device).split(protocol.batch)
+        if protocol.steps:
+            batches, left = batches[:left], left - len(batches[:left])
+        for index in batches:
             batch = AUGMENTATIONS[protocol.augmentation](images[index], protocol.strategy, rng)
             targets = labels[index]
             if protocol.cutmix:
                 batch, targets = augment.cutmix(batch, targets, protocol.cutmix, rng)
             arithmetic.training_step(net, optimizer, batch, targets)
-        if epoch in drops:
-            lr *= factor
-            optimizer = make(net, lr, optimizer, arithmetic)
+            if protocol.steps:
+                end_of_unit()
+        if not protocol.steps:
+            end_of_unit()
         if after_epoch:
             after_epoch(epoch, net)
             net.train()
+        if protocol.steps and not left:
+            break
 
 
 @torch.no_grad()

@@ -1,7 +1,5 @@
 """One distillation over several processes, as torchrun starts them: who owns which classes, and what they exchange.
 
-    torchrun --nproc_per_node=4 BACON_tiny.py --ipc 10
-
 Within a pass of canvas updates no class depends on another, so every process owns a share of them: their canvases, the
 momentum and their real images. Networks are on all processes and stay equal, because every training step adds the
 gradients of all shares (`World.sum_`). Random numbers come from named streams, so every process knows what the others
@@ -28,11 +26,7 @@ class World:
     def __init__(self, rank=0, size=1, control=None):
         """rank, size: this process among how many. control: the group of processes that exchanges Python objects."""
         self.rank, self.size, self._control = rank, size, control
-
-    @property
-    def leads(self):
-        """True for the one process that writes files and speaks to the user."""
-        return self.rank == 0
+        self.leads = rank == 0  # the one process that writes files and speaks to the user
 
     def share(self, count):
         """The part of range(count) that this process owns: contiguous, sizes differ by one at most."""
@@ -61,10 +55,8 @@ class World:
         return values
 
     def from_leader(self, function):
-        """What function() returns on the leading process (plain containers and tensors), on every process.
-
-        If it fails there, by a mistake of the user or an operating system error, every process ends.
-        """
+        """What function() returns on the leading process (plain containers and tensors), on every process. If it fails
+        there, by a mistake of the user or an operating system error, every process ends."""
         value = error = None
         if self.leads:
             try:
@@ -89,11 +81,9 @@ class World:
 
 @contextlib.contextmanager
 def joined(device):
-    """The World of the processes that torchrun started, if it did, for the time of a `with` block.
-
-    device: --device. NCCL connects GPUs, each process taking the one of its number on its machine; gloo CPUs, also
-    where there are GPUs: a run that goes on from a CPU's checkpoint stays on the CPU.
-    """
+    """The World of the processes that torchrun started, if it did, for the time of a `with` block. By --device, NCCL
+    connects GPUs, each process taking the one of its number on its machine; gloo CPUs, also where there are GPUs: a run
+    that goes on from a CPU's checkpoint stays on the CPU."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         yield World()
         return
@@ -102,10 +92,8 @@ def joined(device):
     if device == "mps":
         raise UserError("--device mps: several processes need cuda or cpu")
     if cuda and local >= torch.cuda.device_count():
-        raise UserError(
-            f"--nproc_per_node: process {local} has no GPU of its own, there are {torch.cuda.device_count()}; start "
-            "one process per GPU, or use --device cpu"
-        )
+        there = f"process {local} has no GPU of its own, there are {torch.cuda.device_count()}"
+        raise UserError(f"--nproc_per_node: {there}; start one process per GPU, or use --device cpu")
     try:
         if cuda:
             torch.cuda.set_device(local)

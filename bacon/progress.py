@@ -1,18 +1,18 @@
 """What a run shows a person while it works."""
 
+import contextlib
 import sys
 import time
 
 from tqdm import tqdm
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager):
     """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
 
     def __init__(self, total, title, done=0):
-        terminal = sys.stdout.isatty() and sys.stderr.isatty()
-        options = {"total": total, "initial": done, "desc": title, "unit": "it", "dynamic_ncols": True}
-        self.bar = tqdm(**options) if terminal and total else None
+        shown = total and sys.stdout.isatty() and sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=done, desc=title, unit="it", dynamic_ncols=True) if shown else None
 
     def say(self, text):
         """Print a line of its own, above the bar if there is one."""
@@ -34,9 +34,6 @@ class Progress:
         if self.bar:
             self.bar.set_postfix_str(text)
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *exception):
         if self.bar:
             self.bar.close()
@@ -57,6 +54,6 @@ def track(items, title, say=print, every=10):
 
 def duration(seconds):
     """A time in the unit that fits it, such as '12 s', '3.4 min' or '560 h'."""
-    unit, size = next((u, n) for u, n in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= n or n == 1)
+    unit, size = ("h", 3600) if seconds >= 3600 else ("min", 60) if seconds >= 60 else ("s", 1)
     value = seconds / size
     return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"

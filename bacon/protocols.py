@@ -15,7 +15,8 @@ PROTOCOLS = {
     "dc": Rules(1000, 300, 256, 0.01, "sgd", 0.0, "DC's own code: its augmentation for MNIST and ConvNetBN, else none"),
     "ncfm": Rules(2000, 2000, 128, 0.001, "adamw", 0.5, "NCFM (Wang et al. 2025); the rate halves at each fifth"),
 }
-FROM_THE_RUN = ("epoch_eval_train", "batch_train", "lr_net", "dsa_strategy")  # flags of a run that are its protocol
+# Flags of a run that are its protocol.
+FROM_THE_RUN = ("epoch_eval_train", "judge_steps", "batch_train", "lr_net", "dsa_strategy")
 # Who judges a set: `num_eval` fresh networks of each architecture in `names`, trained by `protocol`, a judge.Protocol.
 Judges = collections.namedtuple("Judges", "names num_eval seed protocol")
 
@@ -44,9 +45,11 @@ def protocol_of(args, run, lr=None, dataset=None, network=None):
     lr: the rate that a set was learnt with, if it was. dataset, network: names, on which DC's augmentation depends.
     """
     rules = PROTOCOLS[args.protocol]
-    own = {name: run[name] for name in FROM_THE_RUN} if run and args.protocol == "paper" else {}
+    own = {name: run[name] for name in FROM_THE_RUN if name in run} if run and args.protocol == "paper" else {}
     if rules.optimizer == "sgd" and lr:
         own["lr_net"] = lr
+    if args.epoch_eval_train:
+        own["judge_steps"] = 0
     own |= {name: value for name in FROM_THE_RUN if (value := getattr(args, name)) is not None}
     with errors.flag("--dsa_strategy"):
         if args.protocol != "dc":
@@ -56,8 +59,8 @@ def protocol_of(args, run, lr=None, dataset=None, network=None):
         else:
             kind, strategy = "DC", dc_augment.strategy(dataset, network)
     epochs = own.get("epoch_eval_train", rules.epochs if strategy else rules.plain_epochs)
-    batch, lr = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr)
-    return judge.Protocol(epochs, batch, lr, strategy, rules.optimizer, rules.cutmix, kind)
+    batch, lr, steps = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr), own.get("judge_steps", 0)
+    return judge.Protocol(epochs, batch, lr, strategy, rules.optimizer, rules.cutmix, kind, steps)
 
 
 def arithmetic_of(meta, args, planned_flop):

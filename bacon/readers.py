@@ -1,6 +1,6 @@
 """Readers of what lies on a disk: the official files of every dataset, and class folders of pictures.
 
-A reader gives the entries of the `.pt` layout that DC, DM, DC-bench and IDM share, see `KEYS`; `data.load` calls it.
+A reader gives the entries of the `.pt` layout that DC, DM, DC-bench and IDM share; `data.load` calls it.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from bacon.errors import UserError, short
 from bacon.progress import track
 from bacon.recipes import DATASETS
 
+# Of the .pt layout: names, then twice uint8 (N,C,H,W) and whole numbers (N,).
 KEYS = ("classes", "images_train", "labels_train", "images_val", "labels_val")
 
 
@@ -26,22 +27,22 @@ def layout(classes, train, test):
     return dict(zip(KEYS, (list(classes), *map(torch.as_tensor, (*train, *test))), strict=True))
 
 
-def tidy(stack, folders):
-    """Folders that are not there yet are removed as `stack` closes if they are still empty then."""
-    for folder in sorted((folder for folder in folders if not folder.exists()), key=lambda folder: len(folder.parts)):
-        stack.callback(_remove, folder)
-
-
-def _remove(folder):
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+@contextlib.contextmanager
+def tidied(folders):
+    """Folders that are not there before are removed afterwards if they are empty then."""
+    missing = sorted(folder for folder in folders if not folder.exists())
+    try:
+        yield
+    finally:
+        for folder in reversed(missing):  # a folder before the one that holds it
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager
 def _fetching(name, root, paths):
     """Around a download of `paths` below `root`: one line if it fails, and no folder that it made and left empty."""
-    with contextlib.ExitStack() as stack:
-        tidy(stack, {folder for path in paths for folder in (root / path).parents})
+    with tidied({folder for path in paths for folder in (root / path).parents}):
         try:
             yield
         except Exception as error:  # whatever a dead network provokes
@@ -52,19 +53,20 @@ def _fetching(name, root, paths):
 
 # How torchvision stores a dataset: (files it reads, archives it unpacks them from, arguments that select the two
 # splits, how to get N,C,H,W images and labels out of a split). Files and archives are (path below the root, md5).
+_SPLITS = ({"train": True}, {"train": False})
 
 
 def _mnist(kind):
     archives = [(f"{kind.__name__}/raw/{archive}", md5) for archive, md5 in kind.resources]
     files = [(path.removesuffix(".gz"), None) for path, _ in archives]  # nobody publishes sums of the unpacked files
-    return files, archives, ({"train": True}, {"train": False}), lambda part: (part.data[:, None], part.targets)
+    return files, archives, _SPLITS, lambda part: (part.data[:, None], part.targets)
 
 
 def _cifar(kind):
     batches = (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"]))
     files = [(f"{kind.base_folder}/{batch}", md5) for batch, md5 in batches]
-    archives, splits = [(kind.filename, kind.tgz_md5)], ({"train": True}, {"train": False})
-    return files, archives, splits, lambda part: (part.data.transpose(0, 3, 1, 2), part.targets)
+    archives = [(kind.filename, kind.tgz_md5)]
+    return files, archives, _SPLITS, lambda part: (part.data.transpose(0, 3, 1, 2), part.targets)
 
 
 def _svhn(kind):
@@ -126,12 +128,9 @@ def _read_tiny_imagenet(name, root, say):
 
 
 def _decode_tiny_imagenet(paths, read, say):
-    """The .pt layout from the paths of the official files and `read`: path -> bytes.
-
-    Labels are positions among the sorted wnids of train/; images are sorted by label, then file name. The official
-    val split is our test split (the official test split has no labels). Classes are named by the first word of
-    words.txt where that is there, else by their wnids.
-    """
+    """The .pt layout from the paths of the official files and `read`: path -> bytes. Labels are positions among the
+    sorted wnids of train/; images are sorted by label, then file name. The official val split is our test split: the
+    official test split has no labels. Classes are named as words.txt does, if it is there."""
     from PIL import Image
 
     pattern = re.compile(r"tiny-imagenet-200/(train|val)/(?:(n\d+)/)?images/([^/]+\.JPEG)")
@@ -176,20 +175,14 @@ def _read_digits(name, root, say):
     return layout(range(10), *((images[mask], digits.target[mask]) for mask in (~test, test))), "scikit-learn"
 
 
-_idx, _pickles, _mat = (partial(_read_torchvision, storage) for storage in (_mnist, _cifar, _svhn))
-
 # name: (name, root folder, say) -> (entries of the .pt layout, where they came from)
 READERS = {
-    "MNIST": _idx,
-    "FashionMNIST": _idx,
-    "SVHN": _mat,
-    "CIFAR10": _pickles,
-    "CIFAR100": _pickles,
+    **dict.fromkeys(("MNIST", "FashionMNIST"), partial(_read_torchvision, _mnist)),
+    **dict.fromkeys(("CIFAR10", "CIFAR100"), partial(_read_torchvision, _cifar)),
+    "SVHN": partial(_read_torchvision, _svhn),
     "TinyImageNet": _read_tiny_imagenet,
     "Digits": _read_digits,
 }
-
-
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 

@@ -18,7 +18,16 @@ from bacon import checkpoint, compute, cost, data, parallel, tables
 from bacon.errors import DivergedError, Stopped, UserError, damaged, exit_code, flag
 from bacon.experiment import Experiment
 from bacon.files import save_torch
-from bacon.recipes import DATASETS, IMAGE_FOLDER, architectures, experiments, factor
+from bacon.recipes import (
+    DATASETS,
+    IMAGE_FOLDER,
+    architectures,
+    canvases_per_class,
+    experiments,
+    factor,
+    images_per_class,
+    judged_on,
+)
 from bacon.spaces import Whitening
 
 COLUMNS = 100  # of a terminal that the lines at the start and at the end of a run fit
@@ -58,6 +67,8 @@ def run_settings(settings, world):
         needed = cost.checkpoint_bytes(args, spec)
         world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
         dataset = own or load_once(args, world)
+        if args.validate:
+            dataset = dataset.validation(args.validate)
         source = f"from {dataset.source} (sha256 {dataset.fingerprint[:12]})"
         distilling, judging, more = cost.arithmetics(args, dataset)
         notes = settings.notes + checkpoint.time_left() + check_data(args, dataset) + more
@@ -114,6 +125,13 @@ def check_settings(args, spec, world):
         "give at least 1, or a negative number of modules to leave out",
     )
     refuse(args.aug and odd, f"--aug: needs an even height and width, {args.dataset} has {spec.im_size}")
+    half, multiple = args.chroma == "half", 2 * factor(args)
+    refuse(half and spec.channels != 3, f"--chroma half: {args.dataset} has no colours; leave it out")
+    refuse(half and args.zca, "--chroma half: whitened images have no luma and chroma; leave out one of it and --zca")
+    refuse(
+        half and any(side % multiple for side in spec.im_size),
+        f"--chroma half: needs a height and width divisible by {multiple}, {args.dataset} has {spec.im_size}",
+    )
     refuse(args.resume and args.overwrite, "--overwrite: contradicts --resume; give one of them")
     refuse(
         args.exp_index is not None and args.exp_index >= args.num_exp,
@@ -135,8 +153,9 @@ def check_data(args, dataset):
     counts = torch.bincount(dataset.labels_train).tolist()
     c = min(range(len(counts)), key=counts.__getitem__)
     smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {counts[c]} training images"
-    if args.init == "real" and args.ipc > counts[c]:
-        raise UserError(f"--ipc {args.ipc}: {smallest}; use --ipc {counts[c]} or less, or --init noise")
+    if args.init != "noise" and canvases_per_class(args) > counts[c]:
+        most = counts[c] * args.ipc // canvases_per_class(args)
+        raise UserError(f"--ipc {args.ipc}: {smallest}; use --ipc {most} or less, or --init noise")
     if counts[c] < 2:
         raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
     if counts[c] < args.batch_real:
@@ -147,22 +166,27 @@ def check_data(args, dataset):
 def describe(settings, spec, source, distilling, judging, files, world=None):
     """What is about to run, as lines for the user. spec: as in `check_settings`. source: of the images, in words."""
     args, (height, width) = settings.args, spec.im_size
-    decoded = f", four images each: {4 * args.ipc} decoded" if args.aug else ""
+    stored = f"{args.ipc} per class"
+    if args.chroma == "half":
+        stored = f"{canvases_per_class(args)} per class, chroma at half resolution: the storage of {args.ipc}"
+    stored += f" ({args.ipc * spec.channels * height * width:,} numbers)"
+    decoded = f", four images each: {images_per_class(args)} decoded" if args.aug else ""
     departures = ", ".join(f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items())
     judges = ", ".join(architectures(args.eval_mode, args.model))
+    length = f"{args.judge_steps:,} steps" if args.judge_steps else f"{args.epoch_eval_train:,} epochs"
     first, last = experiments(args)[0], experiments(args)[-1]
     several = f" {first}" if first == last else f"s {first} to {last}"
     shares = f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""
     if args.compile is None:
         shares += " (compiled where the work repays it, which moves last digits: --compile, --no_compile)"
     facts = {
-        "data": f"{spec.train:,} training and {spec.test:,} test images, {spec.channels}x{height}x{width}, "
-        f"{spec.num_classes} classes, {source}",
-        "canvases": f"{args.ipc} per class{decoded}; {args.Iteration:,} iterations, experiment{several} of "
+        "data": f"{spec.train:,} training and {spec.test:,} {judged_on(args)} images, "
+        f"{spec.channels}x{height}x{width}, {spec.num_classes} classes, {source}",
+        "canvases": f"{stored}{decoded}; {args.Iteration:,} iterations, experiment{several} of "
         f"{args.num_exp}, seed {args.seed}",
         "recipe": settings.recipe + (f", except {departures}" if departures else ""),
         "judges": f"every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
-        f"{args.epoch_eval_train:,} epochs{cost.about_judging(args, spec)}",
+        f"{length}{cost.about_judging(args, spec)}",
         "device": f"{distilling}; judges {judging}{shares}",
         "files": f"{files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     }
@@ -208,6 +232,7 @@ def about(settings, dataset):
         "std": list(dataset.std),
         "classes": dataset.classes,
         "factor": factor(args),
+        "chroma": args.chroma,
         "data_sha256": dataset.fingerprint,
         "train_images": dataset.train,
         "test_images": dataset.test,
@@ -338,8 +363,8 @@ class Run:
         what = f"distilled by {args.method}" if args.Iteration else "not distilled"
         stored = "1 canvas" if args.ipc == 1 else f"{args.ipc} canvases"
         sentence = (
-            f"{stored} per class of {args.dataset}, {what}, train a fresh {name} to {s['mean']:.2f} % of the test "
-            f"images (+- {s['std']:.2f} over {s['networks']} judges)"
+            f"{stored} per class of {args.dataset}, {what}, train a fresh {name} to {s['mean']:.2f} % of the "
+            f"{judged_on(args)} images (+- {s['std']:.2f} over {s['networks']} judges)"
         )
         table = f"{tables.of_scores(accuracies)}\n" if several else ""
         return table + textwrap.fill(sentence, COLUMNS, break_on_hyphens=False)

@@ -290,7 +290,7 @@ def _score(groups, args):
     for real, experiments, meta, judges in jobs:
         saved, facts = experiments[0], real.facts
         flop = max(networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:]) for name in judges.names)
-        images = len(saved.canvases) * saved.factor**2 * judges.protocol.passes * judges.num_eval
+        images = judges.protocol.images(len(saved.canvases) * saved.factor**2) * judges.num_eval
         arithmetic, notes = protocols.arithmetic_of(meta, args, flop * images)
         arithmetic = arithmetics.setdefault(str(arithmetic), arithmetic)  # compiled code serves all sets
         for line in [*notes, f"{judges.protocol}; seed {judges.seed}; {arithmetic}"]:
@@ -319,7 +319,7 @@ def _baselines(groups, args):
     for real, experiments in groups or [(RealImages(args.dataset, args, args.im_size), ())]:
         meta, ipc = experiments[0].meta if groups else {}, args.ipc or 10
         if groups and not args.ipc:
-            ipc = max(1, len(experiments[0].canvases) // real.facts.num_classes)
+            ipc = max(1, len(experiments[0].canvases) // experiments[0].halves // real.facts.num_classes)
         several = protocols.judges_of(args, real.facts, meta)
         for kind, judges in itertools.product(dict.fromkeys(args.baseline), several):
             if kind == "full":
@@ -369,14 +369,16 @@ def score_rows(experiments, scores, protocol, facts):
     rows, saved = [], experiments[0]
     counts = torch.bincount(saved.hard().labels, minlength=facts.num_classes)
     ends = sorted({counts.min().item(), counts.max().item()})
-    stored, decoded = ("-".join(str(n * times) for n in ends) for times in (1, saved.factor**2))
+    stored = "-".join(str(n // saved.halves) for n in ends)
+    decoded = "-".join(str(n * saved.factor**2) for n in ends)
+    numbers = "-".join(str(n * saved.canvases[0].numel() // saved.halves) for n in ends)
     for name in scores[0]:
         last, best, seconds = zip(*(of_experiment[name] for of_experiment in scores), strict=True)
         row = {
             "set": saved.path, "name": _short_name(saved), "layout": saved.layout, "assumed": saved.assumed,
             "dataset": facts.dataset, "stored per class": stored, "decoded per class": decoded,
-            "network": name, **tables.summary(last), "accuracy": last, "protocol": str(protocol),
-            "epochs": protocol.epochs, "seconds": sum(seconds),
+            "numbers per class": numbers, "network": name, **tables.summary(last), "accuracy": last,
+            "protocol": str(protocol), "epochs": protocol.epochs, "seconds": sum(seconds),
         }  # fmt: skip
         recorded = [one.recorded.get(name, []) for one in experiments]
         if all(recorded):
@@ -408,6 +410,7 @@ def _shown(rows, details):
         main += ("networks", "ipc (decoded)")
     shown = {"": tables.pick(lines, main)}
     if details:
-        behind = ("networks", "ipc (decoded)", "std networks", "std experiments", "epochs", "seconds")
-        shown["what is behind each figure"] = tables.pick(lines, ("accuracy %", "set", "network", *behind))
+        behind = ("accuracy %", "set", "network", "networks", "ipc (decoded)", "numbers per class")
+        behind += ("std networks", "std experiments", "epochs", "seconds")
+        shown["what is behind each figure"] = tables.pick(lines, behind)
     return shown

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from bacon import readers
-from bacon.canvases import decode, is_result
+from bacon.canvases import colours, decode, is_result
 from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch, save_torch
@@ -59,7 +59,8 @@ class SavedSet:
     factor: 2 if a canvas holds four images. zca: None, or the space the whitening was fitted in, "normalised" images
     (these scripts) or "pixels" in [0,1] (MTT). lr: the judges' rate that the set was learnt with, if it was. meta: the
     dictionary of these scripts, else empty. recorded: {architecture: [accuracy in [0,1]]} of this experiment. alone:
-    the file's others are earlier or later states of it, no experiments. facts: those that it was found to fit.
+    the file's others are earlier or later states of it, no experiments. facts: those that it was found to fit. halves:
+    2 if a canvas was stored in half its numbers, with chroma at half resolution.
     """
 
     path: str
@@ -75,6 +76,7 @@ class SavedSet:
     assumed: str = ""
     alone: bool = False
     facts: Facts | None = None
+    halves: int = 1
 
     def decoded(self):
         """The images to train on, (factor^2 n, C, H, W), and their labels, in the order of `canvases.decode`."""
@@ -100,7 +102,7 @@ def own_facts(found):
     with damaged(f"{found.path}: damaged set"):
         meta, images = found.meta, found.content["data"][0][0]
         mean, std, classes = tuple(meta["mean"]), tuple(meta["std"]), list(meta["classes"])
-        shape = (len(mean), *images.shape[2:])
+        shape = (len(mean), *colours(images[:1], meta.get("chroma", "full")).shape[2:])
         return Facts(meta["args"]["dataset"], shape, len(classes), mean, std, lambda: classes)
 
 
@@ -202,6 +204,9 @@ def _read_ours(path, saved, facts, factor, pixels):
     assumed += ", normalised anew by these images' mean and std" if moved else ""
     for k, (canvases, labels) in enumerate(saved["data"]):
         recorded = {name: _part(accuracies, k, experiments) for name, accuracies in saved["accs_all_exps"].items()}
+        if meta["args"].get("validate"):
+            recorded = {}  # on validation images, of no use beside accuracies on test images
+        canvases = colours(canvases, meta.get("chroma", "full"))
         if moved:
             canvases = normalise(denormalise(canvases, meta["mean"], meta["std"]), facts.mean, facts.std)
         number, space = meta.get("experiments", range(experiments))[k], "normalised" if meta["zca"] else None
@@ -209,7 +214,8 @@ def _read_ours(path, saved, facts, factor, pixels):
             convert, space, assumed = PIXELS[pixels]
             canvases = convert(canvases, facts.mean, facts.std)
         about = {"factor": meta["factor"], "zca": space, "meta": meta, "recorded": recorded, "assumed": assumed}
-        yield SavedSet(str(path), number, "these scripts'", canvases, labels, **about)
+        halves = 2 if meta.get("chroma") == "half" else 1
+        yield SavedSet(str(path), number, "these scripts'", canvases, labels, **about, halves=halves)
 
 
 def _part(accuracies, k, experiments):

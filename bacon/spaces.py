@@ -1,6 +1,10 @@
-"""The spaces that images live in: pixels in [0,1], normalised by the dataset's mean and std, whitened by ZCA."""
+"""The spaces that images live in: pixels in [0,1], normalised by the dataset's mean and std, whitened by ZCA.
+
+And the planes of luma and half-size chroma that normalised images can be stored in, as video coding does (4:2:0).
+"""
 
 import torch
+import torch.nn.functional as F
 
 
 def column(numbers, device="cpu"):
@@ -32,6 +36,27 @@ PIXELS = {
 }
 
 
+def to_planes(images):
+    """Normalised RGB images (n,3,H,W), H and W even, as luma and half-size chroma: (n,6,H/2,W/2), half the numbers.
+
+    Orthonormal colours: luma (R+G+B)/sqrt(3), chroma (R-B)/sqrt(2) and (R-2G+B)/sqrt(6). Planes 0 to 3 are the luma of
+    every other pixel, 4 and 5 twice the mean chroma of 2x2 pixels. `from_planes` keeps distances, and of all its images
+    `from_planes(to_planes(x))` is the nearest to x.
+    """
+    r, g, b = images.unbind(1)
+    luma = (r + g + b)[:, None] / 3**0.5
+    chroma = torch.stack(((r - b) / 2**0.5, (r - 2 * g + b) / 6**0.5), 1)
+    return torch.cat((F.pixel_unshuffle(luma, 2), 2 * F.avg_pool2d(chroma, 2)), 1)
+
+
+def from_planes(planes):
+    """Planes (n,6,H/2,W/2), see `to_planes`, as images (n,3,H,W)."""
+    luma = F.pixel_shuffle(planes[:, :4], 2)[:, 0] / 3**0.5
+    chroma = F.interpolate(planes[:, 4:] / 2, scale_factor=2, mode="nearest")
+    c1, c2 = chroma[:, 0] / 2**0.5, chroma[:, 1] / 6**0.5
+    return torch.stack((luma + c1 + c2, luma - 2 * c2, luma - c1 + c2), 1)
+
+
 class Whitening:
     """ZCA whitening of normalised images (n,C,H,W), as in MTT, which takes it from kornia.
 
@@ -46,11 +71,8 @@ class Whitening:
 
     @classmethod
     def fit(cls, real, eps=EPS, chunk=1000):
-        """From a `RealData` without whitening; `chunk` images at a time are held as floats.
-
-        In float64: single precision moves CIFAR-10's whitened pixels (std 0.47) by up to 0.004. Takes 40 s for CIFAR-10
-        on two CPU cores; a D x D matrix has 75 MB at 3x32x32, 1.2 GB at 3x64x64, and about five exist at the peak.
-        """
+        """From a `RealData` without whitening; `chunk` images at a time are held as floats. In float64: float32 moves
+        CIFAR-10's pixels by up to 0.004. About five D x D matrices exist at the peak, of 75 MB each at 3x32x32."""
         device = real.images.device if real.images.device.type != "mps" else "cpu"  # MPS has no float64
         d = real.images[0].numel()
         total, products = (torch.zeros(shape, dtype=torch.float64, device=device) for shape in (d, (d, d)))

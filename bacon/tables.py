@@ -4,6 +4,7 @@ import collections
 import contextlib
 import itertools
 import json
+import math
 import statistics
 import textwrap
 from pathlib import Path
@@ -77,7 +78,10 @@ def pick(lines, columns):
 
 
 # Flags that a table shows in columns or words of their own, or that change no figure.
-_COLUMNS = ("aug", "Iteration", "model", "num_exp", "num_eval", "eval_interval", "eval_mode", "epoch_eval_train")
+_COLUMNS = (
+    "aug", "chroma", "Iteration", "model", "num_exp", "num_eval", "eval_interval", "eval_mode", "epoch_eval_train",
+    "judge_steps", "validate",
+)  # fmt: skip
 BIASED = "best iteration on test (biased)"
 _TERMS = ("log-likelihood", "total variation", "clip prior", "cross-entropy")  # of BACON's loss, and their flags
 _TERM_FLAGS = ("--lh_weight", "--tv_weight", "--clip_weight", "--clip_prior", "--syn_ce", "--ce_weight")
@@ -105,11 +109,17 @@ def read_run(log):
         formats = ["bf16" if "bf16" in start["arithmetic"][kind] else "fp32" for kind in kinds]
         spec = DATASETS.get(args["dataset"])
         whole = _WHOLE if spec and sizes == (spec.train, spec.test) else f"{sizes[0]}+{sizes[1]} images"
+        held, steps = args.get("validate"), args.get("judge_steps")
+        kind = "one per cluster" if args["init"] == "cluster" else f"random ({args['init']})"
+        if args["Iteration"]:
+            kind = "ours" if args.get("recipe") == "ours" else args["method"]
         about = {
-            "dataset": args["dataset"], "ipc": args["ipc"],
-            "set": args["method"] if args["Iteration"] else f"random ({args['init']})",
-            "network": args["model"], "iterations": args["Iteration"], "epochs": args["epoch_eval_train"],
-            "images per canvas": "four" if args["aug"] else "one", "precision": "/".join(dict.fromkeys(formats)),
+            "dataset": args["dataset"] + (f", validation ({held} images per class)" if held else ""),
+            "ipc": args["ipc"], "set": kind, "network": args["model"], "iterations": args["Iteration"],
+            "epochs": args["epoch_eval_train"],
+            "training": f"{steps:,} steps" if steps else f"{args['epoch_eval_train']:,} epochs",
+            "images per canvas": "four" if args["aug"] else "one", "chroma": args.get("chroma", "full"),
+            "precision": "/".join(dict.fromkeys(formats)),
             "data": f"{whole} {start['data_sha256'][:8]}",
             "flags": tuple(f"--{name} {to}" for name, (to, _) in start["departures"].items() if name not in shown),
         }  # fmt: skip
@@ -153,6 +163,9 @@ def of_runs(folder, biased=False):
         scores, args = [by_it[about["iterations"]] for by_it in experiments.values()], run.args
         row = {**about, **summary(scores), "experiments": len(scores), "accuracy": scores}
         row["paper %"] = paper_figure(about["set"], about["dataset"], about["ipc"])
+        if spec := DATASETS.get(args["dataset"]):
+            row["numbers"] = args["ipc"] * spec.channels * math.prod(spec.im_size)
+        row["images"] = args["ipc"] * (4 if args["aug"] else 1) * (2 if args.get("chroma") == "half" else 1)
         if biased:
             best = [max(map(statistics.fmean, by_it.values())) for by_it in experiments.values()]
             row[BIASED] = round(100 * statistics.fmean(best), 2)
@@ -171,12 +184,14 @@ def shown(rows, details=False):
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         of_it = [row for row in rows if row["dataset"] == dataset]
         budget = "; the paper's at its own budget" if any(row["paper %"] for row in of_it) else ""
-        title = f"{dataset}: test accuracy, mean +- std over all networks{budget}"
+        split = "" if "validation" in dataset else "test "
+        title = f"{dataset}: {split}accuracy, mean +- std over all networks{budget}"
         tables[title] = _table(of_it, ("paper %", "ipc", "set", "network", "judge", "networks", BIASED))
         if not details:
             continue
-        behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "set")
-        title = f"{dataset}: what is behind each figure; the same for all: {_settings(of_it, networks=True)[0]}"
+        behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "numbers", "images", "set")
+        title = f"{dataset}: what is behind each figure (numbers stored and images of a class); the same for all: "
+        title += _settings(of_it, networks=True)[0]
         tables[title] = _table(of_it, behind, networks=True)
         alike = {}  # runs of BACON that differ in the weights of its terms alone
         for row in of_it:
@@ -203,8 +218,10 @@ def _settings(rows, networks=False):
     for row in rows:
         own = {row["iterations"]} - {0} or (iterations if len(iterations) == 1 else ())  # random images have any number
         line = [f"{row['network']} judged by {row['judge']}"] if networks else []
-        line += [*(f"{n:,} iterations" for n in own), f"{row['epochs']:,} epochs"]
-        words.append([*line, f"{row['images per canvas']} per canvas", row["precision"], row["data"], *row["flags"]])
+        line += [*(f"{n:,} iterations" for n in own), row["training"]]
+        chroma = ", chroma at half resolution" if row["chroma"] == "half" else ""
+        line.append(f"{row['images per canvas']} per canvas{chroma}")
+        words.append([*line, row["precision"], row["data"], *row["flags"]])
     shared = [word for word in words[0] if all(word in line for line in words)]
     shared = [word for word in shared if word != rows[0]["data"] or word.startswith(_WHOLE)]
     return ", ".join(shared), [", ".join(word for word in line if word not in shared) for line in words]
@@ -247,7 +264,8 @@ def _random_images(near, runs):
     others = [other for other in others if other and not other.args["Iteration"]]
     others = [other for other in others if other.args["seed"] in seeds] or others  # of the same seeds if there are such
     alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "dsa_strategy", "zca")
-    others = [other for other in others if all(other.args[name] == run.args[name] for name in alike)]
+    alike += ("chroma", "judge_steps", "validate")
+    others = [other for other in others if all(other.args.get(name) == run.args.get(name) for name in alike)]
     others = [other.scores for other in others if other.about["data"] == run.about["data"]]
     for judge in run.scores:
         experiments = [accuracies for scores in others for accuracies in scores.get(judge, {}).get(0, {}).values()]

@@ -397,6 +397,8 @@ def main():
     distillation(table, "MNIST ipc 10, ConvNet", "--dataset MNIST --ipc 10", data_path, iterations=3)
     small = "--dataset CIFAR10 --ipc 10 --model ConvNetW32"
     distillation(table, "CIFAR-10 ipc 10, ConvNetW32", small, data_path, iterations=15)
+    ours = f"{small} --recipe ours"
+    distillation(table, "CIFAR-10 ipc 10, ConvNetW32, our recipe", ours, data_path, iterations=15)
     evaluation(table, "CIFAR-10 ipc 10, ConvNetW32", f"{small} --epoch_eval_train 200", data_path)
     with contextlib.suppress(UserError):
         data.load("CIFAR10", data_path)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import BACON_mnist
-from bacon import compute, data, distill, errors, flags, parallel, run
+from bacon import clusters, compute, data, distill, errors, flags, parallel, run
+
+clusters.STEPS = 5
 
 
 def work():

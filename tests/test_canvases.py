@@ -8,8 +8,10 @@ from layouts import Bomb, to_bytes
 
 import augment
 import utils
-from bacon import canvases
+from bacon import canvases, data, recipes
 from bacon.errors import UserError
+from bacon.flags import parse_args
+from bacon.spaces import from_planes, to_planes
 
 # Initial canvases
 
@@ -133,3 +135,47 @@ def test_experiment_out_of_range_says_what_there_is(exp, tmp_path):
     save_set(tmp_path / "res.pt")
     with pytest.raises(UserError, match=rf"res\.pt: has no experiment {exp}, only 0\.\.1"):
         canvases.load_distilled(tmp_path / "res.pt", exp)
+
+
+# Chroma at half resolution
+
+
+def colour_images(per_class=40, classes=3, side=8):
+    """A data.RealData of random colour images."""
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    images = torch.randint(0, 256, (len(labels), 3, side, side), generator=torch.Generator().manual_seed(0))
+    return data.RealData(images.to(torch.uint8), labels, (0.5,) * 3, (0.2,) * 3, classes, "cpu")
+
+
+@pytest.mark.parametrize("init", ["real", "noise"])
+def test_twice_the_canvases_take_the_same_storage(init):
+    real, flags = colour_images(), ["--dataset=CIFAR10", "--ipc=4"]
+    stored = {}
+    for chroma in ("full", "half"):
+        args = parse_args(("CIFAR10",), "", [*flags, f"--chroma={chroma}", f"--init={init}"]).args
+        count = recipes.canvases_per_class(args)
+        streams = {c: utils.stream(0, "init", c) for c in range(3)}
+        stored[chroma] = canvases.initial(real, count, init, 2, streams, chroma)
+        assert recipes.images_per_class(args) == 4 * count == (16 if chroma == "full" else 32)
+        assert len(canvases.decode_by_class(stored[chroma], 2, chroma)) == 3 * 4 * count
+    assert stored["half"].numel() == stored["full"].numel() == 3 * 4 * 3 * 8 * 8
+    assert stored["half"].shape == (3, 8, 6, 4, 4)
+
+
+def test_colours_come_before_multi_formation_and_labels_stay_with_their_images():
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 8, 8) + torch.tensor([0.0, 0.1, 0.2])[:, None, None]
+    planes, labels = to_planes(images), torch.tensor([5, 6, 7])
+    decoded, targets = canvases.decode(planes, labels, 2, "half")
+    assert decoded.shape == (12, 3, 8, 8) and targets.tolist() == [5, 6, 7] * 4
+    torch.testing.assert_close(decoded, images.repeat(4, 1, 1, 1))
+    by_class = canvases.decode_by_class(planes[:, None], 2, "half")
+    torch.testing.assert_close(by_class, images.repeat_interleave(4, 0))
+
+
+def test_a_saved_set_with_half_chroma_loads_as_colour_images(tmp_path):
+    planes, labels = torch.randn(6, 6, 4, 4), torch.arange(3).repeat_interleave(2)
+    saved = save_set(tmp_path / "res.pt")
+    saved["data"], saved["meta"]["chroma"] = [[planes, labels]], "half"
+    torch.save(saved, tmp_path / "res.pt")
+    images, targets, _ = canvases.load_distilled(tmp_path / "res.pt")
+    assert torch.equal(images, augment.split(from_planes(planes))) and targets.tolist() == labels.tolist() * 4

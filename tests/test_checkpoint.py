@@ -20,7 +20,21 @@ import torture
 from scripts import assert_one_line, events, run
 
 import networks
-from bacon import checkpoint, compute, cost, data, distill, errors, experiment, figures, files, recipes, tables
+from bacon import (
+    canvases,
+    checkpoint,
+    clusters,
+    compute,
+    cost,
+    data,
+    distill,
+    errors,
+    experiment,
+    figures,
+    files,
+    recipes,
+    tables,
+)
 from bacon import run as runner
 
 SMALL = [
@@ -68,6 +82,23 @@ def assert_same(script, tmp_path, undisturbed_runs, capsys):
     return check
 
 
+@pytest.fixture(autouse=True)
+def short_clusters(monkeypatch):
+    monkeypatch.setattr(clusters, "STEPS", 3)
+
+
+@pytest.fixture
+def colour(monkeypatch, quick, few_digits):
+    """Digits have three channels, of other brightness each."""
+    entries, source = few_digits()
+    for split in ("train", "val"):
+        grey = entries[f"images_{split}"]
+        entries[f"images_{split}"] = torch.cat((grey, grey // 2, 255 - grey), 1)
+    spec = recipes.DATASETS["Digits"]._replace(channels=3, mean=(0.3, 0.2, 0.7), std=(0.4, 0.2, 0.4))
+    monkeypatch.setitem(recipes.DATASETS, "Digits", spec)
+    monkeypatch.setitem(data.READERS, "Digits", lambda *args: (entries, source))
+
+
 @pytest.fixture
 def at_event(monkeypatch):
     """Do something after the n-th call, from now on, of a function: at_event(n, action, owner, name)."""
@@ -106,10 +137,18 @@ def log_events(folder):
 @pytest.mark.parametrize(
     "flags",
     [[], ["--optim=adam", "--lr_img=0.05"], ["--method=DM", "--model=ConvNetBN"], ["--zca", "--no_net_decay"],
-     ["--eval_mode=C", "--outer_loop=2", "--train_net_num=2"]],
+     ["--eval_mode=C", "--outer_loop=2", "--train_net_num=2"], ["--init=cluster", "--judge_steps=3", "--validate=2"]],
     ids=lambda flags: flags[0] if flags else "BACON",
 )  # fmt: skip
 def test_a_run_stopped_by_signals_resumes_to_bitwise_the_same_files(flags, script, at_event, assert_same, capsys):
+    resume_after_signals(flags, script, at_event, assert_same, capsys)
+
+
+def test_a_run_with_half_chroma_resumes_to_bitwise_the_same_files(colour, script, at_event, assert_same, capsys):
+    resume_after_signals(["--chroma=half"], script, at_event, assert_same, capsys)
+
+
+def resume_after_signals(flags, script, at_event, assert_same, capsys):
     at_event(3, ask("SIGTERM"))
     assert script(*flags) == 75
     at_event(5, ask("SIGUSR1"))
@@ -503,6 +542,16 @@ def test_a_job_array_leaves_an_unfinished_whole_run_alone(script, at_event, tmp_
     (folder / f"log_{NAME}_exp0.jsonl").write_text('{"event": "start"}\n')
     assert script("--exp_index=1", "--resume") == 0
     assert "not joined, one is damaged" in capsys.readouterr().out
+
+
+def test_the_last_task_of_a_job_array_joins_experiments_with_half_chroma(colour, script, tmp_path):
+    assert script("--chroma=half", folder="undisturbed") == 0
+    assert script("--chroma=half", "--exp_index=1") == script("--chroma=half", "--exp_index=0") == 0
+    ours, theirs = (tmp_path / f"{folder}/result/res_{NAME}.pt" for folder in ("run", "undisturbed"))
+    for exp in (0, 1):
+        (a, labels, meta), (b, *_) = (canvases.load_distilled(path, exp) for path in (ours, theirs))
+        assert torch.equal(a, b) and meta["chroma"] == "half"
+        assert a.shape == (80, 3, 8, 8) and labels.tolist() == [c for c in range(10) for _ in (0, 1)] * 4
 
 
 def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(script, at_event, tmp_path, capsys):

@@ -465,3 +465,17 @@ def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_
     std = images.std((2, 3)).mean(0) if name == "CIFAR10" else images.std((0, 2, 3))
     np.testing.assert_allclose(images.mean((0, 2, 3)), dataset.mean, atol=0.03 if name == "TinyImageNet" else 0.01)
     np.testing.assert_allclose(std, dataset.std, atol=0.06 if name == "TinyImageNet" else 0.01)
+
+
+def test_validation_images_are_the_same_for_every_seed_and_never_among_those_trained_on(digits):
+    held = digits.validation(7)
+    assert torch.bincount(held.labels_test).tolist() == [7] * 10 and held.train + held.test == digits.train
+    split = (
+        {tuple(x.flatten().tolist()) for x in held.images_train},
+        {tuple(x.flatten().tolist()) for x in held.images_test},
+    )
+    assert not split[0] & split[1]
+    assert split[0] | split[1] == {tuple(x.flatten().tolist()) for x in digits.images_train}
+    assert torch.equal(held.images_test, digits.validation(7).images_test)
+    with pytest.raises(UserError, match=r"--validate 200: class . \(.\) of Digits has 1\d\d images"):
+        digits.validation(200)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import augment
 import utils
-from bacon import canvases, compute, distill, judge
+from bacon import canvases, compute, distill, judge, spaces
 from bacon.errors import DivergedError
 
 
@@ -420,3 +420,45 @@ def test_the_loop_never_waits_for_the_gpu(digits, make_args):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(np.isfinite(v) for v in d.read_losses().values())
+
+
+def test_sgd_on_planes_is_projected_sgd_on_pixels():
+    classes, passes = 4, 6
+    turns = [range(c, c + 1) for c in range(classes)]
+    g = torch.Generator().manual_seed(0)
+    planes = torch.randn(classes, 6, 3, 4, generator=g, dtype=torch.float64)
+    targets = torch.randn(passes, classes, 3, 6, 8, generator=g, dtype=torch.float64)
+
+    def loss(images, p):  # not quadratic, and of pixels that half-size chroma cannot store
+        return (1 - torch.cos(images - targets[p])).sum() + 0.1 * images.pow(4).sum()
+
+    def projected(images):
+        return spaces.from_planes(spaces.to_planes(images))
+
+    start = spaces.from_planes(planes)
+    pixels = start.clone().requires_grad_()
+    sgd = torch.optim.SGD([pixels], lr=0.05, momentum=0.5)
+    ours = distill.ClosedFormSGD(planes, 0.05, turns)
+    for p in range(passes):
+        for c in range(classes):
+            gradient = torch.zeros_like(pixels)
+            gradient[c] = torch.autograd.grad(loss(pixels, p), pixels)[0][c]
+            pixels.grad = projected(gradient)
+            sgd.step()
+        for served in ours.turns():
+            leaf = planes.clone().requires_grad_()
+            ours.step(served, torch.autograd.grad(loss(spaces.from_planes(leaf), p), leaf)[0])
+    torch.testing.assert_close(spaces.from_planes(planes), pixels.detach(), rtol=0, atol=1e-12)
+    assert (pixels.detach() - start).abs().max() > 0.1
+
+
+def test_initial_images_by_cluster_are_real_ones_of_the_class_and_the_same_for_the_same_seed(distiller, digits):
+    small = {"init": "cluster", "ipc": 2, "trained_bs": 32}
+    first, again, other = distiller(**small), distiller(**small), distiller(**small, seed=1)
+    assert torch.equal(first.canvases, again.canvases) and not torch.equal(first.canvases, other.canvases)
+    halved = F.avg_pool2d(digits.real("train").take(slice(None)), 2)
+    for c in range(10):
+        of_class = halved[digits.labels_train == c]
+        quadrants = first.canvases[c].unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        distance = (quadrants[:, None] - of_class).abs().amax((2, 3, 4))
+        assert (distance.min(1).values < 1e-6).all() and len(set(distance.argmin(1).tolist())) == 8

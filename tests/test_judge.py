@@ -110,3 +110,16 @@ def test_judging_is_determined_by_its_stream_alone(digits):
     first = score(0)
     torch.rand(3)
     assert first == score(0) and first != score(1)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 12])
+def test_steps_in_place_of_epochs_are_counted_and_the_rate_drops_in_their_middle(small_set, steps):
+    recorder, protocol = Recorder(), Protocol(1000, 10, 0.01, STRATEGY, steps=steps)
+    train(torch.nn.Linear(1, 1), *small_set, protocol, np.random.default_rng(0), recorder)
+    assert len(recorder.steps) == steps and str(protocol).startswith(f"{steps} steps, batch 10")
+    rates = [optimizer.param_groups[0]["lr"] for _, optimizer in recorder.steps]
+    first = min(steps, steps // 2 + 2)
+    assert rates == pytest.approx([0.01] * first + [0.001] * (steps - first))
+    sizes = [len(labels) for labels, _ in recorder.steps]
+    assert sizes == ([10, 10, 3] * 4)[:steps]  # whole passes, the last one cut off
+    assert protocol.images(23) == 10 * steps

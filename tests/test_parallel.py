@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scripts import run
 
 import utils
-from bacon import compute, parallel
+from bacon import clusters, compute, parallel
+from bacon.canvases import load_distilled
 from bacon.distill import Distiller
 from bacon.errors import ParallelError, UserError
 from bacon.files import load_torch
@@ -80,15 +83,32 @@ def both(line, folder, n):
 
 
 @pytest.fixture(scope="module")
-def alone(folder, line):
-    for flags in both(line, folder, 1):
-        assert run("BACON_mnist.py", *flags.split()) == 0
+def colour_line(folder):
+    """A run with half-size chroma that starts from clusters, on a folder of images that each are one colour in random shades."""
+    rng = np.random.default_rng(0)
+    images = (rng.integers(0, 200, (2, 3, 20, 1, 1, 3)) + rng.integers(0, 56, (2, 3, 20, 8, 8, 1))).astype(np.uint8)
+    for split, classes in zip(("train", "val"), images, strict=True):
+        for c, of_class in enumerate(classes):
+            (folder / f"images/{split}/{c}").mkdir(parents=True)
+            for k, image in enumerate(of_class):
+                Image.fromarray(image).save(folder / f"images/{split}/{c}/{k}.png")
+    line = f"{SMOOTH} {SMALL} --batch_real 10 --trained_bs 16 --eval_interval 10000 --chroma half --init cluster"
+    return line.replace("Digits", f"ImageFolder --data_path {folder}/images") + f" --Iteration {ITERATIONS}"
 
 
 @pytest.fixture(scope="module")
-def two(folder, line):
+def alone(folder, line, colour_line):
+    before, clusters.STEPS = clusters.STEPS, 5
+    for flags in (*both(line, folder, 1), f"{colour_line} --save_path {folder}/1_colour"):
+        assert run("BACON_mnist.py", *flags.split()) == 0
+    clusters.STEPS = before
+
+
+@pytest.fixture(scope="module")
+def two(folder, line, colour_line):
     """What two processes said, the last run of which was killed, and the iteration that its checkpoint had reached."""
-    process = torchrun(2, *both(line, folder, 2), f"{line} --Iteration {KILLED} --save_path {folder}/killed")
+    colour = f"{colour_line} --save_path {folder}/2_colour"
+    process = torchrun(2, *both(line, folder, 2), colour, f"{line} --Iteration {KILLED} --save_path {folder}/killed")
     checkpoint = folder / f"killed/ckpt_{NAME}.pt"
     until(lambda: process.poll() is not None or (checkpoint.exists() and reached_iteration(checkpoint) >= 4))
     assert process.poll() is None, finish(process)
@@ -128,6 +148,13 @@ def test_the_canvases_are_those_of_one_process_up_to_rounding(folder, alone, two
     for n in (2, 3):
         torch.testing.assert_close(result(folder / f"{n}_{ITERATIONS}")[0], one, rtol=0, atol=1e-4)
     assert (one - start).abs().max() > 0.1
+
+
+def test_half_chroma_and_clusters_are_those_of_one_process_up_to_rounding(folder, alone, two):
+    sets = [load_distilled(folder / f"{n}_colour/res_{NAME.replace('Digits', 'ImageFolder')}.pt") for n in (1, 2)]
+    (one, labels, meta), (both, *_) = sets
+    assert meta["chroma"] == "half" and one.shape == (3 * 4 * 4, 3, 8, 8) and labels.unique().tolist() == [0, 1, 2]
+    torch.testing.assert_close(both, one, rtol=0, atol=1e-4)
 
 
 def test_the_same_set_scores_the_same_whoever_trains_the_judges(folder, alone, two, three):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from layouts import written
-from scripts import SMALL, events, run
+from scripts import SMALL, assert_one_line, events, run
 
 import networks
 import utils
-from bacon import canvases, checkpoint, compute, data, judge, parallel, recipes
+from bacon import canvases, checkpoint, clusters, compute, data, flags, judge, parallel, recipes, sets
 from bacon import run as runner
 from bacon.errors import UserError
 
@@ -30,13 +30,13 @@ def few_classes(patch):
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """A data path with every dataset in its official layout: 50 images of each of the few classes."""
+    """A data path with every dataset in its official layout: 100 images of each of the few classes."""
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         few_classes(patch)
         for name in recipes.DATASETS:
             if name != "Digits":
-                written(name, root, patch, train=50, test=2)
+                written(name, root, patch, train=100, test=2)
                 data.load(name, root, lambda line: None)
     return root
 
@@ -46,6 +46,7 @@ def images(tmp_path_factory):
 )
 def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, capsys):
     few_classes(monkeypatch)
+    monkeypatch.setattr(clusters, "STEPS", 1)
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     script, *flags = command
     fast = ["--Iteration", 1, "--num_exp", 1, "--num_eval", 1, "--epoch_eval_train", 1, "--eval_interval", 1]
@@ -57,11 +58,14 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
     args = meta["args"]
     assert result.name == f"res_{args['method']}_{args['dataset']}_ConvNet_{args['ipc']}ipc.pt"
     spec = recipes.DATASETS[args["dataset"]]
-    assert canvases.shape == (spec.num_classes * args["ipc"], spec.channels, *spec.im_size)
-    assert canvases.dtype == torch.float32
-    assert labels.tolist() == sorted(list(range(spec.num_classes)) * args["ipc"]) and canvases.isfinite().all()
+    half = args["chroma"] == "half"
+    shape = (6, *(side // 2 for side in spec.im_size)) if half else (spec.channels, *spec.im_size)
+    count = args["ipc"] * (2 if half else 1)
+    assert canvases.shape == (spec.num_classes * count, *shape) and canvases.dtype == torch.float32
+    assert labels.tolist() == sorted(list(range(spec.num_classes)) * count) and canvases.isfinite().all()
     log = events(tmp_path / result.name.replace("res_", "log_").replace(".pt", ".jsonl"))
-    assert [e["event"] for e in log] == ["start", "losses", "evaluation", "end"]
+    began = ["start", "clusters"] if args["init"] == "cluster" else ["start"]
+    assert [e["event"] for e in log] == [*began, "losses", "evaluation", "end"]
     assert (tmp_path / result.name.replace("res_", "vis_").replace(".pt", "_exp0_iter1.png")).stat().st_size > 1000
     assert str(result) in capsys.readouterr().out
 
@@ -119,6 +123,35 @@ def test_less_common_flags_distil_too(flags, finished):
     assert end.isfinite().all() and 1e-3 < (end - start).abs().max() < 10
 
 
+def test_no_validation_image_is_in_a_batch_a_canvas_or_a_cluster(finished, monkeypatch, capsys):
+    seen, inner = [], runner.real_data
+
+    def spy(*args):
+        seen.extend(inner(*args))
+        return seen[-2:]
+
+    monkeypatch.setattr(runner, "real_data", spy)  # all that a run sees of the real images
+    monkeypatch.setattr(clusters, "STEPS", 2)
+    folder = finished("--validate=9", "--init=cluster")
+    train, held = ({tuple(x.flatten().tolist()) for x in real.images} for real in seen)
+    assert len(held) == 90 and not train & held and len(seen[0]) == 1201 - 90
+    text = capsys.readouterr().out
+    assert "1,111 training and 90 validation images" in text and "validation accuracy" in text
+    assert "of the validation images" in " ".join(text.split()) and "test accuracy" not in text
+    (path,) = folder.glob("res_*.pt")
+    (saved,) = sets.read(sets.recognise(path), sets.Facts.of("Digits", recipes.DATASETS["Digits"], None))
+    assert saved.recorded == {}  # what the file records is no accuracy on test images
+
+
+def test_our_recipe_is_the_papers_but_for_its_own_settings_and_one_of_bacon():
+    for script, listed in (("CIFAR10", 10), ("SVHN", 10), ("MNIST", 1)):
+        ours = flags.parse_args((script,), "", ["--recipe=ours", f"--ipc={listed}", "--ce_weight=3"])
+        theirs = flags.parse_args((script,), "", [f"--ipc={listed}"])
+        chosen = recipes.OURS["MNIST" if script == "MNIST" else "CIFAR10"][listed] | {"recipe": "ours", "ce_weight": 3}
+        assert vars(ours.args) == vars(theirs.args) | chosen and list(ours.departures) == ["ce_weight"]
+        assert "ours" in ours.recipe and "ours" not in theirs.recipe
+
+
 # Mistakes: one line, code 2, nothing written
 
 
@@ -142,6 +175,9 @@ def test_less_common_flags_distil_too(flags, finished):
         (["--dataset=MNIST", "--data_path={empty}"], ["MNIST", "{empty}"]),
         (["--lh_weight=0", "--tv_weight=0", "--no_syn_ce"], ["--lh_weight"]),
         (["--nonsense"], ["--nonsense"]),
+        (["--chroma=half"], ["--chroma half", "Digits has no colours"]),
+        (["--recipe=ours", "--method=IDM"], ["--recipe ours", "IDM"]),
+        (["--validate=150"], ["--validate 150", "class"]),
     ],
     ids=lambda v: v[0] if isinstance(v, list) else None,
 )
@@ -165,6 +201,16 @@ def test_odd_images_are_refused_with_aug_only(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(recipes.DATASETS, "Digits", spec)
     assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path) == 2
     assert "--aug" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "side", "word"), [(["--zca"], 32, "--zca"), ([], 30, "divisible by 4"), (["--no_aug"], 31, "by 2")]
+)
+def test_half_chroma_is_refused_where_there_is_none(flags, side, word, monkeypatch, capsys, tmp_path):
+    spec = recipes.DATASETS["SVHN"]._replace(im_size=(side, 32))
+    monkeypatch.setitem(recipes.DATASETS, "SVHN", spec)
+    assert run("BACON_svhn.py", "--ipc=1", "--chroma=half", *flags, "--save_path", tmp_path / "result") == 2
+    assert_one_line(capsys, "--chroma half", word)
 
 
 def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, capsys, monkeypatch):

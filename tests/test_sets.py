@@ -15,8 +15,8 @@ from bacon import compute, data, judge, protocols, scorer, sets
 from bacon.baselines import baseline
 from bacon.canvases import load_distilled
 from bacon.errors import UserError
-from bacon.recipes import DATASETS
-from bacon.spaces import denormalise, normalise
+from bacon.recipes import DATASETS, Spec
+from bacon.spaces import denormalise, normalise, to_planes
 
 
 @pytest.fixture(scope="module")
@@ -364,3 +364,31 @@ def test_a_mistake_on_the_command_line_is_one_line(line, words, mistaken, capsys
     errors = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
     assert len(errors) == 1 and all(word in errors[0] for word in words), errors
     assert sorted(mistaken["empty"].parent.rglob("*")) == before
+
+
+@pytest.fixture
+def half_chroma(tmp_path):
+    """(facts, our set of two classes with half-size chroma, each quadrant flat in a colour of its own, its colours)."""
+    spec = Spec(3, (8, 8), 2, (0.5,) * 3, (0.2,) * 3, 9, 9)
+    facts = sets.Facts.of("CIFAR10", spec, lambda: ["cat", "dog"])
+    colours = torch.rand(4, 4, 3, generator=torch.Generator().manual_seed(0))  # of canvas and quadrant
+    quadrants = colours.permute(1, 0, 2).flatten(0, 1)[:, :, None, None].expand(-1, -1, 8, 8)
+    pixels = augment.tile(quadrants)
+    planes, labels = to_planes(normalise(pixels, facts.mean, facts.std)), torch.tensor([0, 0, 1, 1])
+    save_ours(tmp_path / "ours.pt", planes, labels, facts, 2, "CIFAR10", chroma="half", classes=["cat", "dog"])
+    return facts, tmp_path / "ours.pt", colours
+
+
+@pytest.mark.parametrize("kind", ["dc", "png"])
+def test_half_chroma_is_exported_in_colour_every_image_with_its_label(kind, half_chroma, tmp_path):
+    facts, path, colours = half_chroma
+    (ours,) = read(path, facts)
+    assert (len(ours.canvases), ours.halves) == (4, 2) and ours.canvases.shape[1:] == (3, 8, 8)
+    out = tmp_path / ("out" if kind == "png" else "out.pt")
+    sets.export(ours, kind, out)
+    (theirs,) = [one for file in sets.files(out) for one in read(file, facts)]
+    images, labels = theirs.decoded()
+    assert len(images) == 16
+    for image, label in zip(to_pixels(images, facts), labels, strict=True):
+        distance = (colours - image.mean((1, 2))).abs().amax(2)
+        assert distance.min() < 2 / 255 and (distance.argmin() // 4 < 2) == (label == 0)

@@ -57,3 +57,37 @@ def test_whitening_stays_single_precision_under_autocast():
         assert torch.equal(whitening.apply(x), whitening.apply(x).float())
         under = whitening.apply(x)
     assert torch.equal(under, whitening.apply(x))
+
+
+COLOURS = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+COLOURS = COLOURS / COLOURS.norm(dim=1, keepdim=True)
+
+
+def random_colours(n=5, height=8, width=12, channels=3):
+    return torch.randn(n, channels, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_planes_keep_distances_and_their_images_are_had_again_exactly():
+    planes = random_colours(channels=6)
+    images = spaces.from_planes(planes)
+    assert images.shape == (5, 3, 16, 24)
+    torch.testing.assert_close(images.square().sum((1, 2, 3)), planes.square().sum((1, 2, 3)), rtol=1e-13, atol=0)
+    torch.testing.assert_close(spaces.to_planes(images), planes, rtol=0, atol=1e-14)
+
+
+def test_planes_are_the_luma_of_every_pixel_and_twice_the_mean_chroma_of_2x2():
+    images = random_colours()
+    planes = spaces.to_planes(images)
+    assert planes.shape == (5, 6, 4, 6) and 2 * planes.numel() == images.numel()
+    for y, x in ((0, 0), (1, 2), (3, 5)):
+        block = images[:, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        luma, *chroma = torch.einsum("kc,ncyx->knyx", COLOURS, block)
+        torch.testing.assert_close(planes[:, :4, y, x], luma.flatten(1), rtol=0, atol=1e-14)
+        for plane, exact in zip(planes[:, 4:, y, x].T, chroma, strict=True):
+            torch.testing.assert_close(plane, 2 * exact.mean((1, 2)), rtol=0, atol=1e-14)
+
+
+def test_what_half_size_chroma_loses_is_at_right_angles_to_all_it_can_store():
+    images, planes = random_colours(), random_colours(height=4, width=6, channels=6)
+    lost = images - spaces.from_planes(spaces.to_planes(images))
+    assert (lost * spaces.from_planes(planes)).sum().abs() < 1e-11 < lost.square().sum()

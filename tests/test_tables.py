@@ -218,3 +218,18 @@ def test_somebody_elses_files_do_not_disturb_a_plot(tmp_path, drawn):
     (tmp_path / "other/log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
     log = write_log(tmp_path / "ours", SHORT, ended(0.5))
     assert tables.plot_run(log) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
+
+
+def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of_their_own(tmp_path, capsys):
+    write_log(tmp_path / "test", SHORT, ended(0.5))
+    write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.9), images=(8, 4))
+    write_log(tmp_path / "steps", f"{SHORT} --judge_steps 402", ended(0.6))
+    write_log(tmp_path / "ours", f"{SHORT} --recipe ours", ended(0.7))
+    write_log(tmp_path / "clusters", f"{SHORT} --Iteration 0 --init cluster", ended(0.4, it=0))
+    text = printed(capsys, "--table", tmp_path, "--details")
+    ours, validation = text.split("Digits, validation (9 images per class): accuracy")
+    assert "90.00" in validation and "90.00" not in ours and "test accuracy" not in validation.split("Digits:")[0]
+    rows = {round(row["mean"]): row for row in rows_of(capsys, tmp_path)}
+    assert rows[60]["training"] == "402 steps" and rows[50]["training"] == "20 epochs"
+    assert (rows[70]["set"], rows[40]["set"], rows[50]["set"]) == ("ours", "one per cluster", "BACON")
+    assert (rows[50]["numbers"], rows[50]["images"]) == (2 * 64, 8)

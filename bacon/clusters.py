@@ -1,0 +1,56 @@
+"""Initial images that stand for a class: of each cluster of its embeddings the image a network is surest of.
+
+After DREAM (Liu et al., ICCV 2023), which draws real batches by cluster, and RDED (Sun et al., CVPR 2024), which stores
+the patches that a network is surest of.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+STEPS = 500  # that the embedding network is trained for, with DSA
+DIMENSIONS = 64  # that embeddings are projected to at random
+_PIECE = 1000  # images at a time
+
+
+def representatives(embed, real, count, factor, streams):
+    """For each class of `streams`, {class: generator}, indices (count,) of its real images in random order.
+
+    embed: images -> (embeddings (n, D), logits (n, classes)). real: a data.RealData. factor: images are seen as a
+    canvas will hold them, 1/factor of their size. Embeddings, projected to DIMENSIONS, fall into `count` clusters by
+    k-means; of the half of a cluster that is nearest to its centre (of two images, which are equally near, both) the
+    likeliest image of the class is taken. A class of fewer images gives all it has, some of them again.
+    """
+    from sklearn.cluster import KMeans  # here, because it takes a second to import
+    from threadpoolctl import threadpool_limits
+
+    chosen = {}
+    for c, rng in streams.items():
+        indices = np.sort(real.indices(c, real.counts[c], rng))
+        embeddings, confidence = _seen(embed, real, indices, factor, c)
+        embeddings = embeddings @ rng.standard_normal((embeddings.shape[1], DIMENSIONS))
+        with threadpool_limits(1):  # sums over threads come in any order
+            means = KMeans(min(count, len(indices)), n_init=1, random_state=int(rng.integers(2**31))).fit(embeddings)
+        distance = np.linalg.norm(embeddings - means.cluster_centers_[means.labels_], axis=1)
+        best = []
+        for k in range(means.n_clusters):
+            members = np.flatnonzero(means.labels_ == k)
+            near = members[np.argsort(distance[members], kind="stable")][: len(members) // 2 + 1]
+            best.append(indices[near[confidence[near].argmax()]])
+        chosen[c] = np.resize(rng.permutation(best), count)
+    return chosen
+
+
+@torch.no_grad()
+def _seen(embed, real, indices, factor, c):
+    """Embeddings (n, D) of images and their probabilities of class c (n,), float64 on the host."""
+    embeddings, confidence = [], []
+    for start in range(0, len(indices), _PIECE):
+        images = real.take(indices[start : start + _PIECE])
+        height, width = images.shape[2:]
+        for size in ((height // factor, width // factor), (height, width)):
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        embedding, logits = embed(images)
+        embeddings.append(embedding.double().cpu().numpy())
+        confidence.append(logits.double().softmax(1)[:, c].cpu().numpy())
+    return np.concatenate(embeddings), np.concatenate(confidence)

@@ -1,0 +1,52 @@
+"""Facts about initial images by cluster: which image stands for a cluster, and what classes of few images give."""
+
+import numpy as np
+import pytest
+import torch
+
+from bacon import clusters, data
+
+CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
+
+
+@pytest.fixture
+def real():
+    """Two classes of 4x4 images, 21 about each of the grey levels, which each image's mean tells."""
+    rng = np.random.default_rng(0)
+    levels = np.concatenate([c + rng.permutation(np.arange(-10, 11)) for _ in range(2) for c in CENTRES])
+    images = torch.from_numpy(levels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    return data.RealData(images, torch.arange(2).repeat_interleave(63), (0.0,), (1.0,), 2, "cpu")
+
+
+def grey(images):
+    return 255 * images.mean((1, 2, 3))
+
+
+def embed(images):
+    """Three embedding dimensions, one for each level; darker images are surer to be of class 0."""
+    level = grey(images)
+    return torch.stack([level, level / 2, -level], 1), torch.stack([-level, level], 1) / 100
+
+
+def streams():
+    return {c: np.random.default_rng(c + 1) for c in (0, 1)}
+
+
+def test_each_cluster_gives_the_surest_image_of_its_nearer_half(real):
+    chosen = clusters.representatives(embed, real, 3, 2, streams())
+    for c, indices in chosen.items():
+        assert set(real.labels[indices].tolist()) == {c} and len(set(indices.tolist())) == 3
+        found = sorted(grey(real.take(indices)).round().tolist())
+        # Of the levels from -10 to 10 about a centre the nearer half is -5 to 5; class 0 takes the darkest of it.
+        assert found == [centre + (-5 if c == 0 else 5) for centre in CENTRES]
+
+
+def test_the_same_streams_choose_the_same_images_in_random_order(real):
+    first, again = (clusters.representatives(embed, real, 12, 1, streams()) for _ in range(2))
+    assert all(np.array_equal(first[c], again[c]) for c in (0, 1))
+    assert first[0].tolist() != sorted(first[0])
+
+
+def test_a_class_of_fewer_images_than_clusters_gives_all_of_them_some_again(real):
+    chosen = clusters.representatives(embed, real, 130, 1, streams())[1]
+    assert len(chosen) == 130 and set(chosen.tolist()) == set(range(63, 126))
