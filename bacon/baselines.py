@@ -18,11 +18,10 @@ def _random(real, ipc, factor, seed):
 def _herding(real, ipc, factor, seed):
     """Herding (Welling 2009): images added one by one so that their mean stays nearest to the class's, in pixels."""
     chosen = []
-    for c in range(len(real.counts)):
-        indices = np.sort(real.indices(c, real.counts[c], utils.stream(seed, 0, "coreset", c)))
+    for c, count in enumerate(real.counts):
+        indices = np.sort(real.indices(c, count, utils.stream(seed, 0, "coreset", c)))
         images = real.take(indices).flatten(1)
-        mean, total = images.mean(0), torch.zeros(images.shape[1])
-        free = torch.zeros(len(images))
+        mean, total, free = images.mean(0), torch.zeros(images.shape[1]), torch.zeros(len(images))
         for k in range(ipc):
             nearest = ((mean * (k + 1) - total - images).square().sum(1) + free).argmin()
             free[nearest] = np.inf
@@ -36,10 +35,7 @@ BASELINES = {"random": (1, _random), "random4": (2, _random), "herding": (1, _he
 
 
 def baseline(kind, real, ipc, seed):
-    """A baseline as a sets.SavedSet: `ipc` stored images per class of `real`, a data.RealData on the host.
-
-    UserError where the images do not suffice.
-    """
+    """A sets.SavedSet of `ipc` stored images per class of `real`, a data.RealData on the host, or UserError."""
     factor, choose = BASELINES[kind]
     height, width = real.images.shape[2:]
     if factor == 2 and (height % 2 or width % 2):

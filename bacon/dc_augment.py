@@ -1,6 +1,5 @@
 """The augmentation of Dataset Condensation's own code (Zhao et al. 2021), which is not DSA: a draw for each image.
 
-What is augmented depends on dataset and network: MNIST, and networks named ConvNetBN on any dataset; all else is not.
 Each image of a batch gets one operation of the strategy, uniformly. Arrays are (C,H,W) float32, normalised.
 """
 
@@ -11,15 +10,14 @@ PAD, ZOOM, DEGREES, NOISE = 4, 0.2, 45, 0.001
 
 
 def strategy(dataset, network):
-    """The operations that DC's judge draws from, a tuple of names in OPS; () where it does not augment."""
+    """The operations that DC's judge draws from, names in OPS: of MNIST, and for ConvNetBN on any dataset; else ()."""
     return {"ConvNetBN": ("crop", "noise")}.get(network, ("crop", "scale", "rotate") if dataset == "MNIST" else ())
 
 
 def _crop(image, mean, rng):
     """Cut a window at 0..7 along each axis out of the image in a border of the batch's channel means."""
     (top, left), (height, width) = rng.integers(2 * PAD, size=2), image.shape[1:]
-    framed = np.empty((len(image), height + 2 * PAD, width + 2 * PAD), image.dtype)
-    framed[:] = mean[:, None, None]
+    framed = np.tile(mean[:, None, None], (1, height + 2 * PAD, width + 2 * PAD))
     framed[:, PAD : PAD + height, PAD : PAD + width] = image
     return framed[:, top : top + height, left : left + width]
 

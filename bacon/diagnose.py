@@ -1,13 +1,11 @@
 """In which way was a set meant? Every reading that fits it, tried by a short judge on real test images.
 
-A diagnosis, no score: it looks at test images. A reading is what flags of the scorer make of a file: how its pixels
-are stored, images a canvas, soft labels. Two facts tell readings apart. The accuracy of a judge that trains for some
-seconds tells the factor and the labels. Instance norm undoes what scaling does to pixels, so how these are stored shows
-by brightness and contrast: the set's, as pixels, beside those of real images. Labels in another order leave it
-at chance, and a permutation in the confusion matrix, found on one half of the test images and counted on the other.
+The judge's accuracy tells the factor and what soft labels are. Instance norm undoes what scaling does to pixels, so how
+these are stored shows by brightness and contrast: the set's beside those of real images. Labels in another order leave
+it at chance, and a permutation in the confusion matrix, found on half of the test images and counted on the others.
 """
 
-import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -19,7 +17,6 @@ import torch
 import networks
 import utils
 from bacon import data, judge, sets
-from bacon.canvases import decode
 from bacon.errors import UserError, short
 from bacon.spaces import PIXELS, Whitening
 
@@ -40,43 +37,26 @@ def read_order(path, num_classes):
     return order
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """A set as the scorer reads it with `flags`, and what the judge found; confusion: rows are true classes."""
+    """A set as the scorer reads it with `flags`, and what the judge found.
 
-    flags: dict
-    saved: sets.SavedSet
-    brightness: float
-    contrast: float
-    confusion: np.ndarray | None = None
-    permuted: float = 0.0  # accuracy on the second half, labels permuted by the first half
+    brightness, contrast: beside real images, in their standard deviations. halves: a confusion matrix of each half of
+    the test images, int64 (2, classes, classes), rows are true classes.
+    """
 
-    @property
-    def accuracy(self):
-        return np.trace(self.confusion) / self.confusion.sum() if self.confusion is not None else 0.0
+    def __init__(self, flags, saved, brightness, contrast, halves):
+        from scipy.optimize import linear_sum_assignment
 
-    @property
-    def error(self):
-        """The standard error of an accuracy on half of the test images, at most."""
-        return 0.5 / math.sqrt(self.confusion.sum() / 2)
-
-    @property
-    def reordered(self):
-        """Whether another order of the classes is far better."""
-        return self.permuted > self.accuracy + 3 * self.error
-
-    @property
-    def best(self):
-        return max(self.accuracy, self.permuted if self.reordered else 0)
-
-    @property
-    def space(self):
-        return self.flags["pixels"], self.saved.zca
-
-    @property
-    def misfit(self):
-        """How far the set, so read, is from real images: octaves of contrast, standard deviations of brightness."""
-        return abs(math.log2(self.contrast)) + abs(self.brightness)
+        self.flags, self.saved, self.brightness, self.contrast = flags, saved, brightness, contrast
+        self.misfit = abs(math.log2(contrast)) + abs(brightness)  # how far the set, so read, is from real images
+        self.space = flags["pixels"], saved.zca
+        self.confusion = halves.sum(0)
+        self.accuracy = np.trace(self.confusion) / self.confusion.sum()
+        self.permuted = halves[1][linear_sum_assignment(-halves[0])].sum() / halves[1].sum()
+        self.error = 0.5 / math.sqrt(self.confusion.sum() / 2)  # of an accuracy on half of the images, at most
+        self.reordered = self.permuted > self.accuracy + 3 * self.error  # another order of the classes is far better
+        self.order = np.argsort(linear_sum_assignment(-self.confusion)[1])  # the class that each label then means
+        self.best = max(self.accuracy, self.permuted if self.reordered else 0)
 
     def words(self):
         soft = ", soft labels are " + self.saved.assumed.rpartition("soft labels are ")[2].partition(",")[0]
@@ -91,23 +71,21 @@ def _readings(found, facts, given, exp):
 
     given: the flags of the command line. What two combinations read alike counts once. UserError if nothing reads it.
     """
-    chosen, fault = [], None
+    chosen, faults = [], []
     soft = (given["soft"], None, *sets.SOFT)
-    every = itertools.product((given["factor"], 1, 2), (given["pixels"], None, *PIXELS), soft)
-    for flags in ({**given, "factor": f, "pixels": p, "soft": s} for f, p, s in every):
+    for way in itertools.product((given["factor"], 1, 2), (given["pixels"], None, *PIXELS), soft):
+        flags = given | dict(zip(("factor", "pixels", "soft"), way, strict=True))
         try:
             one = next(saved for saved in sets.read(found, facts, **flags) if exp in (None, saved.exp))
         except UserError as error:
-            fault = fault or error
-        else:
-            if flags["soft"] == "probabilities" and not _sum_alike(
-                sets.read(found, facts, **{**flags, "soft": "logits"})[0]
-            ):
-                continue
-            if not any(_same(one, other) for _, other in chosen):
-                chosen.append((flags, one))
+            faults.append(error)
+            continue
+        if way[2] == "probabilities" and not _sum_alike(sets.read(found, facts, **flags | {"soft": "logits"})[0]):
+            continue
+        if not any(_same(one, other) for _, other in chosen):
+            chosen.append((flags, one))
     if not chosen:
-        raise fault
+        raise faults[0]
     return chosen
 
 
@@ -133,55 +111,43 @@ def _whitening(real, space, facts):
         return None
     some = real.of("train", space, "cpu")
     index = torch.from_numpy(some.any_indices(FITTED, utils.stream(0, "diagnose", "whitening")))
-    return Whitening.fit(
-        data.RealData(some.images[index], some.labels[index], some.mean, some.std, facts.num_classes, "cpu")
-    )
+    few = data.RealData(some.images[index], some.labels[index], some.mean, some.std, facts.num_classes, "cpu")
+    return Whitening.fit(few)
 
 
-def _judged(reading, test, arithmetic, num_classes, seed):
-    """The Reading with what a network that trains on it makes of `test`, (images, labels) in the set's space."""
-    from scipy.optimize import linear_sum_assignment
-
-    saved, (images, labels) = reading.saved, test
-    x, y = decode(saved.canvases, saved.labels, saved.factor)
+def _halves(saved, images, labels, num_classes, arithmetic, seed):
+    """What a network that trains on a set makes of test images in its space: see `Reading`."""
+    x, y = saved.decoded()
     x, y = x.to(arithmetic.device), (y.softmax(1) if y.dim() == 2 else y).to(arithmetic.device)
     rng = utils.stream(seed, "diagnose", "judge")
     net = arithmetic.build(JUDGE, x.shape[1:], num_classes, rng)
-    judge.train(net, x, y, judge.Protocol(max(EPOCHS, SEEN // len(x)), BATCH, 0.01, ()), rng, arithmetic)
+    protocol = judge.Protocol(max(EPOCHS, SEEN // len(x)), BATCH, 0.01, ())
+    judge.train(net, x, y, protocol, rng, arithmetic)
     net.eval()
     with torch.no_grad():
         said = torch.cat([net.classify(part.to(arithmetic.device)).argmax(1).cpu() for part in images.split(250)])
     halves = np.zeros((2, num_classes, num_classes), dtype=np.int64)
     np.add.at(halves, (np.arange(len(said)) % 2, labels.numpy(), said.numpy()), 1)
-    rows, columns = linear_sum_assignment(-halves[0])
-    return dataclasses.replace(
-        reading, confusion=halves.sum(0), permuted=halves[1][rows, columns].sum() / halves[1].sum()
-    )
+    return halves
 
 
 def _orders(classes):
     """Orders in which others number the classes: {in words: the class that each label means}."""
-    numbers = np.arange(len(classes))
     by = {"by name": lambda c: classes[c], "by name, capitals alike": lambda c: classes[c].lower()}
-    by |= {"by number, sorted as text": lambda c: str(c), "backwards": lambda c: -c}
+    by |= {"by number, sorted as text": str, "backwards": lambda c: -c}
     if all(name[1:].isdecimal() for name in classes):
         by["by wnid"] = lambda c: int(classes[c][1:])
-    return {words: np.array(sorted(numbers.tolist(), key=key)) for words, key in by.items()}
+    return {words: np.array(sorted(range(len(classes)), key=key)) for words, key in by.items()}
 
 
 def _order(reading, classes):
     """The class that each label means, by a confusion matrix, and in words which order that is."""
-    from scipy.optimize import linear_sum_assignment
-
-    confusion, total = reading.confusion, reading.confusion.sum()
-    _, label_of = linear_sum_assignment(-confusion)
-    accuracy = {
-        words: confusion[order, np.arange(len(order))].sum() / total for words, order in _orders(classes).items()
-    }
-    best = max(accuracy, key=accuracy.get)
-    if accuracy[best] >= reading.permuted - 2 * reading.error:
-        return _orders(classes)[best], best
-    return np.argsort(label_of), "in an order of their own"
+    confusion, orders = reading.confusion, _orders(classes)
+    right = {words: confusion[order, np.arange(len(order))].sum() for words, order in orders.items()}
+    best = max(right, key=right.get)
+    if right[best] / confusion.sum() >= reading.permuted - 2 * reading.error:
+        return orders[best], best
+    return reading.order, "in an order of their own"
 
 
 def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
@@ -191,39 +157,28 @@ def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
     """
     facts = real.facts
     networks.check(JUDGE, facts.shape[0], facts.num_classes, facts.shape[1:])
-    whitenings, tests, readings = {}, {}, []
     pixels = real.of("test", "pixels", "cpu")
     index = pixels.any_indices(TEST, utils.stream(0, "diagnose", "test"))
     (mean, std), several = _look(pixels.take(index)), _readings(found, facts, given, exp)
-
-    def judge_all(some):
-        for flags, saved in some:
-            if saved.zca not in whitenings:
-                whitenings[saved.zca] = _whitening(real, saved.zca, facts)
-            whitening = whitenings[saved.zca]
+    whitening_of = functools.cache(lambda space: _whitening(real, space, facts))
+    test_of = functools.cache(lambda space: real.of("test", space, "cpu", whitening_of(space)).batch(index))
+    readings, meant, first = [], None, several[0][0]["soft"]
+    for other_labels in (False, True):  # these are tried of the readings that fit best
+        for flags, saved in several:
+            fits = not meant or all(flags[key] == meant.flags[key] for key in ("factor", "pixels"))
+            if not fits or (flags["soft"] != first) != other_labels:
+                continue
+            whitening = whitening_of(saved.zca)
             if saved.zca and not whitening:
                 say(f"{found.path}: not tried as whitened, that takes too long with {math.prod(facts.shape):,} pixels")
                 continue
             its_mean, its_std = _look(sets.pixels(saved, saved.canvases, whitening))
-            reading = Reading(flags, saved, (its_mean - mean) / std, its_std / std)
-            if readings and abs(math.log2(reading.contrast)) > OCTAVES:
+            if readings and abs(math.log2(its_std / std)) > OCTAVES:
                 continue
-            if saved.zca not in tests:
-                held_out = real.of("test", saved.zca, "cpu", whitening)
-                tests[saved.zca] = held_out.take(index), held_out.labels_of(index)
-            readings.append(_judged(reading, tests[saved.zca], arithmetic, facts.num_classes, seed))
+            halves = _halves(saved, *test_of(saved.zca), facts.num_classes, arithmetic, seed)
+            readings.append(Reading(flags, saved, (its_mean - mean) / std, its_std / std, halves))
             say(f"{readings[-1].words()}: {100 * readings[-1].best:.1f} %")
-        return _meant(readings, given)
-
-    first = several[0][0]["soft"]
-    meant = judge_all([one for one in several if one[0]["soft"] == first])
-    keys = ("factor", "pixels")  # of the readings that fit best the labels are tried
-    judge_all(
-        one
-        for one in several
-        if one[0]["soft"] != first and (not meant or all(one[0][key] == meant.flags[key] for key in keys))
-    )
-    meant = _meant(readings, given)
+        meant = _meant(readings, given)
     rows = [
         {
             "reading": one.words() + (" (as given)" if one.flags == given else ""),
@@ -234,11 +189,16 @@ def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
             "": "<- meant" if one is meant else "",
         }
         for one in readings
-    ]  # fmt: skip
+    ]
     if meant is None:
         return rows, f"no reading is better than chance, {100 / facts.num_classes:.1f} %", None
-    order, words = _order(meant, real.dataset.classes) if meant.reordered else (None, "")
-    return rows, _advice(meant, given, words), order
+    order, also = None, ""
+    names = {"factor": "--factor", "pixels": "--pixels", "soft": "--labels"}
+    changed = [f"{names[key]} {value}" for key, value in meant.flags.items() if value != given[key]]
+    if meant.reordered:
+        order, words = _order(meant, real.dataset.classes)
+        changed, also = [*changed, "--relabel FILE"], f"; classes are numbered {words}"
+    return rows, f"{' '.join(changed) or 'as given'}: {meant.words()}{also}", order
 
 
 def _meant(readings, given):
@@ -252,11 +212,3 @@ def _meant(readings, given):
     alive = sorted((one for one in alive if one.space == space), key=lambda one: -one.best)
     alive = [one for one in alive if one.flags["soft"] == "probabilities"] or alive  # what sums up to 1 is no logits
     return next((one for one in alive if one.flags == given and one.best >= alive[0].best - one.error), alive[0])
-
-
-def _advice(meant, given, order):
-    named = {"factor": "--factor", "pixels": "--pixels", "soft": "--labels"}
-    changed = [f"{named[key]} {value}" for key, value in meant.flags.items() if value != given[key]]
-    changed += ["--relabel FILE"] if order else []
-    also = f"; classes are numbered {order}" if order else ""
-    return f"{' '.join(changed) or 'as given'}: {meant.words()}{also}"

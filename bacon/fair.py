@@ -4,15 +4,16 @@ Li et al., "DD-Ranking: Rethinking the Evaluation of Dataset Distillation", arXi
 of the last epoch. Spreads of independent parts add up as squares.
 """
 
-import contextlib
-import dataclasses
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from bacon import tables
 from bacon.errors import damaged
+
+NAMES = ("IOR", "HLR", "LRS")
 
 
 def label_robust(ior, hlr, weight=0.5):
@@ -20,34 +21,29 @@ def label_robust(ior, hlr, weight=0.5):
     return (math.exp(weight * ior - (1 - weight) * hlr) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
-NAMES = ("IOR", "HLR", "LRS")
-
-
 def scores(own, hard, random, full):
     """{name: (value, spread)} of IOR, HLR and LRS, each if its baselines are there.
 
-    own: [[accuracy per network] per experiment] of the set, hard: of it with hard labels (the same list where they
-    are), random: of as many random images, full: of the whole training set; the last two may be None.
+    own: [[accuracy per network] per experiment] of the set, hard: of it with hard labels, None where they are,
+    random: of as many random images, full: of the whole training set; the last two may be None.
     """
-    (own, s), (hard, h), random, full = (_fractions(one) for one in (own, own if hard is None else hard, random, full))
-    found, same = {}, hard == own and h == s
-    if random:
-        found["IOR"] = own - random[0], math.hypot(s, random[1])
-    if full:
-        found["HLR"] = full[0] - hard, math.hypot(h, full[1])
-    if random and full:
-        score = label_robust(found["IOR"][0], found["HLR"][0])
-        parts = (2 * s,) if same else (s, h)  # hard labels: the set's accuracy counts in both
-        alpha = math.hypot(*parts, random[1], full[1]) / 2
-        found["LRS"] = score, alpha * (score + math.exp(-1) / (math.e - math.exp(-1)))
+    (own, s), (hard, h) = _fractions(own), _fractions(own if hard is None else hard)
+    (random, r), (full, f) = _fractions(random), _fractions(full)
+    found = {}
+    if random is not None:
+        found["IOR"] = own - random, math.hypot(s, r)
+    if full is not None:
+        found["HLR"] = full - hard, math.hypot(h, f)
+    if len(found) == 2:
+        score = label_robust(own - random, full - hard)
+        parts = (2 * s,) if (hard, h) == (own, s) else (s, h)  # hard labels: the set's accuracy counts in both
+        found["LRS"] = score, math.hypot(*parts, r, f) / 2 * (score + math.exp(-1) / (math.e - math.exp(-1)))
     return found
 
 
 def _fractions(accuracies):
-    if accuracies is None:
-        return None
-    summary = tables.summary(accuracies)
-    return summary["mean"] / 100, summary["std"] / 100
+    summary = tables.summary(accuracies) if accuracies is not None else None
+    return (summary["mean"] / 100, summary["std"] / 100) if summary else (None, None)
 
 
 class Baselines:
@@ -55,10 +51,7 @@ class Baselines:
 
     def __init__(self, folder):
         self.path, self._known = Path(os.path.expanduser(folder)) / "baselines.json", {}
-        with (
-            damaged(f"{self.path}: no cache of baselines, delete it"),
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        ):
+        with damaged(f"{self.path}: no cache of baselines, delete it"), suppress(FileNotFoundError, NotADirectoryError):
             self._known = dict(json.loads(self.path.read_text(encoding="utf-8")))
 
     def get(self, key, networks):
@@ -90,7 +83,7 @@ def kept(saved, judges, about, cache, judged, say):
             found[name] = known[0], [], known[1]
             say(f"{saved.path}  {name}: from {cache.path}")
             continue
-        found |= judged(saved, dataclasses.replace(judges, names=[name]))
+        found |= judged(saved, judges._replace(names=[name]))
         if cache:
             say(f"{saved.path}  {name}: {cache.put(key, found[name][0], found[name][2])}")
     return found

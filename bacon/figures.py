@@ -1,9 +1,9 @@
-"""Pictures of results: the images of a set by class, accuracy over iterations, embeddings of real and synthetic images.
+"""Pictures of results as PNG files, without a display: a set's images by class, accuracy over iterations, embeddings.
 
-Everything is written as a PNG; no display is needed. Functions take plain values. matplotlib and scikit-learn are
-imported where they are used: they cost a second.
+matplotlib and scikit-learn are imported where they are used: they cost a second.
 """
 
+import contextlib
 import math
 
 import numpy as np
@@ -24,21 +24,15 @@ def grid(images, labels, classes, path):
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    labels = labels.tolist()
-    of_class = [[i for i, label in enumerate(labels) if label == c] for c in range(len(classes))]
+    of_class = [(labels == c).nonzero().flatten().tolist() for c in range(len(classes))]
     (height, width), most = images.shape[2:], max(map(len, of_class))
-    zoom, shown = max(1, -(-SIDE // width)), most
-
-    def area():
-        return len(classes) * shown * (zoom * width + 2) * (zoom * height + 2)
-
-    while zoom * width > SIDE // 2 and zoom > 1 and area() > AREA:
+    zoom, room = max(1, -(-SIDE // width)), AREA // len(classes)
+    while zoom > 1 and zoom * width > SIDE // 2 and most * (zoom * width + 2) * (zoom * height + 2) > room:
         zoom -= 1
-    while shown > 1 and area() > AREA:
-        shown -= 1
+    w, h = zoom * width + 2, zoom * height + 2
+    shown = min(most, max(1, room // (w * h)))
     lines = -(-shown // LINE)
-    per_line, w, h = -(-shown // lines), zoom * width + 2, zoom * height + 2
-
+    per_line = -(-shown // lines)
     size = min(24, max(11, lines * h // 4))
     font = ImageFont.load_default(size)
     label_width = math.ceil(min(200, max(font.getlength(name) for name in classes))) + 12
@@ -51,7 +45,6 @@ def grid(images, labels, classes, path):
     rows = -(-len(classes) // columns)
     caption = f"the first {shown} of {most} images of each class" if shown < most else ""
     top = size + 8 if caption else 2
-
     canvas = Image.new("RGB", (columns * block_w, top + rows * block_h), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((4, 2), caption, "black", font)
@@ -67,7 +60,9 @@ def grid(images, labels, classes, path):
     canvas.save(path, format="PNG")
 
 
-def _pyplot():
+@contextlib.contextmanager
+def _plot(path, *size):
+    """A matplotlib figure of `size` inches and its axes, to be drawn on; then it is written."""
     try:
         import matplotlib
     except ImportError:
@@ -75,7 +70,10 @@ def _pyplot():
     matplotlib.use("Agg")  # needs no display
     from matplotlib import pyplot
 
-    return pyplot
+    figure, axes = pyplot.subplots(figsize=size, dpi=110, layout="constrained")
+    yield figure, axes
+    figure.savefig(path, format="png")
+    pyplot.close(figure)
 
 
 def curve(curves, lines, title, path):
@@ -84,39 +82,32 @@ def curve(curves, lines, title, path):
     curves: {name: {iteration: [accuracy in percent of every network]}}, drawn with their mean and population standard
     deviation. lines: {name: accuracy in percent}, drawn dashed across the plot.
     """
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(6, 4), dpi=110, layout="constrained")
-    for color, (name, points) in enumerate(curves.items()):
-        its = sorted(points)
-        mean, std = (np.array([f(points[it]) for it in its]) for f in (np.mean, np.std))
-        axes.plot(its, mean, "o-", color=f"C{color}", markersize=4, label=name)
-        axes.fill_between(its, mean - std, mean + std, color=f"C{color}", alpha=0.2, linewidth=0)
-    for k, (name, value) in enumerate(lines.items()):
-        axes.axhline(value, linestyle=("--", ":", "-.")[k % 3], color="0.35", label=f"{name}: {value:.2f}")
-    axes.set(xlabel="iteration", ylabel="test accuracy, %", title=title)
-    axes.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", fontsize=8)
-    figure.savefig(path, format="png")
-    pyplot.close(figure)
+    with _plot(path, 6, 4) as (figure, axes):
+        for color, (name, points) in enumerate(curves.items()):
+            its = sorted(points)
+            mean, std = (np.array([f(points[it]) for it in its]) for f in (np.mean, np.std))
+            axes.plot(its, mean, "o-", color=f"C{color}", markersize=4, label=name)
+            axes.fill_between(its, mean - std, mean + std, color=f"C{color}", alpha=0.2, linewidth=0)
+        for k, (name, value) in enumerate(lines.items()):
+            axes.axhline(value, linestyle=("--", ":", "-.")[k % 3], color="0.35", label=f"{name}: {value:.2f}")
+        axes.set(xlabel="iteration", ylabel="test accuracy, %", title=title)
+        axes.grid(alpha=0.25)
+        figure.legend(loc="outside lower center", fontsize=8)
 
 
 def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""):
-    """Write a t-SNE map of embeddings (n,D): real images as dots, synthetic ones as stars, classes by colour.
-
-    classes: {label: name}.
-    """
+    """Write a t-SNE map of embeddings (n,D): dots are real images, stars synthetic; up to ten classes {label: name}."""
     from sklearn.manifold import TSNE
 
-    pyplot, both = _pyplot(), torch.cat([real, synthetic]).cpu().numpy()
-    points = TSNE(init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
-    figure, axes = pyplot.subplots(figsize=(7, 5.5), dpi=110, layout="constrained")
-    color, dots = pyplot.get_cmap("tab10" if len(classes) <= 10 else "tab20"), {"s": 16, "alpha": 0.6, "linewidths": 0}
-    stars = {"s": 55, "marker": "*", "ec": "k", "linewidths": 0.5}
-    for k, (c, name) in enumerate(classes.items()):
-        axes.scatter(*points[: len(real)][(real_labels == c).cpu().numpy()].T, color=color(k), label=name, **dots)
-    for k, c in enumerate(classes):
-        axes.scatter(*points[len(real) :][(synthetic_labels == c).cpu().numpy()].T, color=color(k), **stars)
-    axes.set(xticks=[], yticks=[], title=f"{title}\ndots: real test images, stars: synthetic images")
-    axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, format="png")
-    pyplot.close(figure)
+    with _plot(path, 7, 5.5) as (_, axes):
+        both = torch.cat([real, synthetic]).cpu().numpy()
+        points = TSNE(init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
+        dots, stars = points[: len(real)], points[len(real) :]
+        for k, (c, name) in enumerate(classes.items()):
+            dot = {"color": f"C{k}", "label": name, "s": 16, "alpha": 0.6, "linewidths": 0}
+            axes.scatter(*dots[(real_labels == c).cpu().numpy()].T, **dot)
+        for k, c in enumerate(classes):
+            star = {"color": f"C{k}", "s": 55, "marker": "*", "ec": "k", "linewidths": 0.5}
+            axes.scatter(*stars[(synthetic_labels == c).cpu().numpy()].T, **star)
+        axes.set(xticks=[], yticks=[], title=f"{title}\ndots: real test images, stars: synthetic images")
+        axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,7 +1,6 @@
 """Who judges a set, and how: the protocols of the field, the flags of evaluate.py, and the run that made the set."""
 
 import collections
-import dataclasses
 
 import augment
 import networks
@@ -18,6 +17,8 @@ PROTOCOLS = {
 }
 # Flags of a run that are its protocol.
 FROM_THE_RUN = ("epoch_eval_train", "judge_steps", "batch_train", "lr_net", "dsa_strategy")
+# Who judges a set: `num_eval` fresh networks of each architecture in `names`, trained by `protocol`, a judge.Protocol.
+Judges = collections.namedtuple("Judges", "names num_eval seed protocol")
 
 
 def check_networks(names, facts):
@@ -26,26 +27,15 @@ def check_networks(names, facts):
             networks.check(name, facts.shape[0], facts.num_classes, facts.shape[1:])
 
 
-@dataclasses.dataclass(frozen=True)
-class Judges:
-    """Who judges a set: `num_eval` fresh networks of each architecture in `names`, trained by `protocol`."""
-
-    names: list
-    num_eval: int
-    seed: int
-    protocol: judge.Protocol
-
-
 def judges_of(args, facts, meta, lr=None):
     """The `Judges` of a set, one for each protocol, by the flags, else by the run of `meta`. lr: see `protocol_of`."""
     run = meta.get("args", {})
     model, seed = args.model or run.get("model", "ConvNet"), run.get("seed", 0) if args.seed is None else args.seed
     names = list(dict.fromkeys(name for mode in args.eval_mode for name in architectures(mode, model)))
     check_networks(names, facts)
-    by_protocol = {}
+    by_protocol, each = {}, args.num_eval or run.get("num_eval", 5)
     for name in names:
         by_protocol.setdefault(protocol_of(args, run, lr, facts.dataset, name), []).append(name)
-    each = args.num_eval or run.get("num_eval", 5)
     return [Judges(those, each, seed, protocol) for protocol, those in by_protocol.items()]
 
 
@@ -54,24 +44,22 @@ def protocol_of(args, run, lr=None, dataset=None, network=None):
 
     lr: the rate that a set was learnt with, if it was. dataset, network: names, on which DC's augmentation depends.
     """
-    rules, given = PROTOCOLS[args.protocol], {name: getattr(args, name) for name in FROM_THE_RUN}
+    rules = PROTOCOLS[args.protocol]
     own = {name: run[name] for name in FROM_THE_RUN if name in run} if run and args.protocol == "paper" else {}
     if rules.optimizer == "sgd" and lr:
         own["lr_net"] = lr
-    if given["epoch_eval_train"]:
+    if args.epoch_eval_train:
         own["judge_steps"] = 0
-    own |= {name: value for name, value in given.items() if value is not None}
+    own |= {name: value for name in FROM_THE_RUN if (value := getattr(args, name)) is not None}
     with errors.flag("--dsa_strategy"):
-        if by_dc := args.protocol == "dc":
-            if args.dsa_strategy:
-                raise ValueError("has no effect here, --protocol dc has an augmentation of its own")
-            strategy = dc_augment.strategy(dataset, network)
+        if args.protocol != "dc":
+            kind, strategy = "DSA", augment.parse_strategy(own.get("dsa_strategy", COMMON["dsa_strategy"]))
+        elif args.dsa_strategy:
+            raise ValueError("has no effect here, --protocol dc has an augmentation of its own")
         else:
-            strategy = augment.parse_strategy(own.get("dsa_strategy", COMMON["dsa_strategy"]))
+            kind, strategy = "DC", dc_augment.strategy(dataset, network)
     epochs = own.get("epoch_eval_train", rules.epochs if strategy else rules.plain_epochs)
-    batch, lr = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr)
-    kind = "DC" if by_dc else "DSA"
-    steps = own.get("judge_steps", 0)
+    batch, lr, steps = own.get("batch_train", rules.batch), own.get("lr_net", rules.lr), own.get("judge_steps", 0)
     return judge.Protocol(epochs, batch, lr, strategy, rules.optimizer, rules.cutmix, kind, steps)
 
 

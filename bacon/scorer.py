@@ -18,7 +18,6 @@ import networks
 import utils
 from bacon import compute, data, diagnose, errors, fair, figures, flags, judge, protocols, sets, spaces, tables
 from bacon.baselines import BASELINES, baseline
-from bacon.canvases import decode
 from bacon.errors import UserError
 from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER
 
@@ -32,9 +31,8 @@ def build_parser(description):
     add = parser.add_argument_group("what to do").add_argument
     add("paths", nargs="*", metavar="PATH", help="saved sets: files, folders of files, or class folders of pictures")
     add("--recursive", action="store_true", help="also the files in all folders below a PATH")
-    add(
-        "--diagnose", action="store_true", help="say in which way sets were meant, by short judges; these are no scores"
-    )
+    meant = "say in which way sets were meant, by short judges; these are no scores"
+    add("--diagnose", action="store_true", help=meant)
     add("--table", metavar="FOLDER", help="tabulate the finished runs below a folder")
     plot = "draw the accuracy over iterations of a run, by its log, or of those below a folder (default OUT.png: there)"
     add("--plot", nargs="+", metavar=("LOG", "OUT.png"), help=plot)
@@ -92,11 +90,10 @@ def _main(args):
         raise UserError("--table and --plot stand alone: give them without PATH, --baseline or each other")
     if not (judged or args.table or args.plot):
         raise UserError("nothing to do: give paths of saved sets, --baseline, --table or --plot; --help explains them")
-    for kind in args.baseline:
-        if kind not in BASELINES:
-            raise UserError(f"--baseline {kind}: unknown; choose from {', '.join(BASELINES)}")
-    if args.export and args.export[0] not in sets.EXPORTS:
-        raise UserError(f"--export {args.export[0]}: unknown; choose from {', '.join(sets.EXPORTS)}")
+    formats = args.export[:1] if args.export else []
+    for flag, kinds, known in (("--baseline", args.baseline, BASELINES), ("--export", formats, sets.EXPORTS)):
+        if unknown := [kind for kind in kinds if kind not in known]:
+            raise UserError(f"{flag} {unknown[0]}: unknown; choose from {', '.join(known)}")
     for flag, idle in {
         "--plot": len(args.plot or ()) > 2,
         "--recursive": args.recursive and not args.paths,
@@ -131,32 +128,29 @@ def _say(line):
 
 def _print(kind, rows, shown, cut=None):
     """Print rows as JSON lines, or the tables {title: cells} that show them. cut: see tables.render."""
-    for row in rows if kind == "json" else ():
-        print(json.dumps(row))
-    for title, cells in shown.items() if kind != "json" else ():
+    if kind == "json":
+        print(*map(json.dumps, rows), sep="\n")
+        return
+    for title, cells in shown.items():
         if title:
             print(f"### {title}\n" if kind == "markdown" else textwrap.fill(title, tables.WIDTH))
         print(tables.render(cells, kind == "markdown", cut), end="\n\n" if title or len(shown) > 1 else "\n")
 
 
 class RealImages:
-    """The real images of a dataset, loaded when they are first needed, in each space that sets live in.
-
-    `of` and `test` give a data.RealData. space: as SavedSet.zca: None or "normalised", as these scripts whiten, or
-    "pixels", as MTT does.
-    """
+    """The real images of a dataset, loaded when first needed: a data.RealData in each `space`, see SavedSet.zca."""
 
     def __init__(self, name, args, im_size=None):
         if name not in (*DATASETS, IMAGE_FOLDER):
             raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
         if args.im_size and name != IMAGE_FOLDER:
             raise UserError(f"--im_size: resizes pictures of ImageFolder only, not {name}")
-        self.name, self._load = name, functools.cache(lambda: data.load(name, args.data_path, _say, im_size))
+        self.name, self._where = name, (args.data_path, _say, im_size)
         self.test = functools.cache(lambda space, device: self.of("test", space, device, self.whitening(space, device)))
 
-    @property
+    @functools.cached_property
     def dataset(self):
-        return self._load()
+        return data.load(self.name, *self._where)
 
     @property
     def facts(self):
@@ -176,7 +170,7 @@ class RealImages:
 
 def _found(args):
     """The sets that `args` name, whatever they hold: [(sets.Found, RealImages)]."""
-    files, reals, pairs = {}, {}, []
+    files = {}
     for path in args.paths:
         for file in sets.files(path, args.recursive):  # a set may be named twice
             files.setdefault(file.parent.resolve() / file.name, file)  # a linked one has the labels beside the link
@@ -184,12 +178,11 @@ def _found(args):
     runs = [one.meta["args"] for one in found if one.meta]
     said = [args.dataset] if args.dataset else list(dict.fromkeys(run["dataset"] for run in runs))
     im_size = args.im_size or next((run.get("im_size") for run in runs), None)
+    real, pairs = functools.cache(lambda name: RealImages(name, args, im_size)), []
     for one in found:
         if len(said) != 1 and not one.meta:
             raise UserError(f"{one.path}: does not say of which dataset it is; give --dataset")
-        name = said[0] if len(said) == 1 else one.meta["args"]["dataset"]
-        reals[name] = reals.get(name) or RealImages(name, args, im_size)
-        pairs.append((one, reals[name]))
+        pairs.append((one, real(said[0] if len(said) == 1 else one.meta["args"]["dataset"])))
     return pairs
 
 
@@ -222,14 +215,14 @@ def _read(args, needed):
     groups = []
     for one, real in _found(args):
         itself = real.name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
-        facts = one.own_facts() if itself else real.facts
+        facts = sets.own_facts(one) if itself else real.facts
         experiments = sets.read(one, facts, **_ways(args, facts))
         chosen = [saved for saved in experiments if args.exp in (None, saved.exp)]
         if not chosen:
             numbers = ", ".join(str(saved.exp) for saved in experiments)
             raise UserError(f"--exp {args.exp}: {one.path} has experiments {numbers}")
-        layout, assumed = chosen[0].layout, chosen[0].assumed
-        _say(f"{one.path}: {layout} layout, {len(experiments)} experiments; assumed: {assumed}")
+        layout = f"{chosen[0].layout} layout, {len(experiments)} experiments; assumed: {chosen[0].assumed}"
+        _say(f"{one.path}: {layout}")
         groups.append((real, chosen))
     for real, (saved, *_) in groups:
         theirs = saved.meta.get("data_sha256")
@@ -243,46 +236,46 @@ def _show(groups, args):
     if len(groups) != 1:
         raise UserError(f"--export, --grid, --tsne: need one set, found {len(groups)}")
     ((real, (saved, *_)),) = groups
-    whitening, labels = real.whitening(saved.zca), saved.hard_labels()
+    whitening, hard = real.whitening(saved.zca), saved.hard()
     if args.export:
         _say(sets.export(saved, *args.export, whitening))
-    decoded = functools.partial(decode, saved.canvases, labels, saved.factor)
     if args.grid:
-        images, labels = decoded() if args.decode else (saved.canvases, labels)
+        images, labels = hard.decoded() if args.decode else (hard.canvases, hard.labels)
         figures.grid(sets.pixels(saved, images, whitening), labels, saved.class_names(), args.grid)
         _say(args.grid)
     if args.tsne:
-        _tsne(saved, *decoded(), args, real, whitening)
+        _tsne(hard, args, real, whitening)
         _say(args.tsne)
 
 
 TSNE_CLASSES, TSNE_REAL, TSNE_TRAIN, TSNE_EPOCHS = 10, 100, 5000, 10
 
 
-def _tsne(saved, images, labels, args, real, whitening):
+def _tsne(saved, args, real, whitening):
     """Map the first classes' real test images and synthetic ones by a network trained on real training images."""
     arithmetic, _ = compute.choose(args.device, args.precision, args.compile, 0)
     device, rng = arithmetic.device, utils.stream(args.seed or 0, "t-SNE")
     name = args.model or saved.meta.get("args", {}).get("model", "ConvNet")
     protocols.check_networks([name], real.facts)
     known, held_out = (real.of(split, saved.zca, device, whitening) for split in ("train", "test"))
-    net = arithmetic.build(name, images.shape[1:], real.facts.num_classes, rng)
+    net = arithmetic.build(name, real.facts.shape, real.facts.num_classes, rng)
     index = known.any_indices(TSNE_TRAIN, rng)
     protocol = judge.Protocol(TSNE_EPOCHS, 256, 0.01, augment.parse_strategy(COMMON["dsa_strategy"]))
     judge.train(net, *known.batch(index), protocol, rng, arithmetic)
     net.eval()
-    classes = dict(list(enumerate(real.dataset.classes))[:TSNE_CLASSES])
+    classes = dict(enumerate(real.dataset.classes[:TSNE_CLASSES]))
     chosen = np.concatenate([held_out.indices(c, TSNE_REAL, rng) for c in classes])
-    shown, of_real, title = labels < len(classes), held_out.labels_of(chosen), f"t-SNE of {name}'s embeddings"
+    (x, of_real), (images, labels) = held_out.batch(chosen), saved.decoded()
+    shown = labels < len(classes)
     with torch.no_grad():
-        embedded = [arithmetic.embed(net, x, None) for x in (held_out.take(chosen), images[shown].to(device))]
-    title += f", trained on {len(index):,} real images"
-    figures.tsne(embedded[0], of_real, embedded[1], labels[shown], classes, args.tsne, title)
+        embedded, synthetic = (arithmetic.embed(net, some, None) for some in (x, images[shown].to(device)))
+    title = f"t-SNE of {name}'s embeddings, trained on {len(index):,} real images"
+    figures.tsne(embedded, of_real, synthetic, labels[shown], classes, args.tsne, title)
 
 
 def _score(groups, args):
     """Judge every set, then the baselines of each kind of judges: rows of `score_rows`, with fair scores."""
-    jobs, arithmetics, rows, beside = [], {}, [], []  # a job: real images, a SavedSet of each experiment, a run's meta
+    jobs, arithmetics, rows = [], {}, []  # a job: real images, a SavedSet of each experiment, a run's meta, Judges
     for real, experiments in groups:
         meta, lr = experiments[0].meta, experiments[0].lr
         for part in [[one] for one in experiments] if experiments[0].alone else [experiments]:
@@ -292,8 +285,9 @@ def _score(groups, args):
             raise UserError("--baseline: give --dataset")
         if len(names := {real.name for real, _ in groups}) > 1:
             raise UserError(f"--baseline: the sets are of {', '.join(sorted(names))}; give those of one dataset")
-        beside, cache = _baselines(groups, args), None if args.biased else fair.Baselines(args.save_path)
-    for real, experiments, meta, judges in jobs + beside:
+        jobs += _baselines(groups, args)
+    cache = fair.Baselines(args.save_path) if args.baseline and not args.biased else None
+    for real, experiments, meta, judges in jobs:
         saved, facts = experiments[0], real.facts
         flop = max(networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:]) for name in judges.names)
         images = judges.protocol.images(len(saved.canvases) * saved.factor**2) * judges.num_eval
@@ -313,27 +307,24 @@ def _score(groups, args):
             scores = [fair.kept(saved, judges, about, cache, judged, _say)]
         made = score_rows(experiments, scores, judges.protocol, facts)
         if saved.labels.dim() == 2 and "full" in args.baseline:
-            hard = [judged(dataclasses.replace(one, labels=one.hard_labels()), judges) for one in experiments]
+            hard = [judged(one.hard(), judges) for one in experiments]
             made = [row | {"hard": [of[row["network"]][0] for of in hard]} for row in made]
         rows += made
     return fair.beside(rows)
-
-
-def _ipc(saved, facts, args):
-    return args.ipc or max(1, len(saved.canvases) // saved.halves // facts.num_classes)
 
 
 def _baselines(groups, args):
     """Jobs of real images beside the sets: for each storage and kind of judges, with the settings of its first set."""
     jobs, seen = [], []
     for real, experiments in groups or [(RealImages(args.dataset, args, args.im_size), ())]:
-        meta, ipc = (experiments[0].meta, _ipc(experiments[0], real.facts, args)) if groups else ({}, args.ipc or 10)
+        meta, ipc = experiments[0].meta if groups else {}, args.ipc or 10
+        if groups and not args.ipc:
+            ipc = max(1, len(experiments[0].canvases) // experiments[0].halves // real.facts.num_classes)
         several = protocols.judges_of(args, real.facts, meta)
         for kind, judges in itertools.product(dict.fromkeys(args.baseline), several):
             if kind == "full":
-                protocol = dataclasses.replace(judges.protocol, epochs=args.full_epochs)
-                judges = dataclasses.replace(judges, protocol=protocol)
-            alike = kind, ipc if kind != "full" else None, dataclasses.replace(judges, seed=0)
+                judges = judges._replace(protocol=dataclasses.replace(judges.protocol, epochs=args.full_epochs))
+            alike = kind, ipc if kind != "full" else None, judges._replace(seed=0)
             if alike not in seen:
                 seen.append(alike)
                 made = baseline(kind, real.of("train", None, "cpu"), ipc, judges.seed)
@@ -374,32 +365,28 @@ BIASED = "best epoch on test (biased)"
 
 
 def score_rows(experiments, scores, protocol, facts):
-    """Rows of the scorer's table, one for each architecture, from the experiments of a file taken together.
-
-    experiments: [SavedSet] that fit `facts`. scores: the result of `score` for each of them.
-    """
+    """Rows of the table, one for each architecture, of a file's experiments, [SavedSet], and the `score` of each."""
     rows, saved = [], experiments[0]
-    counts = torch.bincount(saved.hard_labels(), minlength=facts.num_classes)
-    counts = sorted({counts.min().item(), counts.max().item()})
-    stored = "-".join(str(n // saved.halves) for n in counts)
-    decoded = "-".join(str(n * saved.factor**2) for n in counts)
-    numbers = "-".join(str(n * saved.canvases[0].numel() // saved.halves) for n in counts)
+    counts = torch.bincount(saved.hard().labels, minlength=facts.num_classes)
+    ends = sorted({counts.min().item(), counts.max().item()})
+    stored = "-".join(str(n // saved.halves) for n in ends)
+    decoded = "-".join(str(n * saved.factor**2) for n in ends)
+    numbers = "-".join(str(n * saved.canvases[0].numel() // saved.halves) for n in ends)
     for name in scores[0]:
         last, best, seconds = zip(*(of_experiment[name] for of_experiment in scores), strict=True)
         row = {
             "set": saved.path, "name": _short_name(saved), "layout": saved.layout, "assumed": saved.assumed,
             "dataset": facts.dataset, "stored per class": stored, "decoded per class": decoded,
-            "numbers per class": numbers,
-            "network": name, **tables.summary(last), "accuracy": last, "protocol": str(protocol),
-            "epochs": protocol.epochs, "seconds": sum(seconds),
+            "numbers per class": numbers, "network": name, **tables.summary(last), "accuracy": last,
+            "protocol": str(protocol), "epochs": protocol.epochs, "seconds": sum(seconds),
         }  # fmt: skip
         recorded = [one.recorded.get(name, []) for one in experiments]
         if all(recorded):
             found = tables.summary(recorded)
             row |= {"recorded": found["mean"], "recorded std": found["std"], "recorded networks": found["networks"]}
-        if all(recorded) and saved.meta:  # a run of ours, whose judges can be had again
-            same = all(a[: len(b)] == b[: len(a)] for a, b in zip(last, recorded, strict=True))
-            row |= {"logged": found["mean"], "logged, the same networks": same}
+            if saved.meta:  # a run of ours, whose judges can be had again
+                same = all(a[: len(b)] == b[: len(a)] for a, b in zip(last, recorded, strict=True))
+                row |= {"logged": found["mean"], "logged, the same networks": same}
         if all(best):
             row[BIASED] = tables.summary(best)["mean"]
         rows.append(row)
@@ -421,17 +408,9 @@ def _shown(rows, details):
     main = ("accuracy %", "recorded %", *fair.NAMES, BIASED, "set", "network")
     if not any(name in row for row in rows for name in fair.NAMES):  # else they stand among the details
         main += ("networks", "ipc (decoded)")
-    behind = (
-        "accuracy %",
-        "set",
-        "network",
-        "networks",
-        "ipc (decoded)",
-        "numbers per class",
-        "std networks",
-        "std experiments",
-        "epochs",
-        "seconds",
-    )
-    shown = {"": tables.pick(lines, main), "what is behind each figure": tables.pick(lines, behind)}
-    return shown if details else {"": shown[""]}
+    shown = {"": tables.pick(lines, main)}
+    if details:
+        behind = ("accuracy %", "set", "network", "networks", "ipc (decoded)", "numbers per class")
+        behind += ("std networks", "std experiments", "epochs", "seconds")
+        shown["what is behind each figure"] = tables.pick(lines, behind)
+    return shown

@@ -1,6 +1,6 @@
 """Saved distilled sets, whoever saved them: recognise the layout, read it, write it in another one.
 
-Layouts are told apart by what a file or folder holds, never by its name, and are read without running any code in them:
+Layouts are told apart by what a file or folder holds, never by its name, and read without running any code in them:
 
     these scripts               {'data': [[images, labels], ...], 'accs_all_exps', 'meta': {...}}, normalised
     DC, DSA, DM, IDM, BACON     {'data': [[images, labels], ...], ...}, normalised; IDM and BACON put four on a canvas
@@ -8,11 +8,11 @@ Layouts are told apart by what a file or folder holds, never by its name, and ar
     NCFM                        [images, labels], pixels in [0,1], four images on a canvas
     image folder                a folder of pictures per class
 
-`files` finds them, `recognise` tells the layout, `read` makes the same `SavedSet` of each; none of it needs the real
-images. What a file does not say itself is an assumption, which `assumed` names.
+None of it needs the real images. What a file does not say itself is an assumption, which `SavedSet.assumed` names.
 """
 
 import _codecs
+import collections
 import contextlib
 import dataclasses
 import os
@@ -82,31 +82,28 @@ class SavedSet:
         """The images to train on, (factor^2 n, C, H, W), and their labels, in the order of `canvases.decode`."""
         return decode(self.canvases, self.labels, self.factor)
 
-    def hard_labels(self):
-        """Labels int64 (n,) of the canvases: of soft ones, the likeliest class."""
-        return self.labels if self.labels.dim() == 1 else self.labels.argmax(1)
+    def hard(self):
+        """The same set with hard labels: of soft ones, the likeliest class."""
+        return self if self.labels.dim() == 1 else dataclasses.replace(self, labels=self.labels.argmax(1))
 
     def class_names(self):
         """The classes' names: those that the set says, else those of the real images, which may be loaded for them."""
         return [str(name) for name in self.meta.get("classes") or self.facts.names()]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Found:
-    """A file or image folder of a known layout: its content (None of a folder), its reader, its meta if it is ours."""
+# A file or image folder of a known layout: its content (None of a folder), its reader, its meta ({} unless it is ours).
+Found = collections.namedtuple("Found", "path content reader meta")
+# What is needed to judge a set of ours as its run did.
+_ARGS = {"dataset": str, "epoch_eval_train": int, "batch_train": int, "lr_net": (int, float), "dsa_strategy": str}
 
-    path: Path
-    content: object
-    reader: Callable
-    meta: dict
 
-    def own_facts(self):
-        """The `Facts` that a file of ours says itself."""
-        with damaged(f"{self.path}: damaged set"):
-            meta, images = self.meta, self.content["data"][0][0]
-            mean, std, classes = tuple(meta["mean"]), tuple(meta["std"]), list(meta["classes"])
-            shape = (len(mean), *colours(images[:1], meta.get("chroma", "full")).shape[2:])
-            return Facts(meta["args"]["dataset"], shape, len(classes), mean, std, lambda: classes)
+def own_facts(found):
+    """The `Facts` that a file of ours says itself."""
+    with damaged(f"{found.path}: damaged set"):
+        meta, images = found.meta, found.content["data"][0][0]
+        mean, std, classes = tuple(meta["mean"]), tuple(meta["std"]), list(meta["classes"])
+        shape = (len(mean), *colours(images[:1], meta.get("chroma", "full")).shape[2:])
+        return Facts(meta["args"]["dataset"], shape, len(classes), mean, std, lambda: classes)
 
 
 def files(path, recursive=False):
@@ -121,8 +118,10 @@ def files(path, recursive=False):
     if below := _sets_by(path, "**/*.pt"):
         where = f"{len(below)} in folders below it, as {_some([str(file.relative_to(path)) for file in below])}"
         raise UserError(f"{path}: a folder without sets, but there are {where}; --recursive takes them all")
-    if any(_is_picture(file) for folder in readers.class_folders(path) for file in folder.rglob("*")):
-        return [path]
+    for folder in readers.class_folders(path):  # a run writes pictures too, of its canvases and its accuracy
+        of_others = (file for file in folder.rglob("*") if not file.name.startswith(("vis_", "acc_")))
+        if any(file.suffix.lower() in readers.PICTURES for file in of_others):
+            return [path]
     raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
 
 
@@ -138,11 +137,6 @@ def _sets_by(folder, pattern):
     return sorted(f for f in folder.glob(pattern) if not (f.name.startswith("ckpt_") or belongs(f)))
 
 
-def _is_picture(file):
-    """Whether `file` is a picture, and none that a run wrote of its canvases or its accuracy."""
-    return file.suffix.lower() in readers.PICTURES and not file.name.startswith(("vis_", "acc_"))
-
-
 def _some(names):
     return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
@@ -156,10 +150,6 @@ def _load(path):
         return load_torch(path)
 
 
-# What is needed to judge a set of ours as its run did.
-_ARGS = {"dataset": str, "epoch_eval_train": int, "batch_train": int, "lr_net": (int, float), "dsa_strategy": str}
-
-
 def recognise(path):
     """What is at `path`, one of `files`, as `Found`. UserError, naming it, unless it has a known layout."""
     if path.is_dir():
@@ -169,11 +159,10 @@ def recognise(path):
         raise UserError(f"{path}: the checkpoint of a run that has not ended; its set follows, see --resume")
     reader = next((reader for fits, reader in _LAYOUTS if fits(content)), None)
     if reader is None:
-        kind = f"a dictionary of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else None
+        keys = f"a dictionary of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else None
+        kind = keys or type(content).__name__
         layouts = "{'data': [[images, labels], ...]}, [images, labels], or a tensor of images with its labels in a file"
-        raise UserError(
-            f"{path}: holds {kind or type(content).__name__}, none of the known layouts: {layouts} beside it"
-        )
+        raise UserError(f"{path}: holds {kind}, none of the known layouts: {layouts} beside it")
     meta = content["meta"] if reader is _read_ours else {}
     if meta:
         args = meta["args"] if isinstance(meta["args"], dict) else {}
@@ -183,11 +172,10 @@ def recognise(path):
 
 
 def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=None):
-    """All sets of a `Found` as a list of SavedSet that fit `facts`.
+    """All sets of a `Found` as a list of SavedSet that fit `facts`. UserError for what is no set or of other data.
 
     factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
-    pixels, soft: keys of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`.
-    UserError, one line that names the file, for anything that is not a set or is one of other data.
+    pixels, soft: of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`.
     """
     if zca and found.meta and not found.meta["zca"]:
         raise UserError(f"--zca: {found.path} says that it is not whitened")
@@ -204,9 +192,8 @@ def _read_ours(path, saved, facts, factor, pixels):
     meta, experiments, assumed = saved["meta"], len(saved["data"]), "nothing, the file says it all"
     if meta["args"]["dataset"] != facts.dataset:
         raise UserError(f"{path}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}")
-    if facts.dataset == IMAGE_FOLDER:  # the other datasets have one list, by several names
-        here = list(facts.names())
-        theirs = list(meta.get("classes", here))
+    if facts.dataset == IMAGE_FOLDER and "classes" in meta:  # the other datasets have one list, by several names
+        theirs, here = list(meta["classes"]), list(facts.names())
         if theirs != here:
             raise UserError(f"{path}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
     if factor not in (None, meta["factor"]):
@@ -214,13 +201,9 @@ def _read_ours(path, saved, facts, factor, pixels):
     moved = (tuple(meta["mean"]), tuple(meta["std"])) != (facts.mean, facts.std)  # of one's own images, by more of them
     if moved and meta["zca"]:
         raise UserError(f"{path}: was whitened on other training images than these")
-    if moved:
-        assumed += ", normalised anew by these images' mean and std"
+    assumed += ", normalised anew by these images' mean and std" if moved else ""
     for k, (canvases, labels) in enumerate(saved["data"]):
-        recorded = {}
-        for name, accuracies in saved["accs_all_exps"].items():
-            each = len(accuracies) // experiments
-            recorded[name] = accuracies[k * each : (k + 1) * each]
+        recorded = {name: _part(accuracies, k, experiments) for name, accuracies in saved["accs_all_exps"].items()}
         if meta["args"].get("validate"):
             recorded = {}  # on validation images, of no use beside accuracies on test images
         canvases = colours(canvases, meta.get("chroma", "full"))
@@ -230,21 +213,22 @@ def _read_ours(path, saved, facts, factor, pixels):
         if pixels:
             convert, space, assumed = PIXELS[pixels]
             canvases = convert(canvases, facts.mean, facts.std)
-        about = (meta["factor"], space, None, meta, recorded, assumed)
+        about = {"factor": meta["factor"], "zca": space, "meta": meta, "recorded": recorded, "assumed": assumed}
         halves = 2 if meta.get("chroma") == "half" else 1
-        yield SavedSet(str(path), number, "these scripts'", canvases, labels, *about, halves=halves)
+        yield SavedSet(str(path), number, "these scripts'", canvases, labels, **about, halves=halves)
+
+
+def _part(accuracies, k, experiments):
+    each = len(accuracies) // experiments
+    return accuracies[k * each : (k + 1) * each]
 
 
 def _read_dc(path, saved, facts, factor, pixels):
-    (convert, space, assumed), hint = (
-        PIXELS[pixels or "normalised"],
-        "" if factor else " (--factor 2 for IDM's, BACON's)",
-    )
-    assumed, stored = f"{assumed}, factor {factor or 1}{hint}", saved["data"]
-    recorded = {}
+    convert, space, assumed = PIXELS[pixels or "normalised"]
+    assumed += f", factor {factor}" if factor else ", factor 1 (--factor 2 for IDM's, BACON's)"
+    stored, recorded = saved["data"], {}
     with contextlib.suppress(AttributeError, TypeError, ValueError):  # these are not what makes it a set
         recorded = {name: list(map(float, of_it)) for name, of_it in saved.get("accs_all_exps", {}).items() if of_it}
-    each = {name: len(of_it) // len(stored) for name, of_it in recorded.items()}
     alone = any(len(of_it) % len(stored) for of_it in recorded.values())  # they cannot be of one experiment each
     counts = ", ".join(map(str, sorted({len(of_it) for of_it in recorded.values()})))
     if alone:
@@ -253,12 +237,10 @@ def _read_dc(path, saved, facts, factor, pixels):
     elif recorded and len(stored) > 1:
         assumed += f"; {counts} recorded accuracies are those of the {len(stored)} experiments in order"
     for k, (canvases, labels) in enumerate(stored):
-        own = {name: of_it[k * each[name] : (k + 1) * each[name]] for name, of_it in recorded.items()}
-        own = own if not alone else recorded if k == len(stored) - 1 else {}
-        about = {"recorded": own, "assumed": assumed, "alone": alone}
-        yield SavedSet(
-            str(path), k, "DC", convert(canvases, facts.mean, facts.std), labels, factor or 1, space, **about
-        )
+        own = {name: of_it if alone else _part(of_it, k, len(stored)) for name, of_it in recorded.items()}
+        about = {"recorded": {} if alone and k < len(stored) - 1 else own, "assumed": assumed, "alone": alone}
+        canvases = convert(canvases, facts.mean, facts.std)
+        yield SavedSet(str(path), k, "DC", canvases, labels, factor or 1, space, **about)
 
 
 def _read_mtt(path, saved, facts, factor, pixels):
@@ -270,24 +252,22 @@ def _read_mtt(path, saved, facts, factor, pixels):
     if rate is not None and not 0 < rate < float("inf"):
         raise UserError(f"{lr}: holds {rate}, which is no learning rate; delete it to train with the protocol's")
     convert, space, assumed = PIXELS[pixels or "normalised"]
-    hint = "" if pixels else " (MTT and DATM publish sets in ZCA space: --zca)"
-    labels, assumed = _load(labels), f"{assumed}, factor {factor or 1}{hint}"
+    assumed += f", factor {factor or 1}" + ("" if pixels else " (MTT and DATM publish sets in ZCA space: --zca)")
+    labels, canvases = _load(labels), convert(saved, facts.mean, facts.std)
     kind = "MTT" if isinstance(labels, torch.Tensor) and labels.dim() == 1 else "MTT, soft labels (DATM)"
-    yield SavedSet(
-        str(path), 0, kind, convert(saved, facts.mean, facts.std), labels, factor or 1, space, rate, assumed=assumed
-    )
+    yield SavedSet(str(path), 0, kind, canvases, labels, factor or 1, space, rate, assumed=assumed)
 
 
 def _read_ncfm(path, saved, facts, factor, pixels):
-    (low, high), what = saved[0].aminmax(), "but this layout has pixels in [0,1]"
-    unit = low >= -1e-3 and high <= 1 + 1e-3
+    low, high = saved[0].aminmax()
+    unit, values = low >= -1e-3 and high <= 1 + 1e-3, f"{low:.2f}..{high:.2f}"
     if not (unit or pixels):
-        raise UserError(f"{path}: [images, labels] with values {low:.2f}..{high:.2f}, {what}")
+        raise UserError(f"{path}: [images, labels] with values {values}, but this layout has pixels in [0,1]")
     if unit and pixels == "zca":
         raise UserError(f"--zca: {path} holds pixels in [0,1], which are not whitened")
     convert, space, assumed = PIXELS[pixels or "unit"]
-    canvases, assumed = convert(saved[0].detach(), facts.mean, facts.std), f"{assumed}, factor {factor or 2}"
-    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor or 2, space, assumed=assumed)
+    canvases, factor = convert(saved[0].detach(), facts.mean, facts.std), factor or 2
+    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor, space, assumed=f"{assumed}, factor {factor}")
 
 
 def _read_pictures(folder, _, facts, factor, pixels):
@@ -306,12 +286,8 @@ def _read_pictures(folder, _, facts, factor, pixels):
     if facts.shape[0] == 1 and readers.is_grey(pixels):
         pixels = pixels[:, :1]
     assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {how}"
-    canvases, labels = _normalised(pixels.float() / 255, facts), torch.tensor(order)[labels]
-    yield SavedSet(str(folder), 0, "image folder", canvases, labels, factor or 1, assumed=assumed)
-
-
-def _normalised(pixels, facts):
-    return normalise(pixels, facts.mean, facts.std) if pixels.shape[1] == facts.shape[0] else pixels  # see `_fault`
+    canvases = PIXELS["unit"][0](pixels.float() / 255, facts.mean, facts.std)
+    yield SavedSet(str(folder), 0, "image folder", canvases, torch.tensor(order)[labels], factor or 1, assumed=assumed)
 
 
 def _is_images(value):
@@ -325,13 +301,7 @@ _LAYOUTS = (
     (lambda s: isinstance(s, (list, tuple)) and len(s) == 2 and _is_images(s[0]), _read_ncfm),
     (_is_images, _read_mtt),
 )
-
-
-# Soft labels as logits (n, classes), by --labels.
-SOFT = {
-    "logits": lambda labels: labels,
-    "probabilities": lambda labels: (labels / labels.sum(1, keepdim=True)).clamp_min(1e-30).log(),
-}
+SOFT = ("logits", "probabilities")  # what soft labels (n, classes) may be, by --labels
 
 
 def _checked(saved, facts, soft=None, order=None):
@@ -341,13 +311,14 @@ def _checked(saved, facts, soft=None, order=None):
     canvases, labels, assumed = saved.canvases.detach().float().contiguous(), saved.labels.detach(), saved.assumed
     labels = labels.long() if labels.dim() == 1 else labels.float()
     if labels.dim() == 2:
-        probabilities = (labels >= 0).all() and torch.allclose(labels.sum(1), torch.ones(len(labels)), atol=1e-3)
-        if soft == "probabilities" and not ((labels >= 0).all() and labels.any(1).all()):
-            raise UserError(f"--labels probabilities: some of {saved.path} are negative or nothing")
-        if probabilities and not soft:
-            labels = labels.clamp_min(1e-30).log()  # of which softmax makes them again
-        labels, kind = SOFT[soft](labels) if soft else labels, soft or ("probabilities" if probabilities else "logits")
-        assumed += f", soft labels are {kind}"
+        positive, sums = (labels >= 0).all(), labels.sum(1, keepdim=True)
+        if soft == "probabilities":
+            if not (positive and labels.any(1).all()):
+                raise UserError(f"--labels probabilities: some of {saved.path} are negative or nothing")
+            labels = (labels / sums).clamp_min(1e-30).log()
+        elif not soft and positive and torch.allclose(sums, torch.ones(len(labels), 1), atol=1e-3):
+            soft, labels = "probabilities", labels.clamp_min(1e-30).log()  # of which softmax makes them again
+        assumed += f", soft labels are {soft or 'logits'}"
     elif soft:
         raise UserError(f"--labels: {saved.path} has hard labels")
     if order:
@@ -359,11 +330,12 @@ def _checked(saved, facts, soft=None, order=None):
 
 def _fault(images, labels, factor, facts):
     """What keeps images and labels from being a set that fits `facts`, in words, or None."""
-    dataset, size, classes = facts.dataset, "x".join(map(str, facts.shape)), facts.num_classes
+    dataset, classes = facts.dataset, facts.num_classes
     if not _is_images(images):
         return f"images are {_what(images)}, not a tensor (n,C,H,W)"
-    if tuple(images.shape[1:]) != facts.shape:
-        return f"images are {'x'.join(map(str, images.shape[1:]))}, but {dataset}'s are {size}"
+    found, size = ("x".join(map(str, shape)) for shape in (images.shape[1:], facts.shape))
+    if found != size:
+        return f"images are {found}, but {dataset}'s are {size}"
     if len(images) == 0:
         return "holds no images"
     if not images.is_floating_point():
@@ -391,10 +363,7 @@ def _what(value):
 
 
 def pixels(saved, images, whitening=None):
-    """Canvases or decoded images of a set as pixels, not clamped: [0,1] but for what distilling pushed outside.
-
-    whitening: the spaces.Whitening of a set with `zca`, fitted in that set's space.
-    """
+    """Images of a set as pixels, [0,1] but for what distilling pushed outside; whitening: that of a set with `zca`."""
     images = whitening.invert(images) if saved.zca else images
     return images if saved.zca == "pixels" else denormalise(images, saved.facts.mean, saved.facts.std)
 
@@ -418,10 +387,6 @@ def _export_dc(out, pixels, labels, saved):
     return "decoded images, normalised; labels in the images' order, not grouped by class"
 
 
-# The statistics by which ddranking 0.2.0 normalises its test images: for CIFAR-100 it takes CIFAR-10's.
-_DDRANKING = {"CIFAR10": "CIFAR10", "CIFAR100": "CIFAR10", "TinyImageNet": "TinyImageNet"}
-
-
 def _export_ddranking(out, pixels, labels, saved):
     if (statistics := _DDRANKING.get(saved.facts.dataset)) is None:
         known = f"ddranking 0.2.0 has no {saved.facts.dataset}, only {', '.join(_DDRANKING)}"
@@ -431,6 +396,8 @@ def _export_ddranking(out, pixels, labels, saved):
     return f"arguments of compute_metrics, normalised by the statistics of {statistics} as it does"
 
 
+# The statistics by which ddranking 0.2.0 normalises its test images: for CIFAR-100 it takes CIFAR-10's.
+_DDRANKING = {"CIFAR10": "CIFAR10", "CIFAR100": "CIFAR10", "TinyImageNet": "TinyImageNet"}
 EXPORTS = {"png": _export_png, "dc": _export_dc, "ddranking": _export_ddranking}
 
 
@@ -443,7 +410,7 @@ def export(saved, kind, out, whitening=None):
     out = Path(os.path.expanduser(out))
     if out.exists():
         raise UserError(f"--export {kind} {out}: exists already; choose another name or delete it")
-    images, labels = decode(saved.canvases, saved.hard_labels(), saved.factor)
+    images, labels = saved.hard().decoded()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         line = EXPORTS[kind](out, pixels(saved, images, whitening), labels, saved)

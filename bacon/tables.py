@@ -1,7 +1,7 @@
 """Figures over judges and experiments, and the tables and plots of finished runs, which are read from their logs."""
 
+import collections
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
@@ -24,9 +24,9 @@ def summary(accuracies):
     std_experiments that of the experiments' means (None for a single experiment).
     """
     percent = [[100 * a for a in experiment] for experiment in accuracies]
-    every = [a for experiment in percent for a in experiment]
-    within = statistics.fmean(statistics.pvariance(experiment) for experiment in percent) ** 0.5
-    between = statistics.pstdev([statistics.fmean(e) for e in percent]) if len(percent) > 1 else None
+    every = list(itertools.chain(*percent))
+    within = statistics.fmean(map(statistics.pvariance, percent)) ** 0.5
+    between = statistics.pstdev(map(statistics.fmean, percent)) if len(percent) > 1 else None
     mean, std = statistics.fmean(every), statistics.pstdev(every)
     return {"mean": mean, "std": std, "networks": len(every), "std_networks": within, "std_experiments": between}
 
@@ -84,21 +84,12 @@ _COLUMNS = (
 )  # fmt: skip
 BIASED = "best iteration on test (biased)"
 _TERMS = ("log-likelihood", "total variation", "clip prior", "cross-entropy")  # of BACON's loss, and their flags
-_WHOLE = "all images"  # how a row says that its data is not a part
 _TERM_FLAGS = ("--lh_weight", "--tv_weight", "--clip_weight", "--clip_prior", "--syn_ce", "--ce_weight")
+_WHOLE = "all images"  # how a row says that its data is not a part
 
-
-@dataclasses.dataclass(frozen=True)
-class FinishedRun:
-    """A finished run as its log tells it.
-
-    about: what was run, but for the seed: runs that agree in it and in the judge are one row of a table. scores:
-    {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}.
-    """
-
-    args: dict
-    about: dict
-    scores: dict
+# A finished run as its log tells it: its flags; what was run, but for the seed (runs that agree in it and in the judge
+# are one row of a table); {architecture: {iteration: {experiment: [accuracy in [0,1]]}}}.
+FinishedRun = collections.namedtuple("FinishedRun", "args about scores")
 
 
 def read_run(log):
@@ -110,8 +101,7 @@ def read_run(log):
         start, scores = events[0], {}
         for event in events:
             if event["event"] == "evaluation":
-                by_it = scores.setdefault(event["network"], {})
-                by_it.setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
+                scores.setdefault(event["network"], {}).setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
         args, sizes = start["args"], (start["train_images"], start["test_images"])
         shown, kinds = _COLUMNS, ("distilling", "judging")
         if not args["Iteration"]:  # random images: that is the set, which its judges alone computed
@@ -134,13 +124,6 @@ def read_run(log):
             "flags": tuple(f"--{name} {to}" for name, (to, _) in start["departures"].items() if name not in shown),
         }  # fmt: skip
         return FinishedRun(args, about, scores)
-
-
-def finished_runs(folder, flag="--table"):
-    """The runs that ended, by the logs below `folder`. UserError if there is no such folder or a log is damaged."""
-    if not Path(folder).is_dir():
-        raise UserError(f"{flag} {folder}: no such folder")
-    return list(filter(None, map(read_run, sorted(Path(folder).rglob("log_*.jsonl")))))
 
 
 def _by_kind(runs):
@@ -172,12 +155,11 @@ def _add(experiments, seed, exp, by_it):
 
 
 def of_runs(folder, biased=False):
-    """The finished runs below `folder`: for every kind of run and its judge a row with all that is known of it.
-
-    biased: add the best iteration by test accuracy, which several released codes report.
-    """
-    rows = []
-    for about, experiments, run in _by_kind(finished_runs(folder)):
+    """For every kind of run below `folder` and its judge a row with all that is known; biased: also BIASED."""
+    if not Path(folder).is_dir():
+        raise UserError(f"--table {folder}: no such folder")
+    rows, logs = [], sorted(Path(folder).rglob("log_*.jsonl"))
+    for about, experiments, run in _by_kind(filter(None, map(read_run, logs))):
         scores, args = [by_it[about["iterations"]] for by_it in experiments.values()], run.args
         row = {**about, **summary(scores), "experiments": len(scores), "accuracy": scores}
         row["paper %"] = paper_figure(about["set"], about["dataset"], about["ipc"])
@@ -197,26 +179,21 @@ def of_runs(folder, biased=False):
 
 
 def shown(rows, details=False):
-    """The rows of `of_runs` as tables to print, accuracy first, one for each dataset: {title: rows for `render`}.
-
-    details: also what is behind each figure, and the weights of BACON's terms of runs that differ in these alone.
-    """
+    """Tables of the rows of `of_runs`, by dataset: {title: rows for `render`}; details: also what is behind them."""
     tables = {}
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         of_it = [row for row in rows if row["dataset"] == dataset]
         budget = "; the paper's at its own budget" if any(row["paper %"] for row in of_it) else ""
-        title = (
-            f"{dataset}: {'' if 'validation' in dataset else 'test '}accuracy, mean +- std over all networks{budget}"
-        )
+        split = "" if "validation" in dataset else "test "
+        title = f"{dataset}: {split}accuracy, mean +- std over all networks{budget}"
         tables[title] = _table(of_it, ("paper %", "ipc", "set", "network", "judge", "networks", BIASED))
         if not details:
             continue
-        behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "numbers")
-        behind += ("images", "set")
+        behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "numbers", "images", "set")
         title = f"{dataset}: what is behind each figure (numbers stored and images of a class); the same for all: "
         title += _settings(of_it, networks=True)[0]
         tables[title] = _table(of_it, behind, networks=True)
-        alike = {}
+        alike = {}  # runs of BACON that differ in the weights of its terms alone
         for row in of_it:
             if row["set"] == "BACON":
                 row = {**row, "flags": [flag for flag in row["flags"] if not flag.startswith(_TERM_FLAGS)]}
@@ -240,9 +217,10 @@ def _settings(rows, networks=False):
     iterations, words = {row["iterations"] for row in rows} - {0}, []
     for row in rows:
         own = {row["iterations"]} - {0} or (iterations if len(iterations) == 1 else ())  # random images have any number
-        by, canvas = f"{row['network']} judged by {row['judge']}", f"{row['images per canvas']} per canvas"
-        canvas += ", chroma at half resolution" if row["chroma"] == "half" else ""
-        line = [*[by] * networks, *(f"{n:,} iterations" for n in own), row["training"], canvas]
+        line = [f"{row['network']} judged by {row['judge']}"] if networks else []
+        line += [*(f"{n:,} iterations" for n in own), row["training"]]
+        chroma = ", chroma at half resolution" if row["chroma"] == "half" else ""
+        line.append(f"{row['images per canvas']} per canvas{chroma}")
         words.append([*line, row["precision"], row["data"], *row["flags"]])
     shared = [word for word in words[0] if all(word in line for line in words)]
     shared = [word for word in shared if word != rows[0]["data"] or word.startswith(_WHOLE)]
@@ -252,24 +230,20 @@ def _settings(rows, networks=False):
 def plot_run(log, path=None):
     """Draw the accuracy over iterations of the run that wrote `log`, or of the runs of one kind below a folder.
 
-    Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named after it. Runs with
-    other settings have a curve of their own, and every point of a curve is of the same experiments: those that were
-    judged most often. Beside the curves: the paper's figure and, if a run with --Iteration 0 on the same data and with
-    the same judges is found in the same folder or one beside it, the accuracy of random images, of the same seeds if
-    there are such. UserError where there is nothing to draw.
+    Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named after it. Beside
+    the curves stand the paper's figure and that of `_random_images`. UserError where there is nothing to draw.
     """
     log = Path(log)
     if not log.exists():
         raise UserError(f"--plot {log}: no such file or folder")
     if log.is_dir():
-        near, runs = log.resolve(), finished_runs(log, "--plot")
+        near, logs = log.resolve(), sorted(log.rglob("log_*.jsonl"))
         beside = log / f"acc_{near.name}.png"
     else:
-        near, runs = log.parent.resolve(), filter(None, [read_run(log)])
+        near, logs = log.parent.resolve(), [log]
         beside = log.with_name(f"acc_{log.stem.removeprefix('log_')}.png")
-    runs = [run for run in runs if run.args["Iteration"]]
-    shared = ("dataset", "ipc", "network", "iterations", "data")
-    kinds = {tuple(run.about[name] for name in shared) for run in runs}
+    runs = [run for run in map(read_run, logs) if run and run.args["Iteration"]]
+    kinds = {tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data")) for run in runs}
     if len(kinds) != 1:
         raise UserError(f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one")
     ((dataset, ipc, model, iterations, _),) = kinds
@@ -288,19 +262,14 @@ def _random_images(near, runs):
         with contextlib.suppress(UserError, OSError):  # a damaged log of another run does not matter here
             others.append(read_run(log))
     others = [other for other in others if other and not other.args["Iteration"]]
-    others = [other for other in others if other.args["seed"] in seeds] or others
+    others = [other for other in others if other.args["seed"] in seeds] or others  # of the same seeds if there are such
     alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "dsa_strategy", "zca")
     alike += ("chroma", "judge_steps", "validate")
+    others = [other for other in others if all(other.args.get(name) == run.args.get(name) for name in alike)]
+    others = [other.scores for other in others if other.about["data"] == run.about["data"]]
     for judge in run.scores:
-        found = [
-            score
-            for other in others
-            if other.about["data"] == run.about["data"]
-            and all(other.args.get(name) == run.args.get(name) for name in alike)
-            for scores in other.scores.get(judge, {}).get(0, {}).values()
-            for score in scores
-        ]
-        if found:
+        experiments = [accuracies for scores in others for accuracies in scores.get(judge, {}).get(0, {}).values()]
+        if found := list(itertools.chain(*experiments)):
             lines[f"random images, judged by {judge}"] = 100 * statistics.fmean(found)
     return lines
 
@@ -309,7 +278,7 @@ def _curves(runs):
     """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ."""
     kinds, curves = _by_kind(runs), {}
     for (about, experiments, _), words in zip(kinds, _settings([kind[0] for kind in kinds])[1], strict=True):
-        together = {}  # experiments that were judged at the same iterations
+        together = {}  # experiments that were judged at the same iterations: those judged most often are drawn
         for by_it in experiments.values():
             together.setdefault(frozenset(by_it), []).append(by_it)
         drawn = max(together, key=lambda its: (len(its), len(together[its])))
