@@ -76,11 +76,13 @@ def _readings(found, facts, given, exp):
     for way in itertools.product((given["factor"], 1, 2), (given["pixels"], None, *PIXELS), soft):
         flags = given | dict(zip(("factor", "pixels", "soft"), way, strict=True))
         try:
-            one = next(saved for saved in sets.read(found, facts, **flags) if exp in (None, saved.exp))
+            one, *_ = sets.read(found, facts, **flags, exp=exp)
         except UserError as error:
             faults.append(error)
             continue
-        if way[2] == "probabilities" and not _sum_alike(sets.read(found, facts, **flags | {"soft": "logits"})[0]):
+        if way[2] == "probabilities" and not _sum_alike(
+            sets.read(found, facts, **flags | {"soft": "logits", "exp": exp})[0]
+        ):
             continue
         if not any(_same(one, other) for _, other in chosen):
             chosen.append((flags, one))

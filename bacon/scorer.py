@@ -216,12 +216,8 @@ def _read(args, needed):
     for one, real in _found(args):
         itself = real.name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
         facts = sets.own_facts(one) if itself else real.facts
-        experiments = sets.read(one, facts, **_ways(args, facts))
-        chosen = [saved for saved in experiments if args.exp in (None, saved.exp)]
-        if not chosen:
-            numbers = ", ".join(str(saved.exp) for saved in experiments)
-            raise UserError(f"--exp {args.exp}: {one.path} has experiments {numbers}")
-        layout = f"{chosen[0].layout} layout, {len(experiments)} experiments; assumed: {chosen[0].assumed}"
+        chosen = sets.read(one, facts, **_ways(args, facts), exp=args.exp)
+        layout = f"{chosen[0].layout} layout, {len(chosen)} experiments; assumed: {chosen[0].assumed}"
         _say(f"{one.path}: {layout}")
         groups.append((real, chosen))
     for real, (saved, *_) in groups:

@@ -171,11 +171,12 @@ def recognise(path):
     return Found(path, content, reader, meta)
 
 
-def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=None):
+def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=None, exp=None):
     """All sets of a `Found` as a list of SavedSet that fit `facts`. UserError for what is no set or of other data.
 
     factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
-    pixels, soft: of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`.
+    pixels, soft: of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`. exp: only
+    this experiment.
     """
     if zca and found.meta and not found.meta["zca"]:
         raise UserError(f"--zca: {found.path} says that it is not whitened")
@@ -185,7 +186,10 @@ def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=Non
         sets = [_checked(one, facts, soft, order) for one in read]
     if not sets:
         raise UserError(f"{found.path}: holds no set, its 'data' is empty")
-    return sets
+    chosen = [saved for saved in sets if exp in (None, saved.exp)]
+    if not chosen:
+        raise UserError(f"--exp {exp}: {found.path} has experiments {', '.join(str(saved.exp) for saved in sets)}")
+    return chosen
 
 
 def _read_ours(path, saved, facts, factor, pixels):
@@ -229,7 +233,7 @@ def _read_dc(path, saved, facts, factor, pixels):
     stored, recorded = saved["data"], {}
     with contextlib.suppress(AttributeError, TypeError, ValueError):  # these are not what makes it a set
         recorded = {name: list(map(float, of_it)) for name, of_it in saved.get("accs_all_exps", {}).items() if of_it}
-    alone = any(len(of_it) % len(stored) for of_it in recorded.values())  # they cannot be of one experiment each
+    alone = any(len(of_it) % max(1, len(stored)) for of_it in recorded.values())  # they cannot be of one each
     counts = ", ".join(map(str, sorted({len(of_it) for of_it in recorded.values()})))
     if alone:
         assumed += f"; {counts} recorded accuracies do not go into {len(stored)} sets, so these are one experiment "

@@ -81,6 +81,13 @@ def test_an_order_is_written_on_request_and_taken_by_scoring_and_exports(made, d
         assert scorer.main(None, line) == 2 and "--relabel" in capsys.readouterr().err
 
 
+def test_an_experiment_that_the_file_lacks_is_one_line(made, digits_folder, tmp_path, capsys):
+    torch.save({"data": [list(made[:2])]}, tmp_path / "x.pt")
+    line = [tmp_path / "x.pt", "--dataset=Digits", "--diagnose", "--exp=5", f"--data_path={digits_folder}"]
+    assert scorer.main(None, list(map(str, line))) == 2
+    assert "--exp 5" in capsys.readouterr().err
+
+
 def test_orders_that_others_number_classes_in():
     orders = diagnose._orders([f"n{number:08d}" for number in (30, 20, 10)] + ["n00000040"])
     assert orders["by wnid"].tolist() == orders["by name"].tolist() == [2, 1, 0, 3]

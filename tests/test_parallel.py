@@ -84,7 +84,7 @@ def both(line, folder, n):
 
 @pytest.fixture(scope="module")
 def colour_line(folder):
-    """A run with half-size chroma that starts from clusters, on a folder of images of one colour each, in random shades."""
+    """A run with half-size chroma from clusters, on a folder of images of one colour each, in random shades."""
     rng = np.random.default_rng(0)
     images = (rng.integers(0, 200, (2, 3, 20, 1, 1, 3)) + rng.integers(0, 56, (2, 3, 20, 8, 8, 1))).astype(np.uint8)
     for split, classes in zip(("train", "val"), images, strict=True):

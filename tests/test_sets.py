@@ -243,6 +243,7 @@ def ours_with(images, labels, args):
 # what is saved as x.pt, and the words the line must have
 MISTAKES = {
     "code": (lambda x, y: {"data": [[x, y]], "accs_all_exps": Bomb()}, ["x.pt", "plain tensors"]),
+    "empty": (lambda x, y: {"data": [], "accs_all_exps": {"ConvNet": [0.5]}}, ["x.pt", "holds no set"]),
     "shape": (lambda x, y: {"data": [[torch.zeros(20, 3, 32, 32), y]]}, ["x.pt", "3x32x32", "Digits", "1x8x8"]),
     "too many classes": (lambda x, y: {"data": [[x, y * 5]]}, ["x.pt", "0..45", "10 classes"]),
     "too few classes": (lambda x, y: {"data": [[x, y // 2]]}, ["x.pt", "5 classes", "Digits has 10"]),
