@@ -1,9 +1,9 @@
-# make demo, make test: each sets up a virtual environment in .venv on its first call; VENV=DIR takes or makes another.
+# make demo, figures, test, lint: each sets up a virtual environment in .venv on its first call; VENV=DIR takes or makes another.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo figures test lint clean
 
 $(VENV)/installed: requirements.txt tests/requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -20,6 +20,9 @@ demo: $(VENV)/installed
 	$(DEMO) --Iteration 100 --save_path result/demo/BACON
 	@echo
 	@$(RUN) evaluate.py --table result/demo
+
+figures: $(VENV)/installed
+	PYTHON=$(RUN) docs/figures.sh --data_path data
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

@@ -1,0 +1,44 @@
+#!/bin/bash
+# make figures: rerun what is behind the figures of README.md and docs/, in order; what has ended in docs/runs is skipped.
+# A line: minutes on 2 CPU cores (Zen 4), folder below docs/runs, the command without what all share.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python} SHARED="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200"
+
+runs() {
+    local seed dataset script ipc it name flags minutes
+    for seed in 0 1 2; do
+        name=CIFAR10_ConvNetW32_10ipc_200it flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 200"
+        echo "1 $name/random_seed$seed $flags --Iteration 0"
+        echo "3 $name/IDM_seed$seed $flags --Iteration 200 --meter_reset 200 --method IDM"
+        echo "3 $name/BACON_seed$seed $flags --Iteration 200 --meter_reset 200"
+        echo "4 $name/ours_seed$seed $flags --Iteration 200 --recipe ours"
+        echo "3 $name/ours_steps_seed$seed $flags --Iteration 200 --recipe ours --judge_steps 402"
+    done
+    flags="BACON_cifar10.py --ipc 10 --eval_interval 200"
+    echo "2 $name/ours_start_seed0 $flags --Iteration 0 --recipe ours"
+    echo "2 $name/half_chroma_random_seed0 $flags --Iteration 0 --chroma half"
+    echo "1 $name/half_chroma_random_steps_seed0 $flags --Iteration 0 --chroma half --judge_steps 402"
+    for dataset in MNIST CIFAR10; do
+        [ $dataset = MNIST ] && script=BACON_mnist.py || script=BACON_cifar10.py
+        for ipc in 1 10 50; do
+            [ $dataset$ipc = CIFAR1010 ] && continue
+            [ $ipc = 1 ] && it=100 || it=200
+            name=${dataset}_ConvNetW32_${ipc}ipc_${it}it
+            flags="$script --dataset $dataset --ipc $ipc --eval_interval $it"
+            echo "1 $name/random_seed0 $flags --Iteration 0"
+            echo "3 $name/BACON_seed0 $flags --Iteration $it"
+            echo "6 $name/ours_seed0 $flags --Iteration $it --recipe ours"
+            [ $dataset$ipc != CIFAR1050 ] || echo "5 $name/ours_steps_seed0 $flags --Iteration $it --recipe ours --judge_steps 1608"
+        done
+    done
+}
+
+ended() { grep -qs '"event": "end"' "docs/runs/$1"/log_*.jsonl; }
+
+left=$(runs | while read -r minutes folder command; do ended "$folder" || echo "$minutes $folder $command"; done)
+echo "$(grep -c . <<<"$left") runs to go, about $(awk '{ m += $1 } END { printf "%.1f", m / 60 }' <<<"$left") hours on 2 CPU cores"
+while read -r minutes folder command; do
+    [ -z "$folder" ] || $PYTHON -u $command $SHARED --resume --save_path "docs/runs/$folder" "$@" </dev/null
+done <<<"$left"
+$PYTHON evaluate.py --table docs/runs
