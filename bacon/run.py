@@ -49,6 +49,9 @@ def run_settings(settings, world):
     args = settings.args
     own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == IMAGE_FOLDER else None
     spec = own or DATASETS[args.dataset]
+    if held := args.validate * spec.num_classes:
+        own = own and own.validation(args.validate)
+        spec = own or spec._replace(train=spec.train - held, test=held)
     with flag("--model"):
         args.model = networks.named(args.model)
     check_settings(args, spec, world)
@@ -67,8 +70,6 @@ def run_settings(settings, world):
         needed = cost.checkpoint_bytes(args, spec)
         world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
         dataset = own or load_once(args, world)
-        if args.validate:
-            dataset = dataset.validation(args.validate)
         source = f"from {dataset.source} (sha256 {dataset.fingerprint[:12]})"
         distilling, judging, more = cost.arithmetics(args, dataset)
         notes = settings.notes + checkpoint.time_left() + check_data(args, dataset) + more
@@ -205,10 +206,11 @@ def tell(*lines):
 
 
 def load_once(args, world):
-    """The dataset, which the leading process fetches and caches before the others read it."""
+    """The dataset, which the leading process fetches and caches before the others read it; see --validate."""
     loaded = []
     world.from_leader(lambda: loaded.append(data.load(args.dataset, args.data_path)))
-    return loaded[0] if loaded else data.load(args.dataset, args.data_path)
+    dataset = loaded[0] if loaded else data.load(args.dataset, args.data_path)
+    return dataset.validation(args.validate) if args.validate else dataset
 
 
 def real_data(args, dataset, device, own=None):

@@ -140,6 +140,8 @@ def test_no_validation_image_is_in_a_batch_a_canvas_or_a_cluster(finished, monke
     assert "of the validation images" in " ".join(text.split()) and "test accuracy" not in text
     (path,) = folder.glob("res_*.pt")
     (saved,) = sets.read(sets.recognise(path), sets.Facts.of("Digits", recipes.DATASETS["Digits"], None))
+    finished("--validate=9", "--dry_run")
+    assert "1,111 training and 90 validation images" in capsys.readouterr().out
     assert saved.recorded == {}  # what the file records is no accuracy on test images
 
 
