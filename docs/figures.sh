@@ -13,12 +13,12 @@ runs() {
         echo "3 $name/IDM_seed$seed $flags --Iteration 200 --meter_reset 200 --method IDM"
         echo "3 $name/BACON_seed$seed $flags --Iteration 200 --meter_reset 200"
         echo "4 $name/ours_seed$seed $flags --Iteration 200 --recipe ours"
-        echo "3 $name/ours_steps_seed$seed $flags --Iteration 200 --recipe ours --judge_steps 402"
     done
-    flags="BACON_cifar10.py --ipc 10 --eval_interval 200"
-    echo "2 $name/ours_start_seed0 $flags --Iteration 0 --recipe ours"
-    echo "2 $name/half_chroma_random_seed0 $flags --Iteration 0 --chroma half"
-    echo "1 $name/half_chroma_random_steps_seed0 $flags --Iteration 0 --chroma half --judge_steps 402"
+    for flags in "ours_start --recipe ours" "half_chroma_random --chroma half"; do
+        set -- $flags
+        echo "2 $name/${1}_seed0 BACON_cifar10.py --ipc 10 --Iteration 0 $2 $3"
+        echo "1 $name/${1}_steps_seed0 BACON_cifar10.py --ipc 10 --Iteration 0 $2 $3 --judge_steps 402"
+    done
     for dataset in MNIST CIFAR10; do
         [ $dataset = MNIST ] && script=BACON_mnist.py || script=BACON_cifar10.py
         for ipc in 1 10 50; do
@@ -41,4 +41,7 @@ echo "$(grep -c . <<<"$left") runs to go, about $(awk '{ m += $1 } END { printf 
 while read -r minutes folder command; do
     [ -z "$folder" ] || $PYTHON -u $command $SHARED --resume --save_path "docs/runs/$folder" "$@" </dev/null
 done <<<"$left"
+folder=docs/runs/CIFAR10_ConvNetW32_10ipc_200it
+[ -s $folder/402_steps.jsonl ] ||
+    $PYTHON evaluate.py $folder/{IDM,BACON,ours}_seed{0,1,2} --judge_steps 402 --format json "$@" >$folder/402_steps.jsonl
 $PYTHON evaluate.py --table docs/runs
