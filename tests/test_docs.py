@@ -194,7 +194,8 @@ def test_the_measured_accuracies_are_those_of_the_logs():
     runs = ("IDM", "BACON", "ours")
     assert [cell.strip("*") for cell in measured] == [summary(CIFAR10, run, range(3)) for run in runs]
     results = ROOT / "docs" / "results.md"
-    for name, run, seeds in ((RANDOM, "random", 8), ("IDM", "IDM", 3), ("BACON", "BACON", 5), ("[Ours](beyond.md)", "ours", 3)):
+    rows = (RANDOM, "random", 8), ("IDM", "IDM", 3), ("BACON", "BACON", 5), ("[Ours](beyond.md)", "ours", 3)
+    for name, run, seeds in rows:
         means = [f"{statistics.fmean(of_seed):.2f}" for of_seed in accuracies(CIFAR10, run, range(seeds))]
         whole = summary(CIFAR10, run, range(seeds))
         assert table(results, "Seed")[name] == [*means, *["-"] * (8 - seeds), whole]
