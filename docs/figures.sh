@@ -1,11 +1,11 @@
 #!/bin/bash
 # make figures: rerun what is behind the figures of README.md and docs/, in order; what has ended in docs/runs is skipped.
-# A line: minutes on 2 CPU cores (Zen 4), folder below docs/runs, the command without what all share.
+# --list prints the runs; other flags, as --data_path, go to each of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python} SHARED="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200"
 
-runs() {
+runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, the command without SHARED
     local seed dataset script ipc it name flags minutes
     for seed in 0 1 2; do
         name=CIFAR10_ConvNetW32_10ipc_200it flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 200"
@@ -33,6 +33,8 @@ runs() {
         done
     done
 }
+
+[ "${1:-}" != --list ] || { runs && exit; }
 
 ended() { grep -qs '"event": "end"' "docs/runs/$1"/log_*.jsonl; }
 

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import statistics
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,17 @@ def accuracies(folder, run, seeds):
 def summary(folder, run, seeds):
     every = [accuracy for of_seed in accuracies(folder, run, seeds) for accuracy in of_seed]
     return f"{statistics.fmean(every):.2f} ± {statistics.pstdev(every):.2f}"
+
+
+def test_every_run_behind_the_figures_parses_and_has_a_folder_of_its_own():
+    runs = subprocess.run(["docs/figures.sh", "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = set()
+    for minutes, folder, script, *line in map(str.split, runs.splitlines()):
+        module = importlib.import_module(script.removesuffix(".py"))
+        args = flags.parse_args(module.DATASETS, module.__doc__, line).args
+        assert int(minutes) > 0 and f"{args.dataset}_ConvNetW32_{args.ipc}ipc" in folder
+        folders.add(folder)
+    assert len(folders) == len(runs.splitlines()) > 20
 
 
 def test_the_measured_accuracies_are_those_of_the_logs():
