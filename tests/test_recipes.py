@@ -61,7 +61,7 @@ SHARED = {
 def test_every_command_line_is_the_recipe_and_equals_the_defaults(script, line):
     args, parsed = settings(line, script)
     assert not parsed.departures
-    short, _ = settings(f"--dataset {args.dataset} --ipc {args.ipc} --method {args.method}", script)
+    short, _ = settings(f"--dataset {args.dataset} --ipc {args.ipc} --method {args.method} --recipe {args.recipe}", script)
     ours, defaults = vars(args), vars(short)
     differing = {name for name in ours if ours[name] != defaults[name]}
     assert differing <= {"mismatch_lambda"}  # the released default and the command list differ in a flag without effect
@@ -78,15 +78,17 @@ def test_every_command_line_is_the_recipe_and_equals_the_defaults(script, line):
         wanted["meter_reset"] = wanted["eval_interval"]
         if args.method == "IDM" and (args.dataset, args.ipc) in {("CIFAR100", 50), ("TinyImageNet", 10)}:
             wanted["model_train_steps"] = 10
+        if args.recipe == "ours":
+            wanted |= recipes.OURS["MNIST" if script == "BACON_mnist.py" else "CIFAR10"][args.ipc]
     assert {name: ours[name] for name in wanted} == wanted
 
 
 def test_command_list_holds_each_method_dataset_and_ipc_once():
     found = [
-        (args.method, args.dataset, args.ipc)
+        (args.method if args.recipe == "paper" else args.recipe, args.dataset, args.ipc)
         for args, _ in (settings(line, script) for script, line in command_lines())
     ]
-    wanted = [(method, *key) for method in ("BACON", "IDM", "DM") for key in PUBLISHED]
+    wanted = [(method, *key) for method in ("BACON", "IDM", "DM", "ours") for key in PUBLISHED]
     assert sorted(found) == sorted(wanted)
 
 
