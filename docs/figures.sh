@@ -3,7 +3,7 @@
 # --list prints the runs; other flags, as --data_path, go to each of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python} SHARED="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200"
+PYTHON=${PYTHON:-python} SHARED="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200" FLAGS=("$@")
 
 runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, the command without SHARED
     local seed dataset script ipc it name flags minutes
@@ -29,7 +29,6 @@ runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, 
             echo "1 $name/random_seed0 $flags --Iteration 0"
             echo "3 $name/BACON_seed0 $flags --Iteration $it"
             echo "6 $name/ours_seed0 $flags --Iteration $it --recipe ours"
-            [ $dataset$ipc != CIFAR1050 ] || echo "5 $name/ours_steps_seed0 $flags --Iteration $it --recipe ours --judge_steps 1608"
         done
     done
 }
@@ -41,9 +40,14 @@ ended() { grep -qs '"event": "end"' "docs/runs/$1"/log_*.jsonl; }
 left=$(runs | while read -r minutes folder command; do ended "$folder" || echo "$minutes $folder $command"; done)
 echo "$(grep -c . <<<"$left") runs to go, about $(awk '{ m += $1 } END { printf "%.1f", m / 60 }' <<<"$left") hours on 2 CPU cores"
 while read -r minutes folder command; do
-    [ -z "$folder" ] || $PYTHON -u $command $SHARED --resume --save_path "docs/runs/$folder" "$@" </dev/null
+    [ -z "$folder" ] || $PYTHON -u $command $SHARED --resume --save_path "docs/runs/$folder" "${FLAGS[@]}" </dev/null
 done <<<"$left"
-folder=docs/runs/CIFAR10_ConvNetW32_10ipc_200it
-[ -s $folder/402_steps.jsonl ] ||
-    $PYTHON evaluate.py $folder/{IDM,BACON,ours}_seed{0,1,2} --judge_steps 402 --format json "$@" >$folder/402_steps.jsonl
+
+scores() { # file below docs/runs, steps, sets: what judges of equal steps say of them
+    [ -e "docs/runs/$1" ] && return
+    $PYTHON evaluate.py "${@:3}" --judge_steps "$2" --format json "${FLAGS[@]}" >"docs/runs/$1.tmp"
+    mv "docs/runs/$1.tmp" "docs/runs/$1"
+}
+scores CIFAR10_ConvNetW32_10ipc_200it/402_steps.jsonl 402 docs/runs/CIFAR10_ConvNetW32_10ipc_200it/{ours,BACON,IDM}_seed{0,1,2}
+scores CIFAR10_ConvNetW32_50ipc_200it/1608_steps.jsonl 1608 docs/runs/CIFAR10_ConvNetW32_50ipc_200it/ours_seed0
 $PYTHON evaluate.py --table docs/runs
