@@ -254,7 +254,8 @@ class Distiller:
         for _ in range(self.args.model_train_steps if steps is None else steps):
             indices = self.real.any_indices(self.args.trained_bs, rng)
             images, labels = self.real.batch(self.real.owned(indices))
-            images = augment.dsa(images, augment.draw(strategy, 1, rng))
+            if strategy:
+                images = augment.dsa(images, augment.draw(strategy, 1, rng))
             shared = (len(indices), self.world) if self.world.size > 1 else ()
             correct = self.arithmetic.training_step(member.net, member.optimizer, images, labels, *shared)
             member.correct = member.correct + correct
