@@ -16,11 +16,9 @@ from bacon.spaces import from_planes, to_planes
 
 
 def initial(real, count, init, factor, streams, chroma="full", chosen=None):
-    """Stored canvases (classes, count, ...) float32: real images or standard normal noise.
-
-    real: a data.RealData. With factor 2 every quadrant gets its own draw of `count` distinct real images. streams:
-    {class: generator}. chosen: {class: indices (factor^2 count,)} of the real images, in place of a draw.
-    """
+    """Stored canvases (classes, count, ...) float32: images of `real`, a data.RealData, or standard normal noise. With
+    factor 2 every quadrant gets its own draw of `count` distinct real images. streams: {class: generator}. chosen:
+    {class: indices (factor^2 count,)} of the real images, in place of a draw."""
     height, width = real.images.shape[2:]
     shape = (count, *real.images.shape[1:]) if chroma == "full" else (count, 6, height // 2, width // 2)
     if init == "noise":
@@ -41,9 +39,7 @@ def colours(canvases, chroma):
 
 def decode(canvases, labels, factor, chroma="full"):
     """Stored canvases (n,...), their labels (n,) or (n,classes) to the images to train on and theirs, factor^2 as many.
-
-    All top-left quadrants come first, then bottom-left, top-right, bottom-right: labels come in four rounds.
-    """
+    All top-left quadrants come first, then bottom-left, top-right, bottom-right: labels come in four rounds."""
     return augment.split(colours(canvases, chroma), factor), torch.cat([labels] * factor**2)
 
 
@@ -71,8 +67,7 @@ def load_distilled(path, exp=0):
     """A saved synthetic set ready to train on: (images, labels, meta) of experiment `exp`.
 
     images: float32 (n,C,H,W), normalised as meta['mean'] and meta['std'] say, and decoded: RGB whatever meta['chroma']
-    is, and four images per canvas if meta['factor'] is 2. labels: int64 (n,). meta: the dictionary that was saved with
-    the set.
+    is, and four images per canvas if meta['factor'] is 2. labels: int64 (n,). meta: as it was saved with the set.
     Raises UserError, naming the file, if it is missing, damaged, of another program, or has no such experiment.
     """
     saved = read_result(path)

@@ -36,11 +36,8 @@ def images_per_kind(args, spec):
     decoded = images_per_class(args) * spec.num_classes
     passes = args.Iteration * args.outer_loop * args.train_net_num
     evaluations = number_of_evaluations(args) * args.num_eval
-    counts = {
-        "real": passes * min(args.batch_real * spec.num_classes, spec.train),
-        "synthetic": passes * decoded,
-        "train": args.Iteration * training_steps(args) * args.trained_bs,
-    }
+    counts = {"real": passes * min(args.batch_real * spec.num_classes, spec.train), "synthetic": passes * decoded}
+    counts["train"] = args.Iteration * training_steps(args) * args.trained_bs
     for name in architectures(args.eval_mode, args.model):
         steps = args.judge_steps * min(args.batch_train, decoded)
         counts["train", name] = evaluations * (steps or (args.epoch_eval_train + 1) * decoded)

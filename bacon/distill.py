@@ -40,15 +40,12 @@ class ClosedFormSGD:
     """
 
     def __init__(self, canvases, lr, served, own=None, momentum=0.5):
-        """canvases: (classes, ...), updated in place. served: the ranges of classes that are served one by one.
-
-        own: the range of classes that `canvases` holds, by default all.
-        """
+        """canvases: (classes, ...), updated in place. served: the ranges of classes that are served one by one. own:
+        the range of classes that `canvases` holds, by default all."""
         self.canvases, self.lr, self.momentum = canvases, lr, momentum
         self.own = own or range(len(canvases))
         self.velocity = torch.zeros_like(canvases)
-        turn = [t for t, classes in enumerate(served) for c in classes if c in self.own]
-        turn = torch.tensor(turn, dtype=torch.float64)
+        turn = torch.tensor([t for t, classes in enumerate(served) for c in classes if c in self.own]).double()
         self.before, self.after = self._drift_factors(turn), self._drift_factors(len(served) - 1 - turn)
 
     def _drift_factors(self, steps):
@@ -82,14 +79,14 @@ class ClosedFormSGD:
 
 
 class PerClassAdam:
-    """Adam with PyTorch's defaults, one step over all canvases for every turn: no closed form, so slow."""
+    """Adam with PyTorch's defaults, one step over all canvases for every turn: no closed form, so slow. Its methods are
+    those of ClosedFormSGD."""
 
     def __init__(self, canvases, lr, served, own=None):
         self.canvases, self.served, self.own = canvases, served, own or range(len(canvases))
         self.adam = torch.optim.Adam([canvases], lr=lr)
 
     def turns(self):
-        """As in ClosedFormSGD."""
         for classes in self.served:
             self.canvases.grad = torch.zeros_like(self.canvases)
             if mine := range(max(classes.start, self.own.start), min(classes.stop, self.own.stop)):
@@ -97,15 +94,12 @@ class PerClassAdam:
             self.adam.step()
 
     def step(self, classes, gradient):
-        """As in ClosedFormSGD."""
         self.canvases.grad[classes.start - self.own.start : classes.stop - self.own.start] = gradient
 
     def state_dict(self, gather=lambda rows: rows):
-        """As in ClosedFormSGD."""
         return self._of_rows(self.adam.state_dict(), gather)
 
     def load_state_dict(self, state):
-        """As in ClosedFormSGD."""
         self.adam.load_state_dict(self._of_rows(state, lambda rows: rows[self.own.start : self.own.stop]))
 
     def _of_rows(self, state, function):
@@ -190,10 +184,8 @@ def chunks(sizes, limit):
 
 
 class Distiller:
-    """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them.
-
-    Of a parallel run's canvases it holds those of the classes that `world` gives to this process; see parallel.py.
-    """
+    """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them. Of a parallel
+    run's canvases it holds those of the classes that `world` gives to this process; see parallel.py."""
 
     def __init__(self, args, exp, real, arithmetic, world=None):
         """args: the flags. exp: number of the experiment. real: training images, a data.RealData."""
@@ -202,9 +194,8 @@ class Distiller:
         self.shape, self.num_classes, self.factor = tuple(real.images.shape[1:]), len(real.counts), factor(args)
         self.strategy = augment.parse_strategy(args.dsa_strategy)
         self.seconds_of_clusters = 0
-        self.terms = utils.objective_terms(
-            args.method, args.lh_weight, args.tv_weight, args.clip_weight, args.clip_prior
-        )
+        weights = args.lh_weight, args.tv_weight, args.clip_weight
+        self.terms = utils.objective_terms(args.method, *weights, args.clip_prior)
         everything, self.own = range(self.num_classes), self.world.share(self.num_classes)
         count, streams = canvases_per_class(args), {c: self.stream("init", c) for c in self.own}
         chosen = self.representatives(count * self.factor**2) if args.init == "cluster" else None
@@ -263,7 +254,8 @@ class Distiller:
         for _ in range(self.args.model_train_steps if steps is None else steps):
             indices = self.real.any_indices(self.args.trained_bs, rng)
             images, labels = self.real.batch(self.real.owned(indices))
-            images = augment.dsa(images, augment.draw(strategy, 1, rng))
+            if strategy:
+                images = augment.dsa(images, augment.draw(strategy, 1, rng))
             shared = (len(indices), self.world) if self.world.size > 1 else ()
             correct = self.arithmetic.training_step(member.net, member.optimizer, images, labels, *shared)
             member.correct = member.correct + correct
@@ -272,10 +264,8 @@ class Distiller:
         member.net.requires_grad_(False)
 
     def gradient(self, member, when, classes, losses):
-        """Gradient of the loss of `classes`, a range of own ones, with respect to their canvases, of their shape.
-
-        when: names the random streams. losses: (names, own classes), into which the values go for `read_losses`.
-        """
+        """Gradient of the loss of `classes`, a range of own ones, with respect to their canvases, of their shape. when:
+        names the random streams. losses: (names, own classes), into which the values go for `read_losses`."""
         args, net, images_each = self.args, member.net, images_per_class(self.args)
         # Batch statistics, which only DM's networks may have, are those of all classes together.
         joint = net.has_batch_statistics
@@ -301,10 +291,8 @@ class Distiller:
         return gradient
 
     def loss(self, member, z_syn, z, s, logits, labels):
-        """Loss of G classes, (G,), and what the log shows of it, (names, G).
-
-        z_syn, z, s: (G, D), see utils.class_moments. logits: (G, n, classes) of the synthetic images. labels: (G, n).
-        """
+        """What the log shows of the loss of G classes, (names, G), and that loss, (G,). z_syn, z, s: (G, D), see
+        utils.class_moments. logits: (G, n, classes) of the synthetic images. labels: (G, n)."""
         values = {name: (weight, f(z_syn, z, s)) for name, (weight, f) in self.terms.items()}
         cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
         loss = sum(weight * value for weight, value in values.values() if weight)
@@ -321,11 +309,9 @@ class Distiller:
 
     def real_moments(self, net, indices, transforms, limit):
         """Mean and standard deviation of the embeddings of real images, (classes, D) each: see utils.class_moments.
-
         indices, transforms: of each class. Without a graph, so that memory is that of `limit` images. Results go into
         one tensor: small ones of each chunk, lying between large ones that are freed, would keep the C library from
-        using their memory again.
-        """
+        using their memory again."""
         z, s = None, None
         for group in chunks([len(i) for i in indices], limit):
             sizes = [len(i) for i in indices[group]]
@@ -342,19 +328,15 @@ class Distiller:
 
     def read_losses(self):
         """Mean over classes of each logged value since the last reading, {name: float}; waits for the device.
-
-        Raises DivergedError if any of them is NaN or infinite.
-        """
+        Raises DivergedError if any of them is NaN or infinite."""
         losses, self.losses = self.all_losses(), []
         for it, values in losses:
             if not values.isfinite().all():
                 # The total comes first but says least: name the term that broke it, if one did.
-                rows = values.isfinite().logical_not().nonzero().tolist()
-                row, c = max(rows, key=lambda rc: (rc[0] > 0, -rc[1], -rc[0]))
-                raise DivergedError(
-                    f"iteration {it}, class {c}: {self.loss_names[row]} is {values[row, c].item()}; "
-                    "a smaller --lr_img or --precision fp32 may help"
-                )
+                broken = values.isfinite().logical_not().nonzero().tolist()
+                row, c = max(broken, key=lambda rc: (rc[0] > 0, -rc[1], -rc[0]))
+                found = f"iteration {it}, class {c}: {self.loss_names[row]} is {values[row, c].item()}"
+                raise DivergedError(f"{found}; a smaller --lr_img or --precision fp32 may help")
         if not losses:
             return {}
         means = torch.cat([values.double() for _, values in losses], 1).mean(1).tolist()
@@ -377,9 +359,8 @@ class Distiller:
             return
         sums = [sum(p.double().sum() for p in member.net.parameters()).item() for member in self.pool.members]
         if len(set(map(repr, self.world.gather_objects(sums)))) > 1:
-            raise ParallelError(
-                "the networks of the pool are no longer the same on all processes, whose hardware or PyTorch may differ"
-            )
+            found = "the networks of the pool are no longer the same on all processes"
+            raise ParallelError(f"{found}, whose hardware or PyTorch may differ")
 
     def state_dict(self):
         """All that the next iteration depends on, of all processes; random streams are named by it, need no state."""

@@ -26,14 +26,8 @@ class Experiment:
         self.scores = {}  # {architecture: [accuracy]}: the judges of iteration `it` that have finished
 
     def state_dict(self):
-        return {
-            "exp": self.exp,
-            "it": self.it,
-            "unread": self.unread,
-            "seconds": time.perf_counter() - self.since,
-            "scores": self.scores,
-            "distiller": self.distiller.state_dict(),
-        }
+        so_far = {"exp": self.exp, "it": self.it, "unread": self.unread, "seconds": time.perf_counter() - self.since}
+        return {**so_far, "scores": self.scores, "distiller": self.distiller.state_dict()}
 
     def load_state_dict(self, state):
         self.it, self.unread, self.scores = state["it"], state["unread"], state["scores"]
@@ -42,13 +36,11 @@ class Experiment:
 
     def run(self, record):
         """Distil what is left: canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end.
-
         record: a checkpoint.Record. Raises Stopped where a signal asked for it, the state being fit for a checkpoint.
         """
         distiller = self.distiller
         with Progress(self.args.Iteration, f"exp {self.exp}", done=self.it - self.unread) as progress:
-            if distiller.seconds_of_clusters and not self.it:
-                seconds = distiller.seconds_of_clusters
+            if (seconds := distiller.seconds_of_clusters) and not self.it:
                 record.event("clusters", exp=self.exp, seconds=seconds)
                 progress.say(f"exp {self.exp}  initial images, one per cluster: {seconds:.0f} s")
             for it in range(self.it, self.args.Iteration + 1):
@@ -67,6 +59,9 @@ class Experiment:
                     self.unread += 1
         return distiller.all_canvases().cpu(), distiller.labels.cpu(), self.scores
 
+    def where(self):
+        return f"exp {self.exp}  {self.it}/{self.args.Iteration}"
+
     def report_losses(self, record, progress):
         """Log and show the losses of the unread iterations; waits for the device."""
         losses, pool = self.distiller.read_losses(), len(self.distiller.pool.members)
@@ -75,26 +70,20 @@ class Experiment:
         record.event("losses", exp=self.exp, it=self.it, pool=pool, seconds=seconds, **losses)
         accuracy = losses.pop("accuracy")
         values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items() if value)
-        line = (
-            f"exp {self.exp}  {self.it}/{self.args.Iteration}  {values}  accuracy {accuracy:.0f} %  {seconds:.2f} s/it"
-        )
+        line = f"{self.where()}  {values}  accuracy {accuracy:.0f} %  {seconds:.2f} s/it"
         progress.advance(self.unread, line, f"loss {losses['loss']:.4g}, accuracy {accuracy:.0f} %")
         self.unread, self.since = 0, time.perf_counter()
 
     def evaluate(self, record, progress):
-        """Train num_eval fresh networks per architecture on the canvases and test them, into `scores`.
-
-        Touches nothing that distillation uses, random streams included. A network's stream depends on the experiment,
-        the architecture and its number alone, so that curves over iterations compare like with like, and so that
-        networks in `scores` already need not be trained again.
-        """
+        """Train num_eval fresh networks per architecture on the canvases and test them, into `scores`. Touches nothing
+        that distillation uses, random streams included. A network's stream depends on the experiment, the architecture
+        and its number alone, so that curves over iterations compare like with like, and so that networks in `scores`
+        already need not be trained again."""
         args, distiller = self.args, self.distiller
         canvases = distiller.all_canvases()
         if not canvases.isfinite().all():  # by the update after the last loss
-            raise DivergedError(
-                f"iteration {self.it}: canvases hold NaN or infinite values; a smaller --lr_img or --precision fp32 "
-                "may help"
-            )
+            found = f"iteration {self.it}: canvases hold NaN or infinite values"
+            raise DivergedError(f"{found}; a smaller --lr_img or --precision fp32 may help")
         synthetic = decode(canvases, distiller.labels, distiller.factor, args.chroma)
         for name in architectures(args.eval_mode, args.model):
             scores, began = self.scores.setdefault(name, []), time.perf_counter()
@@ -109,12 +98,10 @@ class Experiment:
                 if stops := [stop for stop in found if isinstance(stop, Stopped)]:
                     raise stops[0]
             seconds = time.perf_counter() - began
-            of_all = tables.summary([scores])
             record.event("evaluation", exp=self.exp, it=self.it, network=name, accuracy=scores, seconds=seconds)
-            progress.say(
-                f"exp {self.exp}  {self.it}/{args.Iteration}  {name}: {judged_on(args)} accuracy "
-                f"{of_all['mean']:.2f} +- {of_all['std']:.2f} % over {args.num_eval} judges, {seconds:.0f} s"
-            )
+            of_all = tables.summary([scores])
+            found = f"{judged_on(args)} accuracy {of_all['mean']:.2f} +- {of_all['std']:.2f} %"
+            progress.say(f"{self.where()}  {name}: {found} over {args.num_eval} judges, {seconds:.0f} s")
 
     def judge(self, name, number, synthetic, record):
         """Accuracy of judge `number`, None if there is none of that number, or the Stopped that a signal asked for: a
@@ -123,12 +110,10 @@ class Experiment:
         if number >= args.num_eval:
             return None
         settings = args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy
-        protocol = Protocol(*settings, steps=args.judge_steps)
+        protocol, rng = Protocol(*settings, steps=args.judge_steps), distiller.stream("judge", name, number)
+        how = distiller.num_classes, protocol, rng, self.judging
         try:
-            return judge(
-                name, *synthetic, self.test, distiller.num_classes, protocol, distiller.stream("judge", name, number),
-                self.judging, after_epoch=lambda *_: record.stop_if_asked(),
-            )  # fmt: skip
+            return judge(name, *synthetic, self.test, *how, after_epoch=lambda *_: record.stop_if_asked())
         except Stopped as stop:
             return stop
 

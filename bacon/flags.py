@@ -35,7 +35,6 @@ _WEIGHT = _bounded(float, "a number", 0, 1e30)
 _SWITCH = "switch"  # --x / --no_x
 
 EVAL_MODES = tuple(EVAL_NETWORKS)
-CLIP_PRIORS = ("released", "residual")
 
 # name, type or choices, default (None: from the recipe), help. Released names are kept, `Iteration` with its capital.
 FLAGS = {
@@ -68,8 +67,8 @@ FLAGS = {
         ("lh_weight", _WEIGHT, 1.0, "weight of the log-likelihood term (BACON)"),
         ("tv_weight", _WEIGHT, 0.8, "weight of the total-variation prior (BACON: lambda)"),
         ("clip_weight", _WEIGHT, 0.2, "weight of the clip prior (BACON: 1 - lambda)"),
-        ("clip_prior", CLIP_PRIORS, "released", "released: identically 0, as in the published code; residual: "
-                                                      "acts on standardised residuals"),
+        ("clip_prior", ("released", "residual"), "released", "released: identically 0, as in the published code; "
+                                                             "residual: acts on standardised residuals"),
     ],
     "network pool": [
         ("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
@@ -117,49 +116,34 @@ FLAGS = {
 
 # Flags the released code parses and never reads: (name, type, released default, value in the command list).
 DEAD_FLAGS = (
-    ("mismatch_lambda", float, 0.005, 0.0),
-    ("mismatch_type", str, "l1", "l1"),
-    ("dis_metric", str, "ours", "ours"),
-    ("last", int, 100, 100),
-    ("local_num", int, 10, 10),
-    ("local_weight", float, 0.1, 0.1),
-    ("weight_layer_index", int, 0, 0),
-    ("inner_loop", int, 1, 1),
-    ("conf_path", str, "", ""),
+    ("mismatch_lambda", float, 0.005, 0.0), ("mismatch_type", str, "l1", "l1"), ("dis_metric", str, "ours", "ours"),
+    ("last", int, 100, 100), ("local_num", int, 10, 10), ("local_weight", float, 0.1, 0.1),
+    ("weight_layer_index", int, 0, 0), ("inner_loop", int, 1, 1), ("conf_path", str, "", ""),
     ("net_train_real", _SWITCH, True, True),
-)
+)  # fmt: skip
 
 SHARED = {name: (kind, text) for flags in FLAGS.values() for name, kind, _, text in flags}  # with evaluate.py
-_DEFAULTS = {name: default for flags in FLAGS.values() for name, _, default, _ in flags}  # None: from the recipe
-_DEFAULTS |= {name: default for name, _, default, _ in DEAD_FLAGS}
+_DEFAULTS = {name: default for flags in (*FLAGS.values(), DEAD_FLAGS) for name, _, default, _ in flags}
 # How this process was started, not what the run is: --resume accepts other values of these.
 OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
-_OF_THE_RECIPE = {
-    row[0] for title, flags in FLAGS.items() if title not in ("input and output", "run control") for row in flags
-} - {"dataset", "ipc", "method", "im_size", "recipe"}
-
-
+_OF_THE_RECIPE = {row[0] for title in ("recipe", "optimisation", "network pool", "evaluation") for row in FLAGS[title]}
+_OF_THE_RECIPE -= {"dataset", "ipc", "method", "im_size", "recipe"}
 # What --help shows; --help_all shows every flag.
-COMMON_FLAGS = (
-    "dataset", "ipc", "model", "method", "recipe", "Iteration", "eval_interval", "seed", "data_path", "save_path",
-    "resume", "dry_run",
-)  # fmt: skip
+COMMON_FLAGS = ("dataset", "ipc", "model", "method", "recipe", "Iteration", "eval_interval", "seed", "data_path",
+                "save_path", "resume", "dry_run")  # fmt: skip
 
 
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, with exit code 2, and whose flags take - for _ and any letter case.
-
-    No flag is abbreviated; a word that is none is answered with the nearest one.
-    """
+    No flag is abbreviated; a word that is none is answered with the nearest one."""
 
     def __init__(self, **options):
         formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=80, max_help_position=22)
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
 
     def parse_args(self, argv=None):
-        words = sys.argv[1:] if argv is None else argv
-        return super().parse_args([self._flag(word) for word in words])
+        return super().parse_args([self._flag(word) for word in (sys.argv[1:] if argv is None else argv)])
 
     def _flag(self, word):
         if not word.startswith("--") or word == "--":
@@ -227,10 +211,8 @@ def _default_text(name, default, datasets):
 
 
 def build_parser(datasets, description, everything=True):
-    """The parser of one script. Absent flags stay absent, so that the recipe can fill them in.
-
-    everything: whether its help shows all flags, by group, or COMMON_FLAGS.
-    """
+    """The parser of one script. Absent flags stay absent, so that the recipe can fill them in. everything: whether its
+    help shows all flags, by group, or COMMON_FLAGS."""
     epilog = None if everything else "Every flag, by group: --help_all. What a run writes: README.md."
     parser = OneLineParser(description=description, epilog=epilog, usage="%(prog)s [--flag value ...]", add_help=False)
     common = None if everything else parser.add_argument_group("the flags that people change")
@@ -246,8 +228,8 @@ def build_parser(datasets, description, everything=True):
                 kind = one_of(kind)
             elif kind == _SWITCH and default is not False:
                 text = f"{text}; --no_{name} switches it off"
-            shown = _default_text(name, default, datasets)
-            text = f"{text} ({shown})" if shown else text
+            if shown := _default_text(name, default, datasets):
+                text = f"{text} ({shown})"
             hidden = not everything and name not in COMMON_FLAGS
             _add(group if everything else common, name, kind, argparse.SUPPRESS if hidden else text)
     group = parser.add_argument_group("compatibility: released flags that the released code never reads")
@@ -273,11 +255,9 @@ class Settings:
 
 
 def parse_args(datasets, description, argv=None):
-    """Parse a command line of the script that distils `datasets` and fill in the paper's recipe: Settings.
-
-    The default of every recipe flag is the published one for this dataset, ipc and method. Exits with code 2 and one
-    line on a bad flag, with code 0 after --help and --help_all.
-    """
+    """Parse a command line of the script that distils `datasets` and fill in the recipe: Settings. By default recipe
+    flags are the published ones for this dataset, ipc and method. Exits with code 2 and one line on a bad flag, with
+    code 0 after --help and --help_all."""
     words = sys.argv[1:] if argv is None else argv
     for everything, asked in ((False, ("-h", "--help")), (True, ("--help_all", "--help-all"))):
         if set(asked) & set(words):

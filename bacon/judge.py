@@ -24,12 +24,9 @@ AUGMENTATIONS = {"DSA": _dsa, "DC": dc_augment.apply}  # name: (images, strategy
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a judging network trains: batches of `batch`, rate `lr`, DSA with the operations `strategy`.
-
-    optimizer: a key of SCHEDULES, which also sets the rate's schedule over `epochs`. cutmix: probability per batch.
-    augmentation: a key of AUGMENTATIONS, in place of DSA. steps: if not 0, batches to train on in place of epochs; the
-    schedule is then over them.
-    """
+    """How a judging network trains: batches of `batch`, rate `lr`, DSA with the operations `strategy`. optimizer: a key
+    of SCHEDULES, which also sets the rate's schedule over `epochs`. cutmix: probability per batch. augmentation: a key
+    of AUGMENTATIONS, in place of DSA. steps: if not 0, batches to train on, and schedule over, in place of epochs."""
 
     epochs: int
     batch: int
@@ -50,11 +47,10 @@ class Protocol:
         return self.steps * min(self.batch, n) or self.passes * n
 
     def __str__(self):
-        mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
-        strategy = "_".join(self.strategy) or "none"
-        augmented = f"{self.augmentation} {strategy}{mixed}"
         length = f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
-        return f"{length}, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}"
+        augmented = f"{self.augmentation} {'_'.join(self.strategy) or 'none'}"
+        mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
+        return f"{length}, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}{mixed}"
 
 
 def _new_sgd(net, lr, optimizer, arithmetic):
@@ -76,12 +72,11 @@ SCHEDULES = {
 
 
 def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
-    """Train `net` on images (n,C,H,W) float32, normalised and decoded.
+    """Train `net` on images (n,C,H,W) float32, normalised and decoded, in shuffled batches, the last partial one kept.
 
     labels: int64 (n,), or soft ones, probabilities (n, classes). after_epoch: function(number of the epoch, net), to be
-    called after each; it may test the network, or raise to give up.
-    Shuffled batches, the last partial one kept. By the paper's protocol: SGD with momentum 0.9 and weight decay 5e-4;
-    after epoch index epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum starting from zero.
+    called after each; it may test the network, or raise to give up. By the paper's protocol: SGD with momentum 0.9 and
+    weight decay 5e-4; after epoch index epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum from zero.
     """
     net.train()
     make, drops, factor = SCHEDULES[protocol.optimizer]
@@ -89,28 +84,20 @@ def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
     optimizer = make(net, lr, None, arithmetic)
     if protocol.cutmix and labels.dim() == 1:
         labels = F.one_hot(labels, net.classifier.out_features).float()
-    units, left = itertools.count(), protocol.steps
-
-    def end_of_unit():  # of the schedule: an epoch, or a step
-        nonlocal lr, optimizer
-        if next(units) in drops:
-            lr *= factor
-            optimizer = make(net, lr, optimizer, arithmetic)
-
+    units, left = itertools.count(), protocol.steps  # units of the schedule: epochs, or steps
     for epoch in range(protocol.passes):
         batches = utils.upload(rng.permutation(len(images)), images.device).split(protocol.batch)
         if protocol.steps:
             batches, left = batches[:left], left - len(batches[:left])
-        for index in batches:
+        for number, index in enumerate(batches, 1):
             batch = AUGMENTATIONS[protocol.augmentation](images[index], protocol.strategy, rng)
             targets = labels[index]
             if protocol.cutmix:
                 batch, targets = augment.cutmix(batch, targets, protocol.cutmix, rng)
             arithmetic.training_step(net, optimizer, batch, targets)
-            if protocol.steps:
-                end_of_unit()
-        if not protocol.steps:
-            end_of_unit()
+            if (protocol.steps or number == len(batches)) and next(units) in drops:
+                lr *= factor
+                optimizer = make(net, lr, optimizer, arithmetic)
         if after_epoch:
             after_epoch(epoch, net)
             net.train()

@@ -1,7 +1,6 @@
 """A run from start to end: what is refused, what is said of it, its experiments and its records."""
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -14,24 +13,14 @@ import torch
 
 import augment
 import networks
-from bacon import checkpoint, compute, cost, data, parallel, tables
+from bacon import checkpoint, compute, cost, data, parallel, recipes, tables
 from bacon.errors import DivergedError, Stopped, UserError, damaged, exit_code, flag
 from bacon.experiment import Experiment
 from bacon.files import save_torch
-from bacon.recipes import (
-    DATASETS,
-    IMAGE_FOLDER,
-    architectures,
-    canvases_per_class,
-    experiments,
-    factor,
-    images_per_class,
-    judged_on,
-)
 from bacon.spaces import Whitening
 
 COLUMNS = 100  # of a terminal that the lines at the start and at the end of a run fit
-UNRECORDED = ("resume", "overwrite", "dry_run", "checkpoint_minutes")  # flags that the log and the result leave out
+UNRECORDED = {"resume", "overwrite", "dry_run", "checkpoint_minutes"}  # flags that the log and the result leave out
 
 
 def main(settings):
@@ -47,8 +36,8 @@ def main(settings):
 def run_settings(settings, world):
     """Do what parsed settings say, as one process of `world`; returns the exit code."""
     args = settings.args
-    own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == IMAGE_FOLDER else None
-    spec = own or DATASETS[args.dataset]
+    own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == recipes.IMAGE_FOLDER else None
+    spec = own or recipes.DATASETS[args.dataset]
     if held := args.validate * spec.num_classes:
         own = own and own.validation(args.validate)
         spec = own or spec._replace(train=spec.train - held, test=held)
@@ -93,73 +82,57 @@ def run_settings(settings, world):
 
 
 def check_settings(args, spec, world):
-    """Refuse what cannot work before anything is written: UserError that names the flag.
-
-    spec: the shape of the images and the classes, a recipes.Spec, or a data.Dataset where no table knows them.
-    """
+    """Refuse what cannot work before anything is written: UserError that names the flag. spec: the shape of the images
+    and the classes, a recipes.Spec, or a data.Dataset where no table knows them."""
     shape = spec.channels, spec.num_classes, spec.im_size
     with flag("--dsa_strategy"):
         augment.parse_strategy(args.dsa_strategy)
     with flag("--model"):
         net = networks.check(args.model, *shape)
-    for name in architectures(args.eval_mode, args.model):
+    for name in recipes.architectures(args.eval_mode, args.model):
         with flag(f"--eval_mode {args.eval_mode}"):
             networks.check(name, *shape)
+    model, found = f"--model {args.model}:", f"{args.dataset} has {spec.im_size}"
+    if not isinstance(net, networks.ConvNet):
+        raise UserError(f"{model} only networks of the ConvNet family can distil; others can judge")
+    if net.has_batch_statistics and args.method != "DM":
+        raise UserError(f"{model} batch normalisation can distil with --method DM only")
+    if net.has_batch_statistics and world.size > 1:
+        raise UserError(f"{model} batch normalisation needs all classes in one process; start one process")
+    if len(net.features[: args.embed_last]) == 0:
+        none = f"--embed_last {args.embed_last}: leaves no module of the {len(net.features)} of {args.model}"
+        raise UserError(f"{none}; give at least 1, or a negative number of modules to leave out")
+    if args.aug and any(side % 2 for side in spec.im_size):
+        raise UserError(f"--aug: needs an even height and width, {found}")
+    half, multiple = args.chroma == "half", 2 * recipes.factor(args)
+    if half and spec.channels != 3:
+        raise UserError(f"--chroma half: {args.dataset} has no colours; leave it out")
+    if half and args.zca:
+        raise UserError("--chroma half: whitened images have no luma and chroma; leave out one of it and --zca")
+    if half and any(side % multiple for side in spec.im_size):
+        raise UserError(f"--chroma half: needs a height and width divisible by {multiple}, {found}")
+    if args.resume and args.overwrite:
+        raise UserError("--overwrite: contradicts --resume; give one of them")
+    if args.exp_index is not None and args.exp_index >= args.num_exp:
+        raise UserError(f"--exp_index {args.exp_index}: must be below --num_exp {args.num_exp}")
     prior = args.clip_weight if args.clip_prior == "residual" else 0
-    model, odd = f"--model {args.model}:", spec.im_size[0] % 2 or spec.im_size[1] % 2
-    terms = args.lh_weight or args.tv_weight or prior or args.syn_ce
-    not_the_family, batch_statistics = not isinstance(net, networks.ConvNet), net.has_batch_statistics
-
-    def refuse(applies, line):
-        if applies:
-            raise UserError(line)
-
-    refuse(not_the_family, f"{model} only networks of the ConvNet family can distil; others can judge")
-    refuse(batch_statistics and args.method != "DM", f"{model} batch normalisation can distil with --method DM only")
-    refuse(
-        batch_statistics and world.size > 1,
-        f"{model} batch normalisation needs all classes in one process; start one process",
-    )
-    refuse(
-        len(net.features[: args.embed_last]) == 0,
-        f"--embed_last {args.embed_last}: leaves no module of the {len(net.features)} of {args.model}; "
-        "give at least 1, or a negative number of modules to leave out",
-    )
-    refuse(args.aug and odd, f"--aug: needs an even height and width, {args.dataset} has {spec.im_size}")
-    half, multiple = args.chroma == "half", 2 * factor(args)
-    refuse(half and spec.channels != 3, f"--chroma half: {args.dataset} has no colours; leave it out")
-    refuse(half and args.zca, "--chroma half: whitened images have no luma and chroma; leave out one of it and --zca")
-    refuse(
-        half and any(side % multiple for side in spec.im_size),
-        f"--chroma half: needs a height and width divisible by {multiple}, {args.dataset} has {spec.im_size}",
-    )
-    refuse(args.resume and args.overwrite, "--overwrite: contradicts --resume; give one of them")
-    refuse(
-        args.exp_index is not None and args.exp_index >= args.num_exp,
-        f"--exp_index {args.exp_index}: must be below --num_exp {args.num_exp}",
-    )
-    refuse(
-        args.method == "BACON" and not terms,
-        "--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise",
-    )
-    refuse(
-        world.size > spec.num_classes,
-        f"--nproc_per_node: {world.size} processes for {spec.num_classes} classes; start fewer",
-    )
+    if args.method == "BACON" and not (args.lh_weight or args.tv_weight or prior or args.syn_ce):
+        raise UserError("--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise")
+    if world.size > spec.num_classes:
+        raise UserError(f"--nproc_per_node: {world.size} processes for {spec.num_classes} classes; start fewer")
     compute.check_device(args.device)
 
 
 def check_data(args, dataset):
     """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user."""
-    counts = torch.bincount(dataset.labels_train).tolist()
-    c = min(range(len(counts)), key=counts.__getitem__)
-    smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {counts[c]} training images"
-    if args.init != "noise" and canvases_per_class(args) > counts[c]:
-        most = counts[c] * args.ipc // canvases_per_class(args)
+    fewest, c = min((count, c) for c, count in enumerate(torch.bincount(dataset.labels_train).tolist()))
+    smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {fewest} training images"
+    if args.init != "noise" and (wanted := recipes.canvases_per_class(args)) > fewest:
+        most = fewest * args.ipc // wanted
         raise UserError(f"--ipc {args.ipc}: {smallest}; use --ipc {most} or less, or --init noise")
-    if counts[c] < 2:
+    if fewest < 2:
         raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
-    if counts[c] < args.batch_real:
+    if fewest < args.batch_real:
         return [f"{smallest}, fewer than --batch_real {args.batch_real}: classes short of it give all they have"]
     return []
 
@@ -169,35 +142,33 @@ def describe(settings, spec, source, distilling, judging, files, world=None):
     args, (height, width) = settings.args, spec.im_size
     stored = f"{args.ipc} per class"
     if args.chroma == "half":
-        stored = f"{canvases_per_class(args)} per class, chroma at half resolution: the storage of {args.ipc}"
+        stored = f"{recipes.canvases_per_class(args)} per class, chroma at half resolution: the storage of {args.ipc}"
     stored += f" ({args.ipc * spec.channels * height * width:,} numbers)"
-    decoded = f", four images each: {images_per_class(args)} decoded" if args.aug else ""
+    decoded = f", four images each: {recipes.images_per_class(args)} decoded" if args.aug else ""
     departures = ", ".join(f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items())
-    judges = ", ".join(architectures(args.eval_mode, args.model))
+    judges = ", ".join(recipes.architectures(args.eval_mode, args.model))
     length = f"{args.judge_steps:,} steps" if args.judge_steps else f"{args.epoch_eval_train:,} epochs"
-    first, last = experiments(args)[0], experiments(args)[-1]
-    several = f" {first}" if first == last else f"s {first} to {last}"
+    exps = recipes.experiments(args)
+    several = (f" {exps[0]}" if len(exps) == 1 else f"s {exps[0]} to {exps[-1]}") + f" of {args.num_exp}"
     shares = f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""
     if args.compile is None:
         shares += " (compiled where the work repays it, which moves last digits: --compile, --no_compile)"
     facts = {
-        "data": f"{spec.train:,} training and {spec.test:,} {judged_on(args)} images, "
+        "data": f"{spec.train:,} training and {spec.test:,} {recipes.judged_on(args)} images, "
         f"{spec.channels}x{height}x{width}, {spec.num_classes} classes, {source}",
-        "canvases": f"{stored}{decoded}; {args.Iteration:,} iterations, experiment{several} of "
-        f"{args.num_exp}, seed {args.seed}",
+        "canvases": f"{stored}{decoded}; {args.Iteration:,} iterations, experiment{several}, seed {args.seed}",
         "recipe": settings.recipe + (f", except {departures}" if departures else ""),
         "judges": f"every {args.eval_interval:,} iterations and at the last: {args.num_eval} x {judges}, "
         f"{length}{cost.about_judging(args, spec)}",
         "device": f"{distilling}; judges {judging}{shares}",
         "files": f"{files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     }
-    return [f"{args.method} distils {args.dataset}", *itertools.chain(*itertools.starmap(_fact, facts.items()))]
-
-
-def _fact(title, text):
-    """Lines of a fact under its title, none longer than COLUMNS if its words allow it."""
-    return textwrap.wrap(text, COLUMNS, initial_indent=f"{title:<11}", subsequent_indent=" " * 11,
-                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    lines = [f"{args.method} distils {args.dataset}"]
+    wrapper = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
+    for title, text in facts.items():
+        wrapper.initial_indent = f"{title:<11}"
+        lines += wrapper.wrap(text)
+    return lines
 
 
 def tell(*lines):
@@ -215,9 +186,7 @@ def load_once(args, world):
 
 def real_data(args, dataset, device, own=None):
     """Training images, of the range `own` of classes or of all, and test images as data.RealData on the device.
-
-    Whitened with --zca, which is fitted on all training images.
-    """
+    With --zca whitened, as fitted on all training images."""
     whitening = Whitening.fit(dataset.real("train", device)) if args.zca else None
     return dataset.real("train", device, whitening, own), dataset.real("test", device, whitening)
 
@@ -233,7 +202,7 @@ def about(settings, dataset):
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "classes": dataset.classes,
-        "factor": factor(args),
+        "factor": recipes.factor(args),
         "chroma": args.chroma,
         "data_sha256": dataset.fingerprint,
         "train_images": dataset.train,
@@ -262,9 +231,8 @@ def resuming(saved, meta, files):
     where = f"at iteration {experiment['it']} of the one after" if experiment else "before the next one"
     lines = [f"going on from {files.checkpoint}: {ended} experiments ended, {where}"]
     there, here = ({**m["versions"], **m["arithmetic"]} for m in (saved["meta"], meta))
-    if changes := [
-        f"{name} {there.get(name)}, now {value}" for name, value in here.items() if there.get(name) != value
-    ]:
+    changes = [f"{name} {there.get(name)}, now {value}" for name, value in here.items() if there.get(name) != value]
+    if changes:
         lines.append(f"bitwise the same result is not guaranteed: {'; '.join(changes)}")
     return lines
 
@@ -274,9 +242,7 @@ class Run:
 
     def __init__(self, args, meta, train, test, distilling, judging, world):
         self.args, self.meta, self.distilling, self.judging, self.world = args, meta, distilling, judging, world
-        self.start = functools.partial(
-            Experiment, args, train=train, test=test, distilling=distilling, judging=judging, world=world
-        )
+        self.start = lambda exp: Experiment(args, exp, train, test, distilling, judging, world)
         self.ended = []  # [experiment, canvases, labels, {architecture: [accuracy]}] of each
         self.experiment = None
         self.began = time.perf_counter()
@@ -301,10 +267,9 @@ class Run:
 
     def go(self, files, signals, saved=None):
         """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""
-        bytes_kept = 0
+        bytes_kept = saved["log_bytes"] if saved else 0
         if saved:
             self.load_state_dict(saved)
-            bytes_kept = saved["log_bytes"]
             saved["experiment"] = None  # or a second copy of the pool would stay
         minutes = self.args.checkpoint_minutes
         record = checkpoint.Record(files, minutes, signals, self.state_dict, self.world, bytes_kept)
@@ -325,15 +290,14 @@ class Run:
             except Stopped as stop:
                 record.save()
                 record.event("interrupted", signal=str(stop), **self.position())
-                raise Stopped(
-                    f"stopped by {stop}; the same command with --resume goes on from {files.checkpoint}"
-                ) from None
+                again = f"the same command with --resume goes on from {files.checkpoint}"
+                raise Stopped(f"stopped by {stop}; {again}") from None
 
     def run_experiments(self, record):
         files = record.files
         if self.ended:
             self.save_result(files)  # in case the process ended between a checkpoint and this
-        for exp in experiments(self.args)[len(self.ended) :]:
+        for exp in recipes.experiments(self.args)[len(self.ended) :]:
             self.experiment = self.experiment or self.start(exp)
             self.ended.append([exp, *self.experiment.run(record)])
             self.experiment = None
@@ -364,10 +328,9 @@ class Run:
         name, s = next((name, tables.summary(scores)) for name, scores in accuracies.items())
         what = f"distilled by {args.method}" if args.Iteration else "not distilled"
         stored = "1 canvas" if args.ipc == 1 else f"{args.ipc} canvases"
-        sentence = (
-            f"{stored} per class of {args.dataset}, {what}, train a fresh {name} to {s['mean']:.2f} % of the "
-            f"{judged_on(args)} images (+- {s['std']:.2f} over {s['networks']} judges)"
-        )
+        found = f"train a fresh {name} to {s['mean']:.2f} % of the {recipes.judged_on(args)} images"
+        spread = f"+- {s['std']:.2f} over {s['networks']} judges"
+        sentence = f"{stored} per class of {args.dataset}, {what}, {found} ({spread})"
         table = f"{tables.of_scores(accuracies)}\n" if several else ""
         return table + textwrap.fill(sentence, COLUMNS, break_on_hyphens=False)
 
