@@ -215,3 +215,21 @@ def test_the_measured_accuracies_are_those_of_the_logs():
     for folder, runs, seeds in ((CIFAR10, ("BACON_fp32", "BACON"), 3), (DIGITS, ("fp32", "bf16"), 5)):
         assert [summary(folder, run, range(seeds)) for run in runs] in formats.values()
     assert summary(DIGITS, "fp32", [0]) in results.read_text()
+
+
+def test_the_accuracies_beyond_bacon_are_those_of_the_logs():
+    page, ours = ROOT / "docs" / "beyond.md", "`--recipe ours`"
+    scored = [json.loads(line) for line in (RUNS / CIFAR10 / "402_steps.jsonl").read_text().splitlines()]
+    for name, run in (("IDM", "IDM"), ("BACON", "BACON"), (ours, "ours")):
+        judges = [100 * a for row in scored if f"/{run}_seed" in row["set"] for of in row["accuracy"] for a in of]
+        steps = f"{statistics.fmean(judges):.2f} ± {statistics.pstdev(judges):.2f}"
+        assert len(judges) == 9 and all("402 steps" in row["protocol"] for row in scored)
+        assert [cell.strip("*") for cell in table(page, "IDM")[name]] == [summary(CIFAR10, run, range(3)), steps]
+    for name, run in (("Random real images, chroma at half resolution *", "half_chroma_random"),
+                      ("Our initial images, not distilled *", "ours_start")):  # fmt: skip
+        assert table(page, "IDM")[name] == [summary(CIFAR10, kind, [0]) for kind in (run, f"{run}_steps")]
+    cells = table(page, "Dataset, ipc")
+    for k, cell in enumerate(cells["Dataset, ipc"]):
+        dataset, ipc = cell.replace("-", "").split()
+        folder = f"{dataset}_ConvNetW32_{ipc}ipc_{100 if ipc == '1' else 200}it"
+        assert [cells["BACON"][k], cells[ours][k]] == [summary(folder, run, [0]) for run in ("BACON", "ours")]
