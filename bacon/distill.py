@@ -187,8 +187,9 @@ class Distiller:
     """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them. Of a parallel
     run's canvases it holds those of the classes that `world` gives to this process; see parallel.py."""
 
-    def __init__(self, args, exp, real, arithmetic, world=None):
-        """args: the flags. exp: number of the experiment. real: training images, a data.RealData."""
+    def __init__(self, args, exp, real, arithmetic, world=None, canvases=None):
+        """args: the flags. exp: number of the experiment. real: training images, a data.RealData. canvases: those of
+        all classes to start from, by default what --init says."""
         self.args, self.exp, self.real, self.arithmetic = args, exp, real, arithmetic
         self.world = world or World()
         self.shape, self.num_classes, self.factor = tuple(real.images.shape[1:]), len(real.counts), factor(args)
@@ -197,10 +198,14 @@ class Distiller:
         weights = args.lh_weight, args.tv_weight, args.clip_weight
         self.terms = utils.objective_terms(args.method, *weights, args.clip_prior)
         everything, self.own = range(self.num_classes), self.world.share(self.num_classes)
-        count, streams = canvases_per_class(args), {c: self.stream("init", c) for c in self.own}
-        chosen = self.representatives(count * self.factor**2) if args.init == "cluster" else None
-        self.canvases = initial(real, count, args.init, self.factor, streams, args.chroma, chosen)
-        self.labels = torch.arange(self.num_classes, device=self.canvases.device).repeat_interleave(count)  # of all
+        count, device = canvases_per_class(args), real.images.device
+        if canvases is None:
+            streams = {c: self.stream("init", c) for c in self.own}
+            chosen = self.representatives(count * self.factor**2) if args.init == "cluster" else None
+            self.canvases = initial(real, count, args.init, self.factor, streams, args.chroma, chosen)
+        else:
+            self.canvases = canvases[self.own.start : self.own.stop].to(device, copy=True)
+        self.labels = torch.arange(self.num_classes, device=device).repeat_interleave(count)  # of all
         # DM steps once for the sum over classes, the others once per class.
         served = [everything] if args.method == "DM" else [range(c, c + 1) for c in everything]
         self.optimizer = OPTIMIZERS[args.optim](self.canvases, args.lr_img, served, self.own)

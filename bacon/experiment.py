@@ -18,9 +18,10 @@ REPORT_EVERY = 10  # iterations between readings of the loss; a reading waits fo
 class Experiment:
     """Its distiller, and how far it and its evaluation have come."""
 
-    def __init__(self, args, exp, train, test, distilling, judging, world):
+    def __init__(self, args, exp, train, test, distilling, judging, world, canvases=None):
+        """canvases: to start from, see Distiller."""
         self.args, self.exp, self.test, self.judging, self.world = args, exp, test, judging, world
-        self.distiller = Distiller(args, exp, train, distilling, world)
+        self.distiller = Distiller(args, exp, train, distilling, world, canvases)
         self.it = 0  # the iteration that comes next
         self.unread, self.since = 0, time.perf_counter()  # iterations whose losses are not reported yet, and since when
         self.scores = {}  # {architecture: [accuracy]}: the judges of iteration `it` that have finished

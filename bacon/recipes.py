@@ -93,6 +93,10 @@ OURS = {
 }
 
 
+def _listed(by_ipc, ipc):
+    return max((i for i in by_ipc if i <= ipc), default=1)
+
+
 def recipe(dataset, ipc, method="BACON", kind="paper"):
     """The settings of a dataset, ipc and method: (settings, whose recipe that is, in words).
 
@@ -101,13 +105,13 @@ def recipe(dataset, ipc, method="BACON", kind="paper"):
     if kind == "ours":
         settings, _ = recipe(dataset, ipc, method)
         chosen_on = "MNIST" if SCRIPTS.get(dataset) == "BACON_mnist.py" else "CIFAR10"
-        listed = max((i for i in OURS[chosen_on] if i <= ipc), default=1)
+        listed = _listed(OURS[chosen_on], ipc)
         return settings | OURS[chosen_on][listed], f"ours for {chosen_on} at ipc {listed}"
     if method == "DM":  # DM's own recipe has no ipc or dataset in it but for the rate
         settings = {**COMMON, "aug": False, "lr_img": 10.0 if ipc >= 100 else 1.0, "eval_interval": 2000}
         words = "DM's own"
     else:
-        listed = max((i for i in RECIPES[dataset] if i <= ipc), default=1)
+        listed = _listed(RECIPES[dataset], ipc)
         settings = {**COMMON, **RECIPES[dataset][listed]}
         owner = "IDM" if (dataset, listed) == ("TinyImageNet", 50) else method
         words = f"{owner}'s for {_BORROWED.get(dataset, dataset)} at ipc {listed}"

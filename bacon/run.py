@@ -242,7 +242,7 @@ class Run:
 
     def __init__(self, args, meta, train, test, distilling, judging, world):
         self.args, self.meta, self.distilling, self.judging, self.world = args, meta, distilling, judging, world
-        self.start = lambda exp: Experiment(args, exp, train, test, distilling, judging, world)
+        self.start = lambda exp, *canvases: Experiment(args, exp, train, test, distilling, judging, world, *canvases)
         self.ended = []  # [experiment, canvases, labels, {architecture: [accuracy]}] of each
         self.experiment = None
         self.began = time.perf_counter()
@@ -262,8 +262,9 @@ class Run:
             self.meta, self.ended = state["meta"], state["ended"]
             self.began -= state["seconds"]
             if state["experiment"]:
-                self.experiment = self.start(state["experiment"]["exp"])
-                self.experiment.load_state_dict(state["experiment"])
+                saved = state["experiment"]
+                self.experiment = self.start(saved["exp"], saved["distiller"]["canvases"])
+                self.experiment.load_state_dict(saved)
 
     def go(self, files, signals, saved=None):
         """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""

@@ -148,6 +148,17 @@ def test_a_run_with_half_chroma_resumes_to_bitwise_the_same_files(colour, script
     resume_after_signals(["--chroma=half"], script, at_event, assert_same, capsys)
 
 
+def test_a_resumed_run_neither_chooses_its_initial_images_again_nor_says_so(script, at_event, assert_same, monkeypatch):
+    at_event(1, ask("SIGTERM"), clusters, "representatives")
+    assert script("--init=cluster") == 75
+    chosen, inner = [], clusters.representatives
+    monkeypatch.setattr(clusters, "representatives", lambda *args: chosen.append(1) or inner(*args))
+    assert script("--init=cluster", "--resume") == 0
+    assert len(chosen) == 1  # of the other experiment
+    monkeypatch.setattr(clusters, "representatives", inner)
+    assert_same("--init=cluster")
+
+
 def resume_after_signals(flags, script, at_event, assert_same, capsys):
     at_event(3, ask("SIGTERM"))
     assert script(*flags) == 75
