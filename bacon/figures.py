@@ -76,8 +76,8 @@ def _plot(path, *size):
     pyplot.close(figure)
 
 
-def curve(curves, lines, title, path):
-    """Write a plot of accuracy over iterations.
+def curve(curves, lines, title, path, split="test"):
+    """Write a plot of accuracy over iterations, on the images of a split.
 
     curves: {name: {iteration: [accuracy in percent of every network]}}, drawn with their mean and population standard
     deviation. lines: {name: accuracy in percent}, drawn dashed across the plot.
@@ -90,7 +90,7 @@ def curve(curves, lines, title, path):
             axes.fill_between(its, mean - std, mean + std, color=f"C{color}", alpha=0.2, linewidth=0)
         for k, (name, value) in enumerate(lines.items()):
             axes.axhline(value, linestyle=("--", ":", "-.")[k % 3], color="0.35", label=f"{name}: {value:.2f}")
-        axes.set(xlabel="iteration", ylabel="test accuracy, %", title=title)
+        axes.set(xlabel="iteration", ylabel=f"{split} accuracy, %", title=title)
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", fontsize=8)
 

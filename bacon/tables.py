@@ -251,7 +251,8 @@ def plot_run(log, path=None):
     lines = {f"the paper's {method} (ConvNet, full budget)": figure for method, figure in published.items() if figure}
     lines |= _random_images(near, runs)
     path, title = path or beside, f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations"
-    figures.curve(_curves(runs), lines, title, path)
+    split = ["validation"] if runs[0].args.get("validate") else []
+    figures.curve(_curves(runs), lines, title, path, *split)
     return path
 
 

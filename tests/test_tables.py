@@ -212,6 +212,11 @@ def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_comp
     assert scorer.main(None, ["--plot", str(log), "x.png", "y.png"]) == 2 and "--plot" in capsys.readouterr().err
 
 
+def test_a_plot_of_validation_accuracy_says_so(tmp_path, drawn):
+    tables.plot_run(write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4)))
+    assert "validation (9 images per class)" in drawn[0][2] and drawn[0][4] == "validation"
+
+
 def test_somebody_elses_files_do_not_disturb_a_plot(tmp_path, drawn):
     (tmp_path / "other/log_folder.jsonl").mkdir(parents=True)
     (tmp_path / "other/log_damaged.jsonl").write_text("{")
