@@ -10,9 +10,17 @@ runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, 
     for seed in 0 1 2; do
         name=CIFAR10_ConvNetW32_10ipc_200it flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 200"
         echo "1 $name/random_seed$seed $flags --Iteration 0"
-        echo "3 $name/IDM_seed$seed $flags --Iteration 200 --meter_reset 200 --method IDM"
-        echo "3 $name/BACON_seed$seed $flags --Iteration 200 --meter_reset 200"
+        echo "1 $name/DM_seed$seed $flags --Iteration 200 --method DM"
         echo "4 $name/ours_seed$seed $flags --Iteration 200 --recipe ours"
+        flags="$flags --Iteration 200 --meter_reset 200"
+        echo "3 $name/IDM_seed$seed $flags --method IDM"
+        echo "3 $name/IDM_ce_0.15_seed$seed $flags --method IDM --ce_weight 0.15"
+        echo "3 $name/IDM_ce_0.05_seed$seed $flags --method IDM --ce_weight 0.05"
+        echo "3 $name/BACON_seed$seed $flags"
+        echo "3 $name/no_log_likelihood_seed$seed $flags --lh_weight 0"
+        echo "3 $name/no_total_variation_seed$seed $flags --tv_weight 0"
+        echo "3 $name/no_cross_entropy_seed$seed $flags --no_syn_ce"
+        echo "3 $name/residual_clip_seed$seed $flags --clip_prior residual"
     done
     for flags in "ours_start --recipe ours" "half_chroma_random --chroma half"; do
         set -- $flags
@@ -27,6 +35,8 @@ runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, 
             name=${dataset}_ConvNetW32_${ipc}ipc_${it}it
             flags="$script --dataset $dataset --ipc $ipc --eval_interval $it"
             echo "1 $name/random_seed0 $flags --Iteration 0"
+            echo "1 $name/DM_seed0 $flags --Iteration $it --method DM"
+            echo "3 $name/IDM_seed0 $flags --Iteration $it --method IDM"
             echo "3 $name/BACON_seed0 $flags --Iteration $it"
             echo "6 $name/ours_seed0 $flags --Iteration $it --recipe ours"
         done
