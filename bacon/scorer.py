@@ -110,8 +110,9 @@ def _main(args):
     if args.plot:
         _say(tables.plot_run(*args.plot))
     elif args.table:
-        rows = tables.of_runs(args.table, args.biased)
-        _print(args.format, rows, tables.shown(rows, args.details))
+        rows, kept = tables.of_runs(args.table, args.biased), tables.kept_scores(args.table)
+        tabled = tables.shown(rows, args.details) | {title: _shown(of_it, False)[""] for title, of_it in kept.items()}
+        _print(args.format, [*rows, *itertools.chain(*kept.values())], tabled, cut="set")
     elif args.diagnose:
         _diagnose(args)
     elif shown:

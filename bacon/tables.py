@@ -178,6 +178,18 @@ def of_runs(folder, biased=False):
     return sorted(rows, key=lambda row: (row["dataset"], row["ipc"]))
 
 
+def kept_scores(folder):
+    """Rows of evaluate.py in the files below `folder` that its --format json filled, by their protocol."""
+    kept = {}
+    for path in sorted(set(Path(folder).rglob("*.jsonl")) - set(Path(folder).rglob("log_*"))):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # somebody else's file
+                row = json.loads(line)
+                if isinstance(row, dict) and {"set", "accuracy", "protocol"} <= row.keys():
+                    kept.setdefault(f"{row['dataset']}: {row['protocol']}", []).append(row)
+    return kept
+
+
 def shown(rows, details=False):
     """Tables of the rows of `of_runs`, by dataset: {title: rows for `render`}; details: also what is behind them."""
     tables = {}

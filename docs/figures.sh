@@ -54,10 +54,14 @@ while read -r minutes folder command; do
 done <<<"$left"
 
 scores() { # file below docs/runs, steps, sets: what judges of equal steps say of them
-    [ -e "docs/runs/$1" ] && return
+    [ ! -e "docs/runs/$1" ] || return 0
+    mkdir -p "docs/runs/${1%/*}"
     $PYTHON evaluate.py "${@:3}" --judge_steps "$2" --format json "${FLAGS[@]}" >"docs/runs/$1.tmp"
     mv "docs/runs/$1.tmp" "docs/runs/$1"
 }
 scores CIFAR10_ConvNetW32_10ipc_200it/402_steps.jsonl 402 docs/runs/CIFAR10_ConvNetW32_10ipc_200it/{ours,BACON,IDM}_seed{0,1,2}
 scores CIFAR10_ConvNetW32_50ipc_200it/1608_steps.jsonl 1608 docs/runs/CIFAR10_ConvNetW32_50ipc_200it/ours_seed0
+for steps in 402 2002; do
+    scores CIFAR10_ConvNetW32_whole/${steps}_steps.jsonl $steps --baseline full --dataset CIFAR10 --model ConvNetW32 --num_eval 3
+done
 $PYTHON evaluate.py --table docs/runs

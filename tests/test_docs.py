@@ -172,7 +172,7 @@ def test_the_papers_figures_in_a_scripts_docstring_are_those_of_the_recipes(scri
 
 RUNS = ROOT / "docs" / "runs"
 CIFAR10, DIGITS = "CIFAR10_ConvNetW32_10ipc_200it", "Digits_ConvNetW32_1ipc_100it"
-RANDOM = "Random real images, four to a canvas"
+RANDOM, DM = "Random real images, four to a canvas", "DM, one image to a canvas"
 
 
 def accuracies(folder, run, seeds):
@@ -201,25 +201,75 @@ def test_every_run_behind_the_figures_parses_and_has_a_folder_of_its_own():
     assert len(folders) == len(runs.splitlines()) > 20
 
 
+def cell_folder(dataset, ipc):
+    return f"{dataset.replace('-', '')}_ConvNetW32_{ipc}ipc_{100 if ipc == '1' else 200}it"
+
+
+@pytest.mark.parametrize(("page", "ours"), [("README.md", "docs/beyond.md), in the same storage"),
+                                            ("docs/results.md", "beyond.md)")])  # fmt: skip
+def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
+    rows = table(ROOT / page, "Dataset, ipc")
+    runs = {RANDOM: "random", DM: "DM", "IDM": "IDM", "BACON": "BACON", f"[Ours]({ours}": "ours"}
+    assert {*runs, "Dataset, ipc", "---"} == rows.keys()
+    for k, cell in enumerate(rows["Dataset, ipc"]):
+        folder = cell_folder(*cell.split())
+        seeds = range(3) if page == "README.md" and folder == CIFAR10 else [0]
+        found = {name: summary(folder, run, seeds) for name, run in runs.items()}
+        assert {name: rows[name][k].strip("*") for name in runs} == found
+        if page == "README.md":
+            best = max(found, key=lambda name: float(found[name].split()[0]))
+            assert [name for name in runs if rows[name][k].startswith("**")] == [best]
+
+
+TERMS = {
+    "BACON": ("BACON", {}),
+    "without the log-likelihood, `--lh_weight 0`": ("no_log_likelihood", {"lh_weight": 0}),
+    "without total variation, `--tv_weight 0`": ("no_total_variation", {"tv_weight": 0}),
+    "without the cross-entropy, `--no_syn_ce`": ("no_cross_entropy", {"syn_ce": False}),
+    "clip prior on residuals, `--clip_prior residual`": ("residual_clip", {"clip_prior": "residual"}),
+    "IDM, `--ce_weight 0.5` as published": ("IDM", {"ce_weight": 0.5}),
+    "IDM, `--ce_weight 0.15`": ("IDM_ce_0.15", {"ce_weight": 0.15}),
+    "IDM, `--ce_weight 0.05`": ("IDM_ce_0.05", {"ce_weight": 0.05}),
+}
+
+
+def test_what_each_term_is_worth_is_that_of_the_logs():
+    rows, readme = table(ROOT / "docs" / "results.md", "IDM, `--ce_weight 0.15`"), " ".join(README.read_text().split())
+    for name, (run, settings) in TERMS.items():
+        means = [f"{statistics.fmean(of_seed):.2f}" for of_seed in accuracies(CIFAR10, run, range(3))]
+        assert rows[name] == [*means, summary(CIFAR10, run, range(3))]
+        assert name[:7] != "without" or summary(CIFAR10, run, range(3)) in readme
+        for seed in range(3):
+            (log,) = (RUNS / CIFAR10 / f"{run}_seed{seed}").glob("log_*.jsonl")
+            args = json.loads(log.read_text().partition("\n")[0])["args"]
+            assert args | settings | {"seed": seed, "method": "IDM" if "IDM" in name else "BACON"} == args
+
+
 def test_the_measured_accuracies_are_those_of_the_logs():
-    (measured,) = (row for key, row in table(README, RANDOM).items() if key == summary(CIFAR10, "random", range(3)))
-    runs = ("IDM", "BACON", "ours")
-    assert [cell.strip("*") for cell in measured] == [summary(CIFAR10, run, range(3)) for run in runs]
     results = ROOT / "docs" / "results.md"
-    rows = (RANDOM, "random", 8), ("IDM", "IDM", 3), ("BACON", "BACON", 5), ("[Ours](beyond.md)", "ours", 3)
-    for name, run, seeds in rows:
+    rows = (RANDOM, "random", 8), (DM, "DM", 3), ("IDM", "IDM", 3)
+    for name, run, seeds in (*rows, ("BACON", "BACON", 5), ("[Ours](beyond.md)", "ours", 3)):
         means = [f"{statistics.fmean(of_seed):.2f}" for of_seed in accuracies(CIFAR10, run, range(seeds))]
         whole = summary(CIFAR10, run, range(seeds))
         assert table(results, "Seed")[name] == [*means, *["-"] * (8 - seeds), whole]
-    formats = table(results, "")
+    formats = table(results, "CIFAR-10, ConvNetW32, ipc 10, 200 iterations, seeds 0-2, 9 judges")
     for folder, runs, seeds in ((CIFAR10, ("BACON_fp32", "BACON"), 3), (DIGITS, ("fp32", "bf16"), 5)):
         assert [summary(folder, run, range(seeds)) for run in runs] in formats.values()
     assert summary(DIGITS, "fp32", [0]) in results.read_text()
+    real = table(results, "Trained on")
+    for steps, cell in zip(real["Trained on"], real["Real images, none twice before all were seen"], strict=True):
+        (row,) = kept(f"CIFAR10_ConvNetW32_whole/{steps.replace(',', '').replace(' ', '_')}.jsonl")
+        assert cell == f"{row['mean']:.2f} ± {row['std']:.2f}" and row["set"] == "full" and row["networks"] == 3
+
+
+def kept(name):
+    """Rows of evaluate.py in a file of docs/runs."""
+    return [json.loads(line) for line in (RUNS / name).read_text().splitlines()]
 
 
 def test_the_accuracies_beyond_bacon_are_those_of_the_logs():
     page, ours = ROOT / "docs" / "beyond.md", "`--recipe ours`"
-    scored = [json.loads(line) for line in (RUNS / CIFAR10 / "402_steps.jsonl").read_text().splitlines()]
+    scored = kept(f"{CIFAR10}/402_steps.jsonl")
     for name, run in (("IDM", "IDM"), ("BACON", "BACON"), (ours, "ours")):
         judges = [100 * a for row in scored if f"/{run}_seed" in row["set"] for of in row["accuracy"] for a in of]
         steps = f"{statistics.fmean(judges):.2f} ± {statistics.pstdev(judges):.2f}"
@@ -228,9 +278,5 @@ def test_the_accuracies_beyond_bacon_are_those_of_the_logs():
     for name, run in (("Random real images, chroma at half resolution *", "half_chroma_random"),
                       ("Our initial images, not distilled *", "ours_start")):  # fmt: skip
         assert table(page, "IDM")[name] == [summary(CIFAR10, kind, [0]) for kind in (run, f"{run}_steps")]
-    cells = table(page, "Dataset, ipc")
-    for k, cell in enumerate(cells["Dataset, ipc"]):
-        dataset, ipc = cell.replace("-", "").split()
-        folder = f"{dataset}_ConvNetW32_{ipc}ipc_{100 if ipc == '1' else 200}it"
-        for name, run in ((RANDOM, "random"), ("BACON", "BACON"), (ours, "ours")):
-            assert cells[name][k] == summary(folder, run, [0])
+    (row,) = kept("CIFAR10_ConvNetW32_50ipc_200it/1608_steps.jsonl")
+    assert f"{row['mean']:.2f} ± {row['std']:.2f}" in page.read_text()

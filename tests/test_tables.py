@@ -238,3 +238,15 @@ def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of
     assert rows[60]["training"] == "402 steps" and rows[50]["training"] == "20 epochs"
     assert (rows[70]["set"], rows[40]["set"], rows[50]["set"]) == ("ours", "one per cluster", "BACON")
     assert (rows[50]["numbers"], rows[50]["images"]) == (2 * 64, 8)
+
+
+def test_scores_that_were_kept_as_json_have_tables_by_protocol_and_other_files_have_none(runs, capsys, digits_folder):
+    line = "--baseline random --dataset Digits --model ConvNetW32 --ipc 1 --num_eval 1 --judge_steps 2 --no_compile"
+    own = ["--data_path", digits_folder, "--save_path", runs.parent / "cache"]
+    kept = printed(capsys, *line.split(), *own, "--format=json")
+    (runs / "2_steps.jsonl").write_text(kept + "no JSON\n")
+    (runs / "other.jsonl").write_text('{"set": "of somebody else"}\n[1]\n')
+    row = json.loads(kept)
+    _, table = printed(capsys, "--table", runs).split("Digits: 2 steps, batch 256, sgd 0.01, DSA ")
+    assert f"{row['mean']:.2f} +- 0.00  random  ConvNetW32" in table and "somebody" not in table
+    assert rows_of(capsys, runs)[-1] == row and len(rows_of(capsys, runs)) == 5
