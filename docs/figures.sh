@@ -5,8 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python} SHARED="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200" FLAGS=("$@")
 
-runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, the command without SHARED
-    local seed dataset script ipc it name flags minutes
+runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, the command
+    listed | sed "s/\.py /.py $SHARED /"
+}
+
+listed() {
+    local seed dataset script ipc it name flags
     for seed in 0 1 2; do
         name=CIFAR10_ConvNetW32_10ipc_200it flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 200"
         echo "1 $name/random_seed$seed $flags --Iteration 0"
@@ -41,6 +45,8 @@ runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, 
             echo "6 $name/ours_seed0 $flags --Iteration $it --recipe ours"
         done
     done
+    flags="--model ConvNet --ipc 10 --eval_interval 100 --num_eval 2 --epoch_eval_train 300"
+    echo "50 CIFAR10_ConvNet_10ipc_300it/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags"
 }
 
 [ "${1:-}" != --list ] || { runs && exit; }
@@ -50,18 +56,20 @@ ended() { grep -qs '"event": "end"' "docs/runs/$1"/log_*.jsonl; }
 left=$(runs | while read -r minutes folder command; do ended "$folder" || echo "$minutes $folder $command"; done)
 echo "$(grep -c . <<<"$left") runs to go, about $(awk '{ m += $1 } END { printf "%.1f", m / 60 }' <<<"$left") hours on 2 CPU cores"
 while read -r minutes folder command; do
-    [ -z "$folder" ] || $PYTHON -u $command $SHARED --resume --save_path "docs/runs/$folder" "${FLAGS[@]}" </dev/null
+    [ -z "$folder" ] || $PYTHON -u $command --resume --save_path "docs/runs/$folder" "${FLAGS[@]}" </dev/null
 done <<<"$left"
 
-scores() { # file below docs/runs, steps, sets: what judges of equal steps say of them
+scores() { # file below docs/runs, what to judge and how, for evaluate.py
     [ ! -e "docs/runs/$1" ] || return 0
     mkdir -p "docs/runs/${1%/*}"
-    $PYTHON evaluate.py "${@:3}" --judge_steps "$2" --format json "${FLAGS[@]}" >"docs/runs/$1.tmp"
+    $PYTHON evaluate.py "${@:2}" --format json "${FLAGS[@]}" >"docs/runs/$1.tmp"
     mv "docs/runs/$1.tmp" "docs/runs/$1"
 }
-scores CIFAR10_ConvNetW32_10ipc_200it/402_steps.jsonl 402 docs/runs/CIFAR10_ConvNetW32_10ipc_200it/{ours,BACON,IDM}_seed{0,1,2}
-scores CIFAR10_ConvNetW32_50ipc_200it/1608_steps.jsonl 1608 docs/runs/CIFAR10_ConvNetW32_50ipc_200it/ours_seed0
+small=CIFAR10_ConvNetW32
+scores ${small}_10ipc_200it/402_steps.jsonl docs/runs/${small}_10ipc_200it/{ours,BACON,IDM}_seed{0,1,2} --judge_steps 402
+scores ${small}_50ipc_200it/1608_steps.jsonl docs/runs/${small}_50ipc_200it/ours_seed0 --judge_steps 1608
 for steps in 402 2002; do
-    scores CIFAR10_ConvNetW32_whole/${steps}_steps.jsonl $steps --baseline full --dataset CIFAR10 --model ConvNetW32 --num_eval 3
+    scores ${small}_whole/${steps}_steps.jsonl --baseline full --dataset CIFAR10 --model ConvNetW32 --num_eval 3 --judge_steps $steps
 done
+scores CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl docs/runs/CIFAR10_ConvNet_10ipc_300it/BACON_seed0 --epoch_eval_train 1000 --num_eval 3
 $PYTHON evaluate.py --table docs/runs

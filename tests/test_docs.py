@@ -196,7 +196,7 @@ def test_every_run_behind_the_figures_parses_and_has_a_folder_of_its_own():
     for minutes, folder, script, *line in map(str.split, runs.splitlines()):
         module = importlib.import_module(script.removesuffix(".py"))
         args = flags.parse_args(module.DATASETS, module.__doc__, line).args
-        assert int(minutes) > 0 and f"{args.dataset}_ConvNetW32_{args.ipc}ipc" in folder
+        assert int(minutes) > 0 and folder.startswith(f"{args.dataset}_{args.model}_{args.ipc}ipc_")
         folders.add(folder)
     assert len(folders) == len(runs.splitlines()) > 20
 
