@@ -221,6 +221,18 @@ def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
             assert [name for name in runs if rows[name][k].startswith("**")] == [best]
 
 
+def test_the_curve_at_width_128_is_that_of_its_log():
+    rows = table(ROOT / "docs" / "results.md", "Iteration")
+    (log,) = (RUNS / "CIFAR10_ConvNet_10ipc_300it" / "BACON_seed0").glob("log_*.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    judges = {str(e["it"]): [100 * a for a in e["accuracy"]] for e in events if e["event"] == "evaluation"}
+    cells = [f"{statistics.fmean(of_it):.2f} ± {statistics.pstdev(of_it):.2f}" for of_it in judges.values()]
+    (final,) = kept("CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl")
+    assert rows["Iteration"][:3] == list(judges) and final["epochs"] == 1000 and final["networks"] == 3
+    paper = recipes.paper_figure("BACON", "CIFAR10", 10)
+    assert rows["BACON"] == [*cells, f"{final['mean']:.2f} ± {final['std']:.2f}", f"{paper}"]
+
+
 TERMS = {
     "BACON": ("BACON", {}),
     "without the log-likelihood, `--lh_weight 0`": ("no_log_likelihood", {"lh_weight": 0}),
