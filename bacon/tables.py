@@ -181,7 +181,7 @@ def of_runs(folder, biased=False):
 def kept_scores(folder):
     """Rows of evaluate.py in the files below `folder` that its --format json filled, by their protocol."""
     kept = {}
-    for path in sorted(set(Path(folder).rglob("*.jsonl")) - set(Path(folder).rglob("log_*"))):
+    for path in sorted(path for path in Path(folder).rglob("*.jsonl") if not path.name.startswith("log_")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):  # somebody else's file
                 row = json.loads(line)

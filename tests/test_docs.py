@@ -175,19 +175,33 @@ CIFAR10, DIGITS = "CIFAR10_ConvNetW32_10ipc_200it", "Digits_ConvNetW32_1ipc_100i
 RANDOM, DM = "Random real images, four to a canvas", "DM, one image to a canvas"
 
 
+def kept(name):
+    """What the lines of a file of docs/runs hold: events of a run, or rows of evaluate.py."""
+    return [json.loads(line) for line in (RUNS / name).read_text().splitlines()]
+
+
+def events(folder, run, seed):
+    (log,) = (RUNS / folder / f"{run}_seed{seed}").glob("log_*.jsonl")
+    return kept(log)
+
+
+def evaluations(folder, run, seed):
+    """Percent of every judge, by iteration."""
+    of_run = [event for event in events(folder, run, seed) if event["event"] == "evaluation"]
+    return {event["it"]: [100 * a for a in event["accuracy"]] for event in of_run}
+
+
 def accuracies(folder, run, seeds):
     """Percent of every judge of the last evaluation, by seed."""
-    found = []
-    for seed in seeds:
-        (log,) = (RUNS / folder / f"{run}_seed{seed}").glob("log_*.jsonl")
-        events = [json.loads(line) for line in log.read_text().splitlines()]
-        found.append([100 * a for a in [e for e in events if e["event"] == "evaluation"][-1]["accuracy"]])
-    return found
+    return [list(evaluations(folder, run, seed).values())[-1] for seed in seeds]
+
+
+def shown(percent):
+    return f"{statistics.fmean(percent):.2f} ± {statistics.pstdev(percent):.2f}"
 
 
 def summary(folder, run, seeds):
-    every = [accuracy for of_seed in accuracies(folder, run, seeds) for accuracy in of_seed]
-    return f"{statistics.fmean(every):.2f} ± {statistics.pstdev(every):.2f}"
+    return shown([accuracy for of_seed in accuracies(folder, run, seeds) for accuracy in of_seed])
 
 
 def test_every_run_behind_the_figures_parses_and_has_a_folder_of_its_own():
@@ -201,10 +215,6 @@ def test_every_run_behind_the_figures_parses_and_has_a_folder_of_its_own():
     assert len(folders) == len(runs.splitlines()) > 20
 
 
-def cell_folder(dataset, ipc):
-    return f"{dataset.replace('-', '')}_ConvNetW32_{ipc}ipc_{100 if ipc == '1' else 200}it"
-
-
 @pytest.mark.parametrize(("page", "ours"), [("README.md", "docs/beyond.md), in the same storage"),
                                             ("docs/results.md", "beyond.md)")])  # fmt: skip
 def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
@@ -212,7 +222,8 @@ def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
     runs = {RANDOM: "random", DM: "DM", "IDM": "IDM", "BACON": "BACON", f"[Ours]({ours}": "ours"}
     assert {*runs, "Dataset, ipc", "---"} == rows.keys()
     for k, cell in enumerate(rows["Dataset, ipc"]):
-        folder = cell_folder(*cell.split())
+        dataset, ipc = cell.replace("-", "").split()
+        folder = f"{dataset}_ConvNetW32_{ipc}ipc_{100 if ipc == '1' else 200}it"
         seeds = range(3) if page == "README.md" and folder == CIFAR10 else [0]
         found = {name: summary(folder, run, seeds) for name, run in runs.items()}
         assert {name: rows[name][k].strip("*") for name in runs} == found
@@ -223,14 +234,11 @@ def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
 
 def test_the_curve_at_width_128_is_that_of_its_log():
     rows = table(ROOT / "docs" / "results.md", "Iteration")
-    (log,) = (RUNS / "CIFAR10_ConvNet_10ipc_300it" / "BACON_seed0").glob("log_*.jsonl")
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    judges = {str(e["it"]): [100 * a for a in e["accuracy"]] for e in events if e["event"] == "evaluation"}
-    cells = [f"{statistics.fmean(of_it):.2f} ± {statistics.pstdev(of_it):.2f}" for of_it in judges.values()]
+    by_it = evaluations("CIFAR10_ConvNet_10ipc_300it", "BACON", 0)
     (final,) = kept("CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl")
-    assert rows["Iteration"][:3] == list(judges) and final["epochs"] == 1000 and final["networks"] == 3
+    assert rows["Iteration"][:3] == [str(it) for it in by_it] and final["epochs"] == 1000 and final["networks"] == 3
     paper = recipes.paper_figure("BACON", "CIFAR10", 10)
-    assert rows["BACON"] == [*cells, f"{final['mean']:.2f} ± {final['std']:.2f}", f"{paper}"]
+    assert rows["BACON"] == [*map(shown, by_it.values()), f"{final['mean']:.2f} ± {final['std']:.2f}", f"{paper}"]
 
 
 TERMS = {
@@ -252,8 +260,7 @@ def test_what_each_term_is_worth_is_that_of_the_logs():
         assert rows[name] == [*means, summary(CIFAR10, run, range(3))]
         assert name[:7] != "without" or summary(CIFAR10, run, range(3)) in readme
         for seed in range(3):
-            (log,) = (RUNS / CIFAR10 / f"{run}_seed{seed}").glob("log_*.jsonl")
-            args = json.loads(log.read_text().partition("\n")[0])["args"]
+            args = events(CIFAR10, run, seed)[0]["args"]
             assert args | settings | {"seed": seed, "method": "IDM" if "IDM" in name else "BACON"} == args
 
 
@@ -274,17 +281,12 @@ def test_the_measured_accuracies_are_those_of_the_logs():
         assert cell == f"{row['mean']:.2f} ± {row['std']:.2f}" and row["set"] == "full" and row["networks"] == 3
 
 
-def kept(name):
-    """Rows of evaluate.py in a file of docs/runs."""
-    return [json.loads(line) for line in (RUNS / name).read_text().splitlines()]
-
-
 def test_the_accuracies_beyond_bacon_are_those_of_the_logs():
     page, ours = ROOT / "docs" / "beyond.md", "`--recipe ours`"
     scored = kept(f"{CIFAR10}/402_steps.jsonl")
     for name, run in (("IDM", "IDM"), ("BACON", "BACON"), (ours, "ours")):
         judges = [100 * a for row in scored if f"/{run}_seed" in row["set"] for of in row["accuracy"] for a in of]
-        steps = f"{statistics.fmean(judges):.2f} ± {statistics.pstdev(judges):.2f}"
+        steps = shown(judges)
         assert len(judges) == 9 and all("402 steps" in row["protocol"] for row in scored)
         assert [cell.strip("*") for cell in table(page, "IDM")[name]] == [summary(CIFAR10, run, range(3)), steps]
     for name, run in (("Random real images, chroma at half resolution *", "half_chroma_random"),
