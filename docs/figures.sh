@@ -46,7 +46,14 @@ listed() {
         done
     done
     flags="--model ConvNet --ipc 10 --eval_interval 100 --num_eval 2 --epoch_eval_train 300"
-    echo "50 CIFAR10_ConvNet_10ipc_300it/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags"
+    name=CIFAR10_ConvNet_10ipc_300it
+    echo "8 $name/random_seed0 BACON_cifar10.py --Iteration 0 $flags"
+    echo "50 $name/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags"
+    echo "55 $name/ours_seed0 BACON_cifar10.py --Iteration 300 $flags --recipe ours"
+    name=MNIST_ConvNet_10ipc
+    echo "8 ${name}_500it/random_seed0 BACON_mnist.py --Iteration 0 $flags"
+    echo "115 ${name}_500it/BACON_seed0 BACON_mnist.py --Iteration 500 $flags"
+    echo "50 ${name}_200it/ours_seed0 BACON_mnist.py --Iteration 200 $flags --recipe ours"
 }
 
 [ "${1:-}" != --list ] || { runs && exit; }
@@ -71,5 +78,8 @@ scores ${small}_50ipc_200it/1608_steps.jsonl docs/runs/${small}_50ipc_200it/ours
 for steps in 402 2002; do
     scores ${small}_whole/${steps}_steps.jsonl --baseline full --dataset CIFAR10 --model ConvNetW32 --num_eval 3 --judge_steps $steps
 done
-scores CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl docs/runs/CIFAR10_ConvNet_10ipc_300it/BACON_seed0 --epoch_eval_train 1000 --num_eval 3
+wide=CIFAR10_ConvNet_10ipc_300it digits=MNIST_ConvNet_10ipc_500it
+scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours,random}_seed0 --epoch_eval_train 1000 --num_eval 3
+scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 --num_eval 3
+scores $digits/1000_epochs.jsonl docs/runs/$digits/{BACON,random}_seed0 --epoch_eval_train 1000 --num_eval 3
 $PYTHON evaluate.py --table docs/runs

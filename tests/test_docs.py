@@ -232,13 +232,21 @@ def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
             assert [name for name in runs if rows[name][k].startswith("**")] == [best]
 
 
-def test_the_curve_at_width_128_is_that_of_its_log():
-    rows = table(ROOT / "docs" / "results.md", "Iteration")
-    by_it = evaluations("CIFAR10_ConvNet_10ipc_300it", "BACON", 0)
-    (final,) = kept("CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl")
-    assert rows["Iteration"][:3] == [str(it) for it in by_it] and final["epochs"] == 1000 and final["networks"] == 3
-    paper = recipes.paper_figure("BACON", "CIFAR10", 10)
-    assert rows["BACON"] == [*map(shown, by_it.values()), f"{final['mean']:.2f} ± {final['std']:.2f}", f"{paper}"]
+@pytest.mark.parametrize(("name", "folder"), [("CIFAR-10", "CIFAR10_ConvNet_10ipc_300it")])
+def test_the_curves_at_width_128_are_those_of_their_logs(name, folder):
+    page, readme = ROOT / "docs" / "results.md", " ".join(README.read_text().split())
+    rows, paper = table(page, f"{name}, iteration"), recipes.paper_figure("BACON", name.replace("-", ""), 10)
+    finals = {Path(row["set"]).parent.name: row for row in kept(f"{folder}/1000_epochs.jsonl")}
+    its = rows[f"{name}, iteration"][:-2]
+    for label, run in {"BACON": "BACON", "[Ours](beyond.md)": "ours"}.items():
+        by_it = {str(it): shown(judges) for it, judges in evaluations(folder, run, 0).items()}
+        final = finals[f"{run}_seed0"]
+        assert final["networks"] == 3 and final["epochs"] == 1000 and by_it.keys() <= set(its)
+        judged = f"{final['mean']:.2f} ± {final['std']:.2f}"
+        assert rows[label] == [*(by_it.get(it, "") for it in its), judged, f"{paper}" if label == "BACON" else ""]
+        assert run == "random" or judged in readme
+    (row,) = kept(f"{folder}/2002_steps.jsonl")
+    assert f"{row['mean']:.2f} ± {row['std']:.2f}" in page.read_text() and row["networks"] == 3
 
 
 TERMS = {
