@@ -50,10 +50,9 @@ listed() {
     echo "8 $name/random_seed0 BACON_cifar10.py --Iteration 0 $flags"
     echo "50 $name/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags"
     echo "55 $name/ours_seed0 BACON_cifar10.py --Iteration 300 $flags --recipe ours"
-    name=MNIST_ConvNet_10ipc
-    echo "8 ${name}_500it/random_seed0 BACON_mnist.py --Iteration 0 $flags"
-    echo "115 ${name}_500it/BACON_seed0 BACON_mnist.py --Iteration 500 $flags"
-    echo "50 ${name}_200it/ours_seed0 BACON_mnist.py --Iteration 200 $flags --recipe ours"
+    name=MNIST_ConvNet_10ipc_500it
+    echo "8 $name/random_seed0 BACON_mnist.py --Iteration 0 $flags"
+    echo "115 $name/BACON_seed0 BACON_mnist.py --Iteration 500 $flags"
 }
 
 [ "${1:-}" != --list ] || { runs && exit; }
@@ -79,7 +78,7 @@ for steps in 402 2002; do
     scores ${small}_whole/${steps}_steps.jsonl --baseline full --dataset CIFAR10 --model ConvNetW32 --num_eval 3 --judge_steps $steps
 done
 wide=CIFAR10_ConvNet_10ipc_300it digits=MNIST_ConvNet_10ipc_500it
-scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours,random}_seed0 --epoch_eval_train 1000 --num_eval 3
+scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours}_seed0 --epoch_eval_train 1000 --num_eval 3
 scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 --num_eval 3
-scores $digits/1000_epochs.jsonl docs/runs/$digits/{BACON,random}_seed0 --epoch_eval_train 1000 --num_eval 3
+scores $digits/1000_epochs.jsonl docs/runs/$digits/BACON_seed0 --epoch_eval_train 1000 --num_eval 3
 $PYTHON evaluate.py --table docs/runs

@@ -200,6 +200,10 @@ def shown(percent):
     return f"{statistics.fmean(percent):.2f} ± {statistics.pstdev(percent):.2f}"
 
 
+def scored(row):
+    return f"{row['mean']:.2f} ± {row['std']:.2f}"
+
+
 def summary(folder, run, seeds):
     return shown([accuracy for of_seed in accuracies(folder, run, seeds) for accuracy in of_seed])
 
@@ -232,21 +236,29 @@ def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
             assert [name for name in runs if rows[name][k].startswith("**")] == [best]
 
 
-@pytest.mark.parametrize(("name", "folder"), [("CIFAR-10", "CIFAR10_ConvNet_10ipc_300it")])
-def test_the_curves_at_width_128_are_those_of_their_logs(name, folder):
-    page, readme = ROOT / "docs" / "results.md", " ".join(README.read_text().split())
-    rows, paper = table(page, f"{name}, iteration"), recipes.paper_figure("BACON", name.replace("-", ""), 10)
-    finals = {Path(row["set"]).parent.name: row for row in kept(f"{folder}/1000_epochs.jsonl")}
+@pytest.mark.parametrize(("name", "folder", "runs"), [
+    ("CIFAR-10", "CIFAR10_ConvNet_10ipc_300it", {"BACON": "BACON", "[Ours](beyond.md)": "ours"}),
+    ("MNIST", "MNIST_ConvNet_10ipc_500it", {"BACON": "BACON"}),
+])  # fmt: skip
+def test_the_curves_at_width_128_are_those_of_their_logs(name, folder, runs):
+    rows, paper = table(ROOT / "docs" / "results.md", f"{name}, iteration"), name.replace("-", "")
+    assert rows.keys() == {f"{name}, iteration", "---", *runs}
     its = rows[f"{name}, iteration"][:-2]
-    for label, run in {"BACON": "BACON", "[Ours](beyond.md)": "ours"}.items():
-        by_it = {str(it): shown(judges) for it, judges in evaluations(folder, run, 0).items()}
-        final = finals[f"{run}_seed0"]
-        assert final["networks"] == 3 and final["epochs"] == 1000 and by_it.keys() <= set(its)
-        judged = f"{final['mean']:.2f} ± {final['std']:.2f}"
-        assert rows[label] == [*(by_it.get(it, "") for it in its), judged, f"{paper}" if label == "BACON" else ""]
-        assert run == "random" or judged in readme
-    (row,) = kept(f"{folder}/2002_steps.jsonl")
-    assert f"{row['mean']:.2f} ± {row['std']:.2f}" in page.read_text() and row["networks"] == 3
+    finals = {Path(row["set"]).parent.name: row for row in kept(f"{folder}/1000_epochs.jsonl")}
+    for label, run in runs.items():
+        by_it = evaluations(folder, run, 0) | (evaluations(folder, "random", 0) if run == "BACON" else {})
+        cells, final = {str(it): shown(judges) for it, judges in by_it.items()}, finals[f"{run}_seed0"]
+        assert cells.keys() <= set(its) and final["networks"] == 3 and final["epochs"] == 1000
+        end = [scored(final), f"{recipes.paper_figure('BACON', paper, 10)}" if run == "BACON" else ""]
+        assert rows[label] == [*(cells.get(it, "") for it in its), *end]
+
+
+def test_the_first_figures_of_the_readme_are_those_that_were_kept():
+    readme, results = (" ".join(page.read_text().split()) for page in (README, ROOT / "docs" / "results.md"))
+    (steps,) = kept("CIFAR10_ConvNet_10ipc_300it/2002_steps.jsonl")
+    assert steps["set"].split("/")[-2] == "ours_seed0" and scored(steps) in readme and scored(steps) in results
+    for row in kept("CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl"):
+        assert scored(row) in readme
 
 
 TERMS = {
@@ -286,19 +298,19 @@ def test_the_measured_accuracies_are_those_of_the_logs():
     real = table(results, "Trained on")
     for steps, cell in zip(real["Trained on"], real["Real images, none twice before all were seen"], strict=True):
         (row,) = kept(f"CIFAR10_ConvNetW32_whole/{steps.replace(',', '').replace(' ', '_')}.jsonl")
-        assert cell == f"{row['mean']:.2f} ± {row['std']:.2f}" and row["set"] == "full" and row["networks"] == 3
+        assert cell == scored(row) and row["set"] == "full" and row["networks"] == 3
 
 
 def test_the_accuracies_beyond_bacon_are_those_of_the_logs():
     page, ours = ROOT / "docs" / "beyond.md", "`--recipe ours`"
-    scored = kept(f"{CIFAR10}/402_steps.jsonl")
+    by_steps = kept(f"{CIFAR10}/402_steps.jsonl")
     for name, run in (("IDM", "IDM"), ("BACON", "BACON"), (ours, "ours")):
-        judges = [100 * a for row in scored if f"/{run}_seed" in row["set"] for of in row["accuracy"] for a in of]
+        judges = [100 * a for row in by_steps if f"/{run}_seed" in row["set"] for of in row["accuracy"] for a in of]
         steps = shown(judges)
-        assert len(judges) == 9 and all("402 steps" in row["protocol"] for row in scored)
+        assert len(judges) == 9 and all("402 steps" in row["protocol"] for row in by_steps)
         assert [cell.strip("*") for cell in table(page, "IDM")[name]] == [summary(CIFAR10, run, range(3)), steps]
     for name, run in (("Random real images, chroma at half resolution *", "half_chroma_random"),
                       ("Our initial images, not distilled *", "ours_start")):  # fmt: skip
         assert table(page, "IDM")[name] == [summary(CIFAR10, kind, [0]) for kind in (run, f"{run}_steps")]
     (row,) = kept("CIFAR10_ConvNetW32_50ipc_200it/1608_steps.jsonl")
-    assert f"{row['mean']:.2f} ± {row['std']:.2f}" in page.read_text()
+    assert scored(row) in page.read_text()
