@@ -53,6 +53,8 @@ listed() {
     name=MNIST_ConvNet_10ipc_500it
     echo "8 $name/random_seed0 BACON_mnist.py --Iteration 0 $flags"
     echo "115 $name/BACON_seed0 BACON_mnist.py --Iteration 500 $flags"
+    flags="--model ConvNet --ipc 10 --eval_interval 150 --epoch_eval_train 1000"
+    echo "55 MNIST_ConvNet_10ipc_150it/ours_seed0 BACON_mnist.py --Iteration 150 $flags --recipe ours"
 }
 
 [ "${1:-}" != --list ] || { runs && exit; }

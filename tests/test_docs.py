@@ -253,12 +253,13 @@ def test_the_curves_at_width_128_are_those_of_their_logs(name, folder, runs):
         assert rows[label] == [*(cells.get(it, "") for it in its), *end]
 
 
-def test_the_first_figures_of_the_readme_are_those_that_were_kept():
+def test_the_figures_at_width_128_in_sentences_are_those_of_the_logs():
     readme, results = (" ".join(page.read_text().split()) for page in (README, ROOT / "docs" / "results.md"))
     (steps,) = kept("CIFAR10_ConvNet_10ipc_300it/2002_steps.jsonl")
     assert steps["set"].split("/")[-2] == "ours_seed0" and scored(steps) in readme and scored(steps) in results
     for row in kept("CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl"):
         assert scored(row) in readme
+    assert f"{summary('MNIST_ConvNet_10ipc_150it', 'ours', [0])} after 150" in results
 
 
 TERMS = {
