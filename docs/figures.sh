@@ -79,8 +79,8 @@ scores ${small}_50ipc_200it/1608_steps.jsonl docs/runs/${small}_50ipc_200it/ours
 for steps in 402 2002; do
     scores ${small}_whole/${steps}_steps.jsonl --baseline full --dataset CIFAR10 --model ConvNetW32 --num_eval 3 --judge_steps $steps
 done
-wide=CIFAR10_ConvNet_10ipc_300it digits=MNIST_ConvNet_10ipc_500it
+wide=CIFAR10_ConvNet_10ipc_300it mnist=MNIST_ConvNet_10ipc_500it
 scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours}_seed0 --epoch_eval_train 1000 --num_eval 3
 scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 --num_eval 3
-scores $digits/1000_epochs.jsonl docs/runs/$digits/BACON_seed0 --epoch_eval_train 1000 --num_eval 3
+scores $mnist/1000_epochs.jsonl docs/runs/$mnist/BACON_seed0 --epoch_eval_train 1000 --num_eval 3
 $PYTHON evaluate.py --table docs/runs

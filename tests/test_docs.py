@@ -241,7 +241,7 @@ def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
     ("MNIST", "MNIST_ConvNet_10ipc_500it", {"BACON": "BACON"}),
 ])  # fmt: skip
 def test_the_curves_at_width_128_are_those_of_their_logs(name, folder, runs):
-    rows, paper = table(ROOT / "docs" / "results.md", f"{name}, iteration"), name.replace("-", "")
+    rows, dataset = table(ROOT / "docs" / "results.md", f"{name}, iteration"), name.replace("-", "")
     assert rows.keys() == {f"{name}, iteration", "---", *runs}
     its = rows[f"{name}, iteration"][:-2]
     finals = {Path(row["set"]).parent.name: row for row in kept(f"{folder}/1000_epochs.jsonl")}
@@ -249,7 +249,7 @@ def test_the_curves_at_width_128_are_those_of_their_logs(name, folder, runs):
         by_it = evaluations(folder, run, 0) | (evaluations(folder, "random", 0) if run == "BACON" else {})
         cells, final = {str(it): shown(judges) for it, judges in by_it.items()}, finals[f"{run}_seed0"]
         assert cells.keys() <= set(its) and final["networks"] == 3 and final["epochs"] == 1000
-        end = [scored(final), f"{recipes.paper_figure('BACON', paper, 10)}" if run == "BACON" else ""]
+        end = [scored(final), f"{recipes.paper_figure('BACON', dataset, 10)}" if run == "BACON" else ""]
         assert rows[label] == [*(cells.get(it, "") for it in its), *end]
 
 
@@ -260,6 +260,12 @@ def test_the_figures_at_width_128_in_sentences_are_those_of_the_logs():
     for row in kept("CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl"):
         assert scored(row) in readme
     assert f"{summary('MNIST_ConvNet_10ipc_150it', 'ours', [0])} after 150" in results
+    for run, sentence in ("BACON", "after {} minutes, 5.8 s an iteration"), ("ours", "{} minutes of distilling"):
+        of_run = events("CIFAR10_ConvNet_10ipc_300it", run, 0)
+        seconds = [10 * e["seconds"] for e in of_run if e["event"] == "losses"]
+        seconds += [e["seconds"] for e in of_run if e["event"] == "clusters"]
+        assert len(seconds) == 30 + (run == "ours") and sentence.format(round(sum(seconds) / 60)) in results
+        assert run == "BACON" or f"{round(sum(seconds) / 60)} minutes on one CPU core" in readme
 
 
 TERMS = {
