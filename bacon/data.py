@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 import utils
-from bacon.errors import UserError, short
-from bacon.files import load_torch, lock, save_torch
-from bacon.readers import KEYS, READERS, class_folders, is_grey, layout, read_class_folders, tidied
+from bacon.errors import UserError, one_line, short
+from bacon.files import load_torch, lock, save_torch, there, unreadable
+from bacon.pictures import decode_pictures, find_pictures, is_grey, some
+from bacon.readers import KEYS, READERS, layout, tidied
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
 from bacon.spaces import column
 
@@ -83,18 +84,22 @@ def load(name, data_path, say=print, im_size=None):
         raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
     root = Path(os.path.expanduser(data_path))
     cache, kept = root / f"{name.lower()}.pt", name != "Digits"  # which scikit-learn has at hand
+    exists = there if kept else os.path.exists  # no folder is needed for Digits
+    if kept and there(root) and not root.is_dir():
+        raise UserError(f"--data_path {root}: not a folder")
     with contextlib.ExitStack() as stack:
-        if kept and not os.path.exists(cache):  # the tasks of a job array start at once: one reads and writes
+        # The tasks of a job array start at once: one reads and writes.
+        if kept and not there(cache):
             stack.enter_context(tidied((root, *root.parents)))
             with contextlib.suppress(OSError):  # a folder that cannot be written
                 root.mkdir(parents=True, exist_ok=True)
                 lock(stack, root / f"lock_{name.lower()}", "", math.inf, say)
-        if os.path.exists(cache):
+        if exists(cache):
             return _dataset(name, load_torch(cache), cache)
         try:
             entries, source = READERS[name](name, root, say)
         except OSError as error:
-            raise UserError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
+            raise unreadable(error.filename or root, error) from error
         dataset = _dataset(name, entries, source)
         if kept:
             pairs = ((dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test))
@@ -111,20 +116,28 @@ def load_image_folder(data_path, im_size=None, say=print):
     Images have one channel if all of them are grey, else three; mean and std are computed from the training images.
     Nothing is cached: the folder may change. im_size: see `read_class_folders`."""
     root = Path(os.path.expanduser(data_path))
-    tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
-    if not (root / "train").is_dir() or not tests:
+    folders = [root / name for name in ("train", "val", "test")]
+    folders = [folder for folder in folders if there(folder) and folder.is_dir()]
+    tests = [folder for folder in folders if folder.name != "train"]
+    if len(tests) == len(folders) or not tests:
         raise UserError(f"--data_path {root}: ImageFolder needs train/ and val/ or test/ there, with class folders")
-    for folder in (root / "train", tests[0]):
-        if not class_folders(folder):
-            raise UserError(f"{folder}: has no class folders with pictures")
-    advice = "; --im_size makes them equal"
-    names, train, train_labels = read_class_folders(root / "train", im_size, advice, say)
-    test_names, test, test_labels = read_class_folders(tests[0], im_size, advice, say)
-    if strange := sorted(set(test_names) - set(names)):
+    if len(tests) > 1:
+        say(f"{root}: networks are tested on val/; test/ is not read")
+    of_train, of_test = (find_pictures(folder, say) for folder in (root / "train", tests[0]))
+    names, tested = ([kind.name for kind in kinds] for kinds in (of_train, of_test))
+    if strange := sorted(set(tested) - set(names)):
         raise UserError(f"{tests[0] / strange[0]}: a class that {root / 'train'} does not have")
+    if untested := [name for name in names if name not in tested]:
+        say(one_line(f"{tests[0]}: lacks {some(untested)} of the {len(names)} classes of train/"))
+    if len(names) == 1:
+        certain = "every accuracy will be 100 %"
+        say(one_line(f"{root / 'train'}: has one class only ({names[0]}), so that {certain}"))
+    settings = (im_size, "; --im_size makes them equal", say)
+    _, train, train_labels = decode_pictures(of_train, f"{root / 'train'}: pictures", *settings)
+    _, test, test_labels = decode_pictures(of_test, f"{tests[0]}: pictures", *settings)
     if is_grey(train) and is_grey(test):
         train, test = train[:, :1], test[:, :1]
-    test_labels = [names.index(test_names[label]) for label in test_labels]
+    test_labels = [names.index(tested[label]) for label in test_labels]
     levels = torch.arange(256, dtype=torch.float64) / 255
     shares = [torch.bincount(train[:, c].flatten(), minlength=256) / train[:, c].numel() for c in range(train.shape[1])]
     mean = [(share * levels).sum().item() for share in shares]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bacon.errors import DamagedError, UserError, is_lack_of_memory
+from bacon.errors import DamagedError, UserError, is_lack_of_memory, short
 
 try:
     import fcntl
@@ -73,6 +73,33 @@ def load_torch(path):
         kind = type(error).__name__  # without torch's text, which advises to load without weights_only
         text = f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it"
         raise DamagedError(text) from error
+
+
+def unreadable(path, error):
+    """The UserError of an OSError about `path`. It names the folder above that may not be entered,
+    if that is why."""
+    place = Path(path)
+    if isinstance(error, PermissionError):
+        # The deepest place that can be seen at all is the one that keeps us out.
+        place = next((above for above in (place, *place.parents) if os.path.exists(above)), place)
+    return UserError(f"{place}: cannot be read ({error.strerror or short(error)})")
+
+
+def there(path):
+    """Whether a file or folder exists. UserError where nobody can tell, and for a link to something
+    that is gone: neither means that it has to be fetched."""
+    path = Path(path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        for place in (path, *path.parents):
+            if os.path.islink(place) and not os.path.exists(place):
+                gone = f"{place}: a link to {os.readlink(place)}, which is not there"
+                raise UserError(gone) from None
+        return False
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return True
 
 
 def lock(stack, path, refusal, patience=0, say=None):

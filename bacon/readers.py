@@ -9,12 +9,18 @@ import os
 import re
 import zipfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from bacon.errors import UserError, short
+from bacon.files import there
+from bacon.pictures import (  # noqa: F401 (for those who import `readers`)
+    class_folders,
+    class_names,
+    is_grey,
+    read_class_folders,
+)
 from bacon.progress import track
 from bacon.recipes import DATASETS
 
@@ -80,13 +86,16 @@ def _read_torchvision(storage, name, root, say):
 
     kind = getattr(datasets, name)
     files, archives, splits, unpack = storage(kind)
-    missing = [path for path, _ in files if not os.path.exists(root / path)]
+    missing = [path for path, _ in files if not there(root / path)]
     # torchvision would download over a damaged file, and does not tell which one is damaged: so look here first.
     for path, md5 in files + (archives if missing else []):
-        if os.path.exists(root / path) and not check_integrity(root / path, md5):
-            raise UserError(f"{root / path}: not the official file of {name} (its md5 differs); replace or delete it")
+        if there(root / path) and not check_integrity(root / path, md5):
+            advice = "replace it, or move it away to have it fetched"
+            damage = f"not the official file of {name} (its md5 differs)"
+            raise UserError(f"{root / path}: {damage}; {advice}")
         if missing and path not in missing and md5 is None:
-            raise UserError(f"{root / missing[0]}: missing, though {path} is there; add it, or delete the rest too")
+            advice = "add it, or move the rest away to have all fetched"
+            raise UserError(f"{root / missing[0]}: missing, though {path} is there; {advice}")
     if missing:
         wanted = [path for path, _ in archives or files]
         say(f"{name}: fetching {', '.join(wanted)} into {root}")
@@ -183,45 +192,3 @@ READERS = {
     "TinyImageNet": _read_tiny_imagenet,
     "Digits": _read_digits,
 }
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-
-
-def class_folders(folder):
-    """The folders in `folder` that hold pictures, at any depth, sorted by name: what ImageFolder calls classes."""
-    folders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
-    return [f for f in folders if any(file.suffix.lower() in PICTURES for file in f.rglob("*"))]
-
-
-def read_class_folders(folder, im_size=None, advice="", say=print):
-    """The pictures of class folders: (names, images uint8 (n,3,H,W), labels (n,), the place of the folder in `names`).
-
-    im_size: side of a square that pictures are resized to, by their shorter side, then cut at the centre; None takes
-    them as they are, all of one size. UserError, naming the picture, for one that cannot be decoded, has more than 8
-    bits, or is of another size than others, to which `advice` is given.
-    """
-    from PIL import Image, ImageOps
-
-    folders, images = class_folders(folder), []
-    of_class = [sorted(path for path in kind.rglob("*") if path.suffix.lower() in PICTURES) for kind in folders]
-    for file in track([file for files in of_class for file in files], f"{folder}: pictures", say):
-        try:
-            with Image.open(file) as picture:
-                mode, picture = picture.mode, picture.convert("RGB")
-        except Exception as error:  # whatever a damaged picture provokes
-            raise UserError(f"{file}: cannot be decoded ({short(error)})") from error
-        if mode.startswith(("I", "F")):  # Pillow would make white of all that is above 255
-            raise UserError(f"{file}: has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
-        if im_size:
-            picture = ImageOps.fit(picture, (im_size, im_size), Image.Resampling.BICUBIC)
-        pixels = np.asarray(picture).transpose(2, 0, 1)
-        if images and pixels.shape != images[0].shape:
-            (_, h, w), (_, height, width) = pixels.shape, images[0].shape
-            raise UserError(f"{file}: has {h}x{w} pixels, others {height}x{width}{advice}")
-        images.append(pixels)
-    labels = [label for label, files in enumerate(of_class) for _ in files]
-    return [path.name for path in folders], torch.from_numpy(np.stack(images)), labels
-
-
-def is_grey(images):
-    """Whether the three channels of images (n,3,H,W) are one and the same."""
-    return torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])

@@ -36,7 +36,10 @@ def main(settings):
 def run_settings(settings, world):
     """Do what parsed settings say, as one process of `world`; returns the exit code."""
     args = settings.args
-    own = data.load_image_folder(args.data_path, args.im_size) if args.dataset == recipes.IMAGE_FOLDER else None
+    own = None
+    if args.dataset == recipes.IMAGE_FOLDER:
+        say = print if world.leads else lambda line: None  # one process speaks
+        own = data.load_image_folder(args.data_path, args.im_size, say)
     spec = own or recipes.DATASETS[args.dataset]
     if held := args.validate * spec.num_classes:
         own = own and own.validation(args.validate)

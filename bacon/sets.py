@@ -119,8 +119,7 @@ def files(path, recursive=False):
         where = f"{len(below)} in folders below it, as {_some([str(file.relative_to(path)) for file in below])}"
         raise UserError(f"{path}: a folder without sets, but there are {where}; --recursive takes them all")
     for folder in readers.class_folders(path):  # a run writes pictures too, of its canvases and its accuracy
-        of_others = (file for file in folder.rglob("*") if not file.name.startswith(("vis_", "acc_")))
-        if any(file.suffix.lower() in readers.PICTURES for file in of_others):
+        if any(not file.name.startswith(("vis_", "acc_")) for file in folder.pictures()):
             return [path]
     raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
 
@@ -277,7 +276,7 @@ def _read_ncfm(path, saved, facts, factor, pixels):
 def _read_pictures(folder, _, facts, factor, pixels):
     if pixels:
         raise UserError(f"--zca, --pixels: {folder} holds pictures of 8 bits, which are not whitened")
-    names = [path.name for path in readers.class_folders(folder)]
+    names = readers.class_names(folder)
     if len(names) != facts.num_classes:
         raise UserError(f"{folder}: {len(names)} class folders, but {facts.dataset} has {facts.num_classes} classes")
     order, how = range(len(names)), "in sorted order"

@@ -224,6 +224,101 @@ def test_storage_details_of_a_pt_do_not_matter(tmp_path):
     assert len({d.fingerprint for d in loaded}) == 1 and loaded[0].classes == loaded[1].classes
 
 
+# A data path that cannot be read
+
+
+def locked(monkeypatch, folder):
+    """Nobody may enter `folder`, even where tests run as root."""
+    stat, below = os.stat, f"{folder}{os.sep}"
+
+    def guarded(path, *args, **kwargs):
+        if not isinstance(path, int) and os.fspath(path).startswith(below):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    monkeypatch.setattr(os.path, "exists", lambda path: not os.fspath(path).startswith(below))
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("depth", ["data", "data/deep/er"])
+def test_a_data_folder_that_may_not_be_read_is_named(name, depth, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    locked(monkeypatch, tmp_path / "data")
+    with pytest.raises(UserError) as error:
+        data.load(name, tmp_path / depth, silent)
+    assert str(error.value) == f"{tmp_path / 'data'}: cannot be read (Permission denied)"
+
+
+def test_an_official_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    written("CIFAR10", tmp_path, monkeypatch)
+    folder = tmp_path / "cifar-10-batches-py"
+    locked(monkeypatch, folder)
+    with pytest.raises(UserError) as error:
+        data.load("CIFAR10", tmp_path, silent)
+    assert str(error.value) == f"{folder}: cannot be read (Permission denied)"
+
+
+def test_an_image_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    locked(monkeypatch, tmp_path)
+    with pytest.raises(UserError) as error:
+        data.load("ImageFolder", tmp_path, silent)
+    assert str(error.value) == f"{tmp_path}: cannot be read (Permission denied)"
+
+
+PLACES = ["", "mnist.pt", "MNIST", "MNIST/raw", "MNIST/raw/train-images-idx3-ubyte"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+@pytest.mark.parametrize("place", PLACES)
+def test_whatever_may_not_be_read_is_named(place, tmp_path, monkeypatch):
+    splits = written("MNIST", tmp_path / "data", monkeypatch)
+    if place == "mnist.pt":
+        (tmp_path / "data/mnist.pt").write_bytes(to_bytes(readers.layout(range(10), *splits)))
+    path = tmp_path / "data" / place
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        with pytest.raises(UserError) as error:
+            data.load("MNIST", tmp_path / "data", silent)
+    finally:
+        path.chmod(mode)
+    assert str(path) in str(error.value) and "Permission denied" in str(error.value)
+    assert "fetched" not in str(error.value)
+
+
+def test_digits_need_no_data_folder_that_may_be_read(tmp_path, monkeypatch, few_digits):
+    monkeypatch.setitem(readers.READERS, "Digits", few_digits)
+    locked(monkeypatch, tmp_path)
+    assert data.load("Digits", tmp_path, silent).num_classes == 10
+
+
+@pytest.mark.parametrize("name", ["MNIST", "TinyImageNet"])
+def test_a_data_path_that_is_no_folder_is_one_line(name, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    refused(name, tmp_path / "file", f"--data_path {tmp_path / 'file'}: not a folder")
+    gone = f"{tmp_path / 'link'}: a link to {tmp_path / 'gone'}, which is not there"
+    refused(name, tmp_path / "link", gone)
+    refused(name, tmp_path / "link/below", gone)
+    assert not (tmp_path / "gone").exists()
+
+
+LINKS = [
+    ("MNIST", "mnist.pt"),
+    ("MNIST", "MNIST"),
+    ("CIFAR10", "cifar-10-batches-py"),
+    ("SVHN", "train_32x32.mat"),
+]
+
+
+@pytest.mark.parametrize(("name", "link"), LINKS)
+def test_a_link_to_nothing_is_named_and_nothing_is_fetched_in_its_place(name, link, tmp_path):
+    (tmp_path / link).symlink_to("/scratch/gone")
+    refused(name, tmp_path, f"{tmp_path / link}: a link to /scratch/gone, which is not there")
+    assert (tmp_path / link).is_symlink()
+
+
 # Damaged and foreign files
 
 
