@@ -8,18 +8,25 @@ import io
 import os
 import re
 import zipfile
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from bacon.errors import UserError, short
-from bacon.files import there
-from bacon.pictures import (  # noqa: F401 (for those who import `readers`)
+from bacon.errors import UserError, one_line, short
+from bacon.files import there, unreadable
+from bacon.pictures import (  # noqa: F401 (some of them for those who import `readers`)
+    PICTURES,
+    all_below,
     class_folders,
     class_names,
     is_grey,
+    is_hidden,
     read_class_folders,
+    refuse_gone,
+    some,
 )
 from bacon.progress import track
 from bacon.recipes import DATASETS
@@ -118,7 +125,7 @@ def _read_tiny_imagenet(name, root, say):
     from torchvision.datasets.utils import download_url
 
     folder, archive = root / "tiny-imagenet-200", root / "tiny-imagenet-200.zip"
-    if not folder.is_dir() and not archive.exists():
+    if not there(folder) and not there(archive):
         say(f"{name}: downloading {archive.name} (237 MB) into {root}")
         part = archive.with_suffix(".part")  # an interrupted download must not pass for the archive
         with _fetching(name, root, (archive.name, f"{folder.name}/")):
@@ -128,46 +135,147 @@ def _read_tiny_imagenet(name, root, say):
     say(f"{name}: decoding the JPEGs of {source}, this takes a minute")
     try:
         if source == folder:
-            paths = [path.relative_to(root).as_posix() for path in folder.rglob("*.*")]
-            return _decode_tiny_imagenet(paths, lambda path: (root / path).read_bytes(), say), folder
+            seen = list(all_below(folder))
+            refuse_gone(seen)
+            kinds = ("picture", "outside", "other")  # "other" holds the texts
+            files = [found.path for found in seen if found.kind in kinds]
+            paths = [path.relative_to(folder).as_posix() for path in files]
+
+            def read(path):
+                return (folder / path).read_bytes()
+
+            return _decode_tiny_imagenet(source, paths, read, say), source
         with zipfile.ZipFile(archive) as z:
-            return _decode_tiny_imagenet(z.namelist(), z.read, say), archive
-    except Exception as error:  # a damaged zip or JPEG, a missing annotation
+            names = [name for name in z.namelist() if not name.endswith("/")]
+            paths = [name for name in names if not any(map(is_hidden, name.split("/")))]
+            return _decode_tiny_imagenet(source, paths, z.read, say), source
+    except (UserError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise unreadable(error.filename or source, error) from error
+    except Exception as error:  # whatever a damaged zip provokes
         raise UserError(f"{source}: damaged or not TinyImageNet ({short(error)})") from error
 
 
-def _decode_tiny_imagenet(paths, read, say):
+@dataclass(frozen=True)
+class TinyPicture:
+    """A picture of TinyImageNet as its path tells it. split: train or val; wnid: the class, or
+    None; stem: the name of the file without its suffix, which is the same however the picture is
+    stored."""
+
+    split: str
+    wnid: str | None
+    stem: str
+    path: str
+
+    @classmethod
+    def at(cls, path):
+        """From a path below the folder or in the archive; None for a picture of neither split.
+        Accepted: the official train/<wnid>/images/ and val/images/, class folders in both, images/
+        or not, and all that in a folder of any name."""
+        *folders, file = path.split("/")
+        split = next((folder for folder in folders if folder in ("train", "val")), None)
+        if split is None:
+            return None
+        below = folders[folders.index(split) + 1 :]
+        wnids = [folder for folder in below if re.fullmatch(r"n\d+", folder)]
+        if len(wnids) > 1 or set(below) - {"images", *wnids}:
+            return None
+        wnid = wnids[0] if wnids else None
+        if split == "train" and not wnid and (named := re.match(r"(n\d+)_", file)):
+            wnid = named.group(1)
+        return cls(split, wnid, Path(file).stem, path)
+
+
+def _lines(paths, name, read):
+    """The lines of the text file called `name`, wherever it lies in `paths`; none if it is not
+    there."""
+    found = sorted(path for path in paths if path.split("/")[-1] == name)
+    if not found:
+        return []
+    return read(found[0]).decode("utf-8-sig", errors="replace").splitlines()
+
+
+def _tiny_pictures(source, paths, read, say):
+    """The pictures of both splits, each once, with its class: [`TinyPicture`], sorted by path."""
+    wnid_of = {}
+    for line in _lines(paths, "val_annotations.txt", read):
+        words = line.split()  # file name, wnid, bounding box
+        if len(words) >= 2:
+            wnid_of[Path(words[0]).stem] = words[1]
+    pictures = {}
+    strangers, nameless, twice = [], [], []
+    for path in sorted(path for path in paths if Path(path).suffix.lower() in PICTURES):
+        picture = TinyPicture.at(path)
+        if picture is None:
+            strangers.append(path)
+            continue
+        wnid = picture.wnid
+        if picture.split == "val":
+            annotated = wnid_of.get(picture.stem, wnid)
+            wnid = wnid or annotated
+            if wnid != annotated:
+                raise UserError(f"{source}: {path} is of class {annotated} by val_annotations.txt")
+        if wnid is None:
+            nameless.append(path)
+            continue
+        key = (picture.split, wnid, picture.stem)
+        if key in pictures:
+            twice.append(path)
+        else:
+            pictures[key] = TinyPicture(picture.split, wnid, picture.stem, path)
+    if nameless:
+        where = "neither its folder nor val/val_annotations.txt names the class"
+        raise UserError(f"{source}: {nameless[0]} ({len(nameless):,} such pictures): {where}")
+    for split in ("train", "val"):
+        if not any(picture.split == split for picture in pictures.values()):
+            example = f"{split}/n01443537/images/*.JPEG"
+            ignored = f", but {some(strangers)}" if strangers else ""
+            raise UserError(f"{source}: no pictures in {split}/, as {example}{ignored}")
+    # The official test split has no labels.
+    strangers = [path for path in strangers if "test" not in path.split("/")]
+    if strangers:
+        where = "in no class folder of train/ or val/"
+        say(one_line(f"TinyImageNet: ignored what is {where}: {some(strangers)}"))
+    if twice:
+        say(one_line(f"TinyImageNet: counted once, though found twice: {some(twice)}"))
+    return list(pictures.values())
+
+
+def _decode_tiny_imagenet(source, paths, read, say):
     """The .pt layout from the paths of the official files and `read`: path -> bytes. Labels are positions among the
     sorted wnids of train/; images are sorted by label, then file name. The official val split is our test split: the
     official test split has no labels. Classes are named as words.txt does, if it is there."""
     from PIL import Image
 
-    pattern = re.compile(r"tiny-imagenet-200/(train|val)/(?:(n\d+)/)?images/([^/]+\.JPEG)")
-    found = [(path, *match.groups()) for path in paths if (match := pattern.fullmatch(path))]
-    annotations = read("tiny-imagenet-200/val/val_annotations.txt").decode().splitlines()
-    wnid_of = dict(line.split("\t")[:2] for line in annotations)  # file name, wnid, bounding box
-    wnids = sorted({wnid for _, split, wnid, _ in found if split == "train"})
+    pictures = _tiny_pictures(source, paths, read, say)
+    wnids = sorted({picture.wnid for picture in pictures if picture.split == "train"})
+    listed = {line.strip() for line in _lines(paths, "wnids.txt", read)} - {""}
+    if lacking := sorted(listed - set(wnids)):
+        raise UserError(f"{source}: no pictures in train/ of classes in wnids.txt: {some(lacking)}")
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    rows_of, pairs = {"train": [], "val": []}, []
-    for path, split, wnid, file in found:
-        wnid = wnid or wnid_of.get(file)
-        if wnid not in label_of:
-            raise ValueError(f"{path} has class {wnid}, train/ has none such")
-        rows_of[split].append((label_of[wnid], file, path))
-    for rows in map(sorted, rows_of.values()):
-        images = np.empty((len(rows), 3, 64, 64), np.uint8)
-        for image, (_, _, path) in track(list(zip(images, rows, strict=True)), "TinyImageNet: pictures", say):
+    pairs = []
+    for split in ("train", "val"):
+        of_split = [picture for picture in pictures if picture.split == split]
+        for picture in of_split:
+            if picture.wnid not in label_of:
+                strange = f"{picture.path} has class {picture.wnid}, train/ has none such"
+                raise UserError(f"{source}: {strange}")
+        of_split.sort(key=lambda picture: (label_of[picture.wnid], Path(picture.path).name))
+        images = np.empty((len(of_split), 3, 64, 64), np.uint8)
+        for i, picture in enumerate(track(of_split, "TinyImageNet: pictures", say)):
+            content = read(picture.path)
             try:
-                picture = Image.open(io.BytesIO(read(path))).convert("RGB")  # some are greyscale
-            except Exception as error:
-                raise ValueError(f"{path} cannot be decoded") from error
-            if picture.size != (64, 64):
-                raise ValueError(f"{path} is {picture.size} pixels large")
-            image[:] = np.asarray(picture).transpose(2, 0, 1)
-        pairs.append((images, [label for label, _, _ in rows]))
-    words = {}
-    if (listed := "tiny-imagenet-200/words.txt") in paths:
-        words = dict(line.split("\t", 1) for line in read(listed).decode().splitlines() if "\t" in line)
+                image = Image.open(io.BytesIO(content)).convert("RGB")  # some are greyscale
+            except Exception as error:  # whatever a damaged JPEG provokes
+                damage = f"{picture.path} cannot be decoded ({short(error)})"
+                raise UserError(f"{source}: {damage}") from error
+            if image.size != (64, 64):
+                size = f"{image.height}x{image.width} pixels, not 64x64"
+                raise UserError(f"{source}: {picture.path} has {size}")
+            images[i] = np.asarray(image).transpose(2, 0, 1)
+        pairs.append((images, [label_of[picture.wnid] for picture in of_split]))
+    words = dict(line.split("\t", 1) for line in _lines(paths, "words.txt", read) if "\t" in line)
     return layout([words.get(wnid, wnid).split(",")[0] for wnid in wnids], *pairs)
 
 
