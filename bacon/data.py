@@ -95,13 +95,21 @@ def load(name, data_path, say=print, im_size=None):
                 root.mkdir(parents=True, exist_ok=True)
                 lock(stack, root / f"lock_{name.lower()}", "", math.inf, say)
         if exists(cache):
-            return _dataset(name, load_torch(cache), cache)
+            dataset = _dataset(name, load_torch(cache), cache)
+            if size := _other_size(dataset):
+                without = "without that file the official ones are read or fetched"
+                say(f"{name}: {cache} {size}; {without}")
+            return dataset
         try:
             entries, source = READERS[name](name, root, say)
         except OSError as error:
             raise unreadable(error.filename or root, error) from error
         dataset = _dataset(name, entries, source)
-        if kept:
+        size = _other_size(dataset)
+        if size:
+            again = f"; it is not kept as {cache.name}, so the next start reads it again"
+            say(f"{name}: {source} {size}{again if kept else ''}")
+        if kept and not size:
             pairs = ((dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test))
             try:
                 save_torch(layout(dataset.classes, *pairs), cache)
@@ -109,6 +117,16 @@ def load(name, data_path, say=print, im_size=None):
             except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports some failed writes
                 say(f"{name}: cannot write {cache} ({short(error)}), so the next start reads {source} again")
         return dataset
+
+
+def _other_size(dataset):
+    """How many images there are, in words, if the whole dataset has another number of them; else
+    nothing."""
+    whole = DATASETS[dataset.name]
+    if (dataset.train, dataset.test) == (whole.train, whole.test):
+        return ""
+    found = f"{dataset.train:,} training and {dataset.test:,} test images"
+    return f"holds {found}, the whole set {whole.train:,} and {whole.test:,}"
 
 
 def load_image_folder(data_path, im_size=None, say=print):

@@ -224,6 +224,79 @@ def test_storage_details_of_a_pt_do_not_matter(tmp_path):
     assert len({d.fingerprint for d in loaded}) == 1 and loaded[0].classes == loaded[1].classes
 
 
+# Sets that are not whole
+
+
+def heard(name, root):
+    """The dataset, and the lines that are said about it."""
+    said = []
+    dataset = data.load(name, root, said.append)
+    assert not any("\n" in line for line in said)
+    return dataset, said
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize(("train", "test"), [(2, 1), (3, 5)])
+def test_a_cache_that_is_not_whole_says_so_at_every_start(name, train, test, tmp_path):
+    path, spec = tmp_path / f"{name.lower()}.pt", DATASETS[name]
+    entries = readers.layout(range(spec.num_classes), *fake(name, train=train, test=test))
+    path.write_bytes(to_bytes(entries))
+    found = train * spec.num_classes, test * spec.num_classes
+    for _ in range(2):
+        dataset, (line,) = heard(name, tmp_path)
+        assert (dataset.train, dataset.test) == found
+        sizes = f"holds {found[0]:,} training and {found[1]:,} test images"
+        whole = f"the whole set {spec.train:,} and {spec.test:,}"
+        assert line.startswith(f"{name}: {path} {sizes}, {whole}; without that file")
+    assert path.read_bytes() == to_bytes(entries)
+
+
+def test_more_images_than_the_whole_set_has_are_said_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "MNIST", DATASETS["MNIST"]._replace(train=20, test=10))
+    path = tmp_path / "mnist.pt"
+    path.write_bytes(to_bytes(readers.layout(range(10), *fake("MNIST", train=2, test=2))))
+    _, (line,) = heard("MNIST", tmp_path)  # each test image twice
+    assert "holds 20 training and 20 test images, the whole set 20 and 10" in line
+
+
+def test_a_whole_set_says_nothing(tmp_path, monkeypatch):
+    splits = written("MNIST", tmp_path, monkeypatch)
+    (tmp_path / "mnist.pt").write_bytes(to_bytes(readers.layout(range(10), *splits)))
+    assert heard("MNIST", tmp_path)[1] == []
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_incomplete_folder_is_read_again_once_it_is_repaired(split, tmp_path, monkeypatch):
+    splits = written("TinyImageNet", tmp_path, monkeypatch)
+    folder, cache = tmp_path / "tiny-imagenet-200", tmp_path / "tinyimagenet.pt"
+    lost = sorted(folder.glob(f"{split}/**/*.JPEG"))[0]
+    lost.rename(tmp_path / "lost")
+    sizes = (399, 200) if split == "train" else (400, 199)
+    for _ in range(2):
+        dataset, said = heard("TinyImageNet", tmp_path)
+        assert (dataset.train, dataset.test) == sizes and not cache.exists()
+        found = f"holds {sizes[0]} training and {sizes[1]} test images, the whole set 400 and 200"
+        again = "it is not kept as tinyimagenet.pt, so the next start reads it again"
+        assert said[1:] == [f"TinyImageNet: {folder} {found}; {again}"]
+    (tmp_path / "lost").rename(lost)
+    dataset, said = heard("TinyImageNet", tmp_path)
+    assert_holds(dataset, splits)
+    assert cache.exists() and said[1:] == [
+        f"TinyImageNet: wrote {cache}, which the next start reads instead of {folder}"
+    ]
+
+
+@pytest.mark.parametrize("name", ["MNIST", "CIFAR10", "SVHN"])
+def test_other_official_files_that_are_not_whole_are_not_kept_either(name, tmp_path, monkeypatch):
+    splits, spec = written(name, tmp_path, monkeypatch), DATASETS[name]
+    monkeypatch.setitem(DATASETS, name, spec._replace(train=spec.train + 1))
+    dataset, said = heard(name, tmp_path)
+    assert_holds(dataset, splits)
+    (line,) = said
+    assert "holds 20 training and 10 test images, the whole set 21 and 10; it is not kept" in line
+    assert not (tmp_path / f"{name.lower()}.pt").exists()
+
+
 # A data path that cannot be read
 
 
