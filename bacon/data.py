@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import utils
-from bacon.errors import UserError, one_line, short
+from bacon.errors import UserError, short
 from bacon.files import load_torch, lock, save_torch, there, unreadable
-from bacon.pictures import decode_pictures, find_pictures, is_grey, some
+from bacon.pictures import decode_pictures, find_pictures, is_grey, printable, some
 from bacon.readers import KEYS, READERS, layout, tidied
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
 from bacon.spaces import column
@@ -146,10 +146,10 @@ def load_image_folder(data_path, im_size=None, say=print):
     if strange := sorted(set(tested) - set(names)):
         raise UserError(f"{tests[0] / strange[0]}: a class that {root / 'train'} does not have")
     if untested := [name for name in names if name not in tested]:
-        say(one_line(f"{tests[0]}: lacks {some(untested)} of the {len(names)} classes of train/"))
+        say(printable(f"{tests[0]}: lacks {some(untested)} of the {len(names)} classes of train/"))
     if len(names) == 1:
         certain = "every accuracy will be 100 %"
-        say(one_line(f"{root / 'train'}: has one class only ({names[0]}), so that {certain}"))
+        say(printable(f"{root / 'train'}: has one class only ({names[0]}), so that {certain}"))
     settings = (im_size, "; --im_size makes them equal", say)
     _, train, train_labels = decode_pictures(of_train, f"{root / 'train'}: pictures", *settings)
     _, test, test_labels = decode_pictures(of_test, f"{tests[0]}: pictures", *settings)

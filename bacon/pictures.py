@@ -79,6 +79,11 @@ def is_hidden(name):
     return name.startswith(".") or name in SYSTEM
 
 
+def printable(text):
+    """A text as one line that every UTF-8 terminal takes: names of files may hold any bytes."""
+    return one_line(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
 def some(paths):
     """A number of names as '4 (a, b, c, ...)'."""
     names = ", ".join(str(path) for path in paths[:3])
@@ -209,11 +214,11 @@ def find_pictures(folder, say=print):
         advice = f"add pictures or move it away{listed and f' (ignored: {listed})'}"
         raise UserError(f"{empty[0].folders[0]}{others}: without pictures; {advice}")
     if listed:
-        say(one_line(f"{folder}: ignored what is {listed}"))
+        say(printable(f"{folder}: ignored what is {listed}"))
     for kind in kinds:
         if len(kind.folders) > 1:
             alike = f"{len(kind.folders)} folders have names that read {kind.name}"
-            say(one_line(f"{folder}: {alike}: they are one class"))
+            say(printable(f"{folder}: {alike}: they are one class"))
     return classes
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacon.errors import UserError, one_line, short
+from bacon.errors import UserError, short
 from bacon.files import there, unreadable
 from bacon.pictures import (  # noqa: F401 (some of them for those who import `readers`)
     PICTURES,
@@ -24,6 +24,7 @@ from bacon.pictures import (  # noqa: F401 (some of them for those who import `r
     class_names,
     is_grey,
     is_hidden,
+    printable,
     read_class_folders,
     refuse_gone,
     some,
@@ -236,9 +237,9 @@ def _tiny_pictures(source, paths, read, say):
     strangers = [path for path in strangers if "test" not in path.split("/")]
     if strangers:
         where = "in no class folder of train/ or val/"
-        say(one_line(f"TinyImageNet: ignored what is {where}: {some(strangers)}"))
+        say(printable(f"TinyImageNet: ignored what is {where}: {some(strangers)}"))
     if twice:
-        say(one_line(f"TinyImageNet: counted once, though found twice: {some(twice)}"))
+        say(printable(f"TinyImageNet: counted once, though found twice: {some(twice)}"))
     return list(pictures.values())
 
 

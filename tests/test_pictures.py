@@ -106,6 +106,17 @@ def test_all_that_is_ignored_is_counted_in_one_line(tmp_path):
         assert words in line
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9.txt", b"two\nlines.txt"])
+def test_a_name_of_any_bytes_is_said_in_a_line_that_can_be_printed(name, tmp_path):
+    classes(tmp_path, "a")
+    try:
+        (tmp_path / "a" / os.fsdecode(name)).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this system takes no such name")
+    _, _, _, (line,) = read(tmp_path)
+    assert "not a picture: 1 (a/" in line and line.encode("utf-8") and "\n" not in line
+
+
 def test_sound_folders_say_nothing(tmp_path):
     classes(tmp_path, "a", "b")
     assert read(tmp_path) == (["a", "b"], [0, 0, 1, 1], [0, 1, 20, 21], [])
