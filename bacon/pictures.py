@@ -74,6 +74,11 @@ def to_stderr(line):
     print(line, file=sys.stderr, flush=True)
 
 
+def composed(name):
+    """A name with accents and letters in one character (NFC), whatever the system stores."""
+    return unicodedata.normalize("NFC", name)
+
+
 def is_hidden(name):
     """Whether a file or folder of this name is none of the user's pictures."""
     return name.startswith(".") or name in SYSTEM
@@ -158,7 +163,7 @@ def _top(folder):
             if _identity(path) == root:
                 ignored.append(Found(path, "again"))
             else:
-                of_name.setdefault(unicodedata.normalize("NFC", entry.name), []).append(path)
+                of_name.setdefault(composed(entry.name), []).append(path)
         elif path.suffix.lower() in PICTURES:
             ignored.append(Found(path, "outside"))
         else:

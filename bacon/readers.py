@@ -22,6 +22,7 @@ from bacon.pictures import (  # noqa: F401 (some of them for those who import `r
     all_below,
     class_folders,
     class_names,
+    composed,
     is_grey,
     is_hidden,
     printable,

@@ -196,7 +196,8 @@ def _read_ours(path, saved, facts, factor, pixels):
     if meta["args"]["dataset"] != facts.dataset:
         raise UserError(f"{path}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}")
     if facts.dataset == IMAGE_FOLDER and "classes" in meta:  # the other datasets have one list, by several names
-        theirs, here = list(meta["classes"]), list(facts.names())
+        theirs = [readers.composed(name) for name in meta["classes"]]
+        here = [readers.composed(name) for name in facts.names()]
         if theirs != here:
             raise UserError(f"{path}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
     if factor not in (None, meta["factor"]):

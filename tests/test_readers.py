@@ -16,10 +16,10 @@ from bacon.recipes import DATASETS
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory):
-    """(a folder with the official one, what a reader must see): two training images per class."""
+    """(a folder with the official one, what a reader must see): one training image per class."""
     root = tmp_path_factory.mktemp("official")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        return root, written("TinyImageNet", root, monkeypatch)
+        return root, written("TinyImageNet", root, monkeypatch, train=1)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_links_are_followed(links, tiny):
         place.symlink_to(target)
     said = assert_whole(root, splits)
     assert len(said) == (1 if links == "beside" else 0)  # they lie outside train/ and val/, too
-    assert all("in no class folder of train/ or val/: 600 (" in line for line in said)
+    assert all("in no class folder of train/ or val/: 400 (" in line for line in said)
 
 
 def test_a_loop_of_links_ends(tiny):

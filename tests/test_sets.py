@@ -164,6 +164,15 @@ def test_a_set_of_ones_own_images_keeps_its_statistics_and_classes(canvases, fac
         read(tmp_path / "x.pt", now)
 
 
+def test_classes_whose_names_look_alike_are_the_same(canvases, facts, tmp_path):
+    names = [f"caf\u00e9 {c}" for c in range(10)]
+    stored = [f"cafe\u0301 {c}" for c in range(10)]
+    save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", classes=stored)
+    own = dataclasses.replace(facts, dataset="ImageFolder", names=lambda: names)
+    (saved,) = read(tmp_path / "x.pt", own)
+    assert torch.equal(saved.canvases, canvases[0])
+
+
 def test_four_images_on_a_canvas_need_an_even_size(facts, tmp_path):
     odd = dataclasses.replace(facts, shape=(1, 7, 7))
     torch.save([torch.rand(10, 1, 7, 7), torch.arange(10)], tmp_path / "x.pt")
