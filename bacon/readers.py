@@ -113,6 +113,10 @@ def _read_torchvision(storage, name, root, say):
                 kind(root, download=True, **split)
     try:
         parts = [kind(root, **split) for split in splits]
+    except PermissionError as error:
+        raise unreadable(error.filename or root, error) from error
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file provokes in torchvision, pickle or scipy
         raise UserError(f"{root / files[0][0]} or a file beside it: damaged or not {name} ({short(error)})") from error
     classes = getattr(parts[0], "classes", range(DATASETS[name].num_classes))

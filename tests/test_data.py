@@ -332,6 +332,19 @@ def test_an_official_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch)
     assert str(error.value) == f"{folder}: cannot be read (Permission denied)"
 
 
+def test_an_official_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    written("MNIST", tmp_path, monkeypatch)
+    path = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte"
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("torchvision.datasets.mnist.read_label_file", refuse)
+    with pytest.raises(UserError) as error:
+        data.load("MNIST", tmp_path, silent)
+    assert str(error.value) == f"{path}: cannot be read (Permission denied)"
+
+
 def test_an_image_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     locked(monkeypatch, tmp_path)
     with pytest.raises(UserError) as error:
