@@ -59,7 +59,8 @@ class Baselines:
             if self.path.stat().st_size == 0:
                 return {}
             if not outputs.is_cache(self.path):
-                raise UserError(f"{self.path}: is no cache of baselines; give another folder by --save_path")
+                advice = "give another folder by --save_path"
+                raise UserError(f"{self.path}: is no cache of baselines; {advice}")
             return json.loads(self.path.read_text(encoding="utf-8"))
         return {}
 

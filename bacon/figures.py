@@ -79,9 +79,12 @@ def _plot(path, *size):
 
 
 def _words(text):
-    """A text as matplotlib is to show it: no mathematics between dollars, no name left out for its underscore."""
-    lines = (plain(line).replace("$", r"\$") for line in text.split("\n"))
-    return "\n".join(f" {line}" if line.startswith("_") else line for line in lines)
+    """A text as matplotlib is to show it: no mathematics between dollars, no name left out.
+
+    It leaves those out of a legend that start with an underscore.
+    """
+    words = plain(text).replace("$", r"\$")
+    return f" {words}" if words.startswith("_") else words
 
 
 def curve(curves, lines, title, path, split="test"):
@@ -113,10 +116,12 @@ def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""
         points = TSNE(init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
         dots, stars = points[: len(real)], points[len(real) :]
         for k, (c, name) in enumerate(classes.items()):
-            dot = {"color": f"C{k}", "label": _words(name) or " ", "s": 16, "alpha": 0.6, "linewidths": 0}
+            dot = {"color": f"C{k}", "s": 16, "alpha": 0.6, "linewidths": 0}
+            dot["label"] = _words(name) or " "  # an empty one would be left out
             axes.scatter(*dots[(real_labels == c).cpu().numpy()].T, **dot)
         for k, c in enumerate(classes):
             star = {"color": f"C{k}", "s": 55, "marker": "*", "ec": "k", "linewidths": 0.5}
             axes.scatter(*stars[(synthetic_labels == c).cpu().numpy()].T, **star)
-        axes.set(xticks=[], yticks=[], title=f"{_words(title)}\ndots: real test images, stars: synthetic images")
+        meaning = "dots: real test images, stars: synthetic images"
+        axes.set(xticks=[], yticks=[], title=f"{_words(title)}\n{meaning}")
         axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))

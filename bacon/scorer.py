@@ -98,7 +98,8 @@ def _main(args):
             raise UserError(f"{flag} {unknown[0]}: unknown; choose from {', '.join(known)}")
     if len(args.plot or ()) > 2:
         several = f"one log or folder and one OUT.png, not {len(args.plot)} names"
-        raise UserError(f"--plot {' '.join(args.plot)}: takes {several}; give the folder to draw several logs")
+        advice = "give the folder to draw several logs"
+        raise UserError(f"--plot {' '.join(args.plot)}: takes {several}; {advice}")
     for flag, idle in {
         "--recursive": args.recursive and not args.paths,
         "--baseline": args.baseline and shown,
@@ -168,7 +169,7 @@ class RealImages:
         return sets.Facts.of(self.name, DATASETS.get(self.name) or self.dataset, self.class_names)
 
     def class_names(self):
-        """The names of the classes: the images' where these are at hand, else those of the known dataset."""
+        """The classes' names: the images' where these are at hand, else the known dataset's."""
         known = CLASSES.get(self.name)
         cache = outputs.path_of(self._where[0]) / f"{self.name.lower()}.pt"
         if known and "dataset" not in vars(self) and not cache.exists():
@@ -216,14 +217,17 @@ def _diagnose(args):
     pairs = _found(args)
     if args.relabel and len(pairs) > 1:
         names = ", ".join(str(found.path) for found, _ in pairs[:3]) + ", ..." * (len(pairs) > 3)
-        raise UserError(f"--relabel {args.relabel}: takes the order of one set, not of {len(pairs)}: {names}; give one")
+        several = f"takes the order of one set, not of {len(pairs)}: {names}; give one"
+        raise UserError(f"--relabel {args.relabel}: {several}")
     for found, real in pairs:
         ways = _ways(args, real.facts)
         rows, advice, order = diagnose.diagnose(found, real, ways, args.exp, arithmetic, args.seed or 0, _say)
         if args.relabel and order is None:
-            _say(f"--relabel {args.relabel}: not written, {found.path} was found in no other order of classes")
+            unchanged = f"{found.path} was found in no other order of classes"
+            _say(f"--relabel {args.relabel}: not written, {unchanged}")
         elif args.relabel:
-            outputs.prepare(args.relabel).write_text(json.dumps(order.tolist()) + "\n", encoding="utf-8")
+            text = json.dumps(order.tolist()) + "\n"
+            outputs.prepare(args.relabel).write_text(text, encoding="utf-8")
             advice = advice.replace("--relabel FILE", f"--relabel {args.relabel}")
         title = f"{found.path}: a diagnosis by short judges on test images; these accuracies are no scores"
         _print(args.format, [{"set": str(found.path), "advice": advice, "readings": rows}], {title: rows})
@@ -261,7 +265,8 @@ def _show(groups, args):
         _say(sets.export(saved, *args.export, whitening))
     if args.grid is not None:
         images, labels = hard.decoded() if args.decode else (hard.canvases, hard.labels)
-        figures.grid(sets.pixels(saved, images, whitening), labels, saved.class_names(), outputs.prepare(args.grid))
+        shown = sets.pixels(saved, images, whitening)
+        figures.grid(shown, labels, saved.class_names(), outputs.prepare(args.grid))
         _say(args.grid)
     if args.tsne is not None:
         _tsne(hard, args, real, whitening)
@@ -290,7 +295,8 @@ def _tsne(saved, args, real, whitening):
     with torch.no_grad():
         embedded, synthetic = (arithmetic.embed(net, some, None) for some in (x, images[shown].to(device)))
     title = f"t-SNE of {name}'s embeddings, trained on {len(index):,} real images"
-    figures.tsne(embedded, of_real, synthetic, labels[shown], classes, outputs.prepare(args.tsne), title)
+    path = outputs.prepare(args.tsne)
+    figures.tsne(embedded, of_real, synthetic, labels[shown], classes, path, title)
 
 
 def _score(groups, args):

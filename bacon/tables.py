@@ -34,9 +34,10 @@ def summary(accuracies):
 
 
 def as_fractions(recorded):
-    """Accuracies that somebody recorded, [[per network] per experiment]: (as fractions in [0, 1], what to say of it).
+    """Accuracies that somebody recorded, [[per network] per experiment]: (fractions, what to say).
 
-    None in place of the fractions where they are no accuracies. Numbers up to 100 are percent if one is above 1.
+    fractions: the same in [0, 1], or None where they are no accuracies. Numbers up to 100 are percent
+    if one is above 1.
     """
     every = list(itertools.chain(*recorded))
     if missing := sum(not math.isfinite(number) for number in every):
@@ -280,7 +281,8 @@ def plot_run(log, path=None):
         near = log.parent.resolve()
         logs = [log]
     path = _beside(log, logs) if path is None else os.path.expanduser(path)
-    outputs.check([outputs.Output("--plot", str(path), outputs.PICTURE, str(log))], outputs.Inputs(logs))
+    output = outputs.Output("--plot", str(path), outputs.PICTURE, str(log))
+    outputs.check([output], outputs.Inputs(logs))
     runs = [run for run in map(read_run, logs) if run and run.args["Iteration"]]
     kinds = {tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data")) for run in runs}
     if len(kinds) != 1:
@@ -297,7 +299,10 @@ def plot_run(log, path=None):
 
 
 def _beside(log, logs):
-    """Where the plot of `log`, a log or a folder of `logs`, goes by default; UserError if another run's plot does."""
+    """Where the plot of `log`, a log or a folder of `logs`, goes by default.
+
+    UserError if the plot of another run goes there.
+    """
     if log.is_dir():
         name = log.resolve().name
         path = log / f"acc_{name}.png"
