@@ -1,5 +1,5 @@
-"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021), and the four-images-on-a-canvas layout called
-multi-formation (IDM: Zhao et al., CVPR 2023).
+"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021), and, from bacon.formation, `split` and `tile`:
+the four-images-on-a-canvas layout called multi-formation (IDM: Zhao et al., CVPR 2023).
 
 Augmenting is draw, then apply. `draw` picks an op and its uniform numbers u on the host, from the caller's generator;
 `dsa` applies them to any batch. Siamese means that one row of u serves a whole batch, and the same Transform the real
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import utils
+from bacon.formation import split, tile  # noqa: F401 (for the scripts, which have both from here)
 
 
 def _columns(images, u):
@@ -161,27 +162,3 @@ def cutmix(images, targets, p, rng):
     images[:, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
     share = (bottom - top) * (right - left) / (height * width)
     return images, torch.lerp(targets, targets[other], share)
-
-
-def _size(images, factor):
-    height, width = images.shape[2:]
-    if height % factor or width % factor:
-        raise ValueError(f"multi-formation needs a height and width divisible by {factor}, not {height}x{width} images")
-    return height, width
-
-
-def split(canvases, factor=2):
-    """Cut canvases (n, C, H, W) into quadrants, each upsampled to H x W (bilinear): (4n, C, H, W). All top-left ones
-    come first, then bottom-left, top-right, bottom-right. factor=1, a set without multi-formation, returns the canvases
-    as they are. ValueError if H or W is odd."""
-    height, width = _size(canvases, factor)
-    quadrants = canvases.unflatten(3, (factor, -1)).unflatten(2, (factor, -1)).permute(4, 2, 0, 1, 3, 5).flatten(0, 2)
-    return F.interpolate(quadrants, (height, width), mode="bilinear", align_corners=False)
-
-
-def tile(images, factor=2):
-    """Put images (4n, C, H, W), ordered as `split` returns them, on canvases (n, C, H, W), each halved by 2x2 means.
-    ValueError if H or W is odd."""
-    height, width = _size(images, factor)
-    small = F.interpolate(images, (height // factor, width // factor), mode="bilinear", align_corners=False)
-    return small.unflatten(0, (factor, factor, -1)).permute(2, 3, 1, 4, 0, 5).flatten(4).flatten(2, 3)

@@ -3,15 +3,16 @@
 A canvas is a stored image. With multi-formation (factor 2) it holds four half-size images, which training sees at full
 size. With --chroma half its colours are stored at half resolution, see spaces.to_planes, in half the numbers, so that
 twice as many canvases have the storage of --ipc. `colours` and `decode` are the places that know.
+
+Importing it needs torch and this package alone, so that `load_distilled` also works within another project, whose own
+utils.py, networks.py and augment.py would be found in place of ours.
 """
 
-import numpy as np
 import torch
 
-import augment
-import utils
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch
+from bacon.formation import split, tile
 from bacon.spaces import from_planes, to_planes
 
 
@@ -19,15 +20,17 @@ def initial(real, count, init, factor, streams, chroma="full", chosen=None):
     """Stored canvases (classes, count, ...) float32: images of `real`, a data.RealData, or standard normal noise. With
     factor 2 every quadrant gets its own draw of `count` distinct real images. streams: {class: generator}. chosen:
     {class: indices (factor^2 count,)} of the real images, in place of a draw."""
+    import numpy as np
+
     height, width = real.images.shape[2:]
     shape = (count, *real.images.shape[1:]) if chroma == "full" else (count, 6, height // 2, width // 2)
     if init == "noise":
         noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
-        return utils.upload(noise, real.images.device)
+        return torch.from_numpy(noise).to(real.images.device)
     canvases = []
     for c, rng in streams.items():
         drawn = chosen[c] if chosen else np.concatenate([real.indices(c, count, rng) for _ in range(factor**2)])
-        images = augment.tile(real.take(drawn), factor)
+        images = tile(real.take(drawn), factor)
         canvases.append(images if chroma == "full" else to_planes(images))
     return torch.stack(canvases)
 
@@ -40,12 +43,12 @@ def colours(canvases, chroma):
 def decode(canvases, labels, factor, chroma="full"):
     """Stored canvases (n,...), their labels (n,) or (n,classes) to the images to train on and theirs, factor^2 as many.
     All top-left quadrants come first, then bottom-left, top-right, bottom-right: labels come in four rounds."""
-    return augment.split(colours(canvases, chroma), factor), torch.cat([labels] * factor**2)
+    return split(colours(canvases, chroma), factor), torch.cat([labels] * factor**2)
 
 
 def decode_by_class(canvases, factor, chroma="full"):
     """Stored canvases (G, n, ...) to the images they hold, class by class: (G * factor^2 * n, ch, H, W)."""
-    images = augment.split(colours(canvases.flatten(0, 1), chroma), factor)
+    images = split(colours(canvases.flatten(0, 1), chroma), factor)
     return images.unflatten(0, (factor**2, *canvases.shape[:2])).transpose(0, 1).flatten(0, 2)
 
 

@@ -10,8 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from bacon import tables
-from bacon.errors import damaged
+from bacon import outputs, tables
+from bacon.errors import UserError
 
 NAMES = ("IOR", "HLR", "LRS")
 
@@ -50,9 +50,19 @@ class Baselines:
     """Accuracies of real images, kept in the file `path` so that each is computed once."""
 
     def __init__(self, folder):
-        self.path, self._known = Path(os.path.expanduser(folder)) / "baselines.json", {}
-        with damaged(f"{self.path}: no cache of baselines, delete it"), suppress(FileNotFoundError, NotADirectoryError):
-            self._known = dict(json.loads(self.path.read_text(encoding="utf-8")))
+        self.path = Path(os.path.expanduser(folder)) / "baselines.json"
+        self._known = self._read()
+
+    def _read(self):
+        """What the file holds, {} if there is none."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if self.path.stat().st_size == 0:
+                return {}
+            if not outputs.is_cache(self.path):
+                advice = "give another folder by --save_path"
+                raise UserError(f"{self.path}: is no cache of baselines; {advice}")
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        return {}
 
     def get(self, key, networks):
         """So many accuracies, and the seconds of all that are kept under a key; None if there are fewer."""
@@ -61,13 +71,16 @@ class Baselines:
 
     def put(self, key, accuracies, seconds):
         """Keep them; returns in a few words whether that could be written."""
-        self._known[key], temporary = (accuracies, seconds), self.path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._known = self._known | self._read()  # another process may have kept its own since
+            self._known[key] = (accuracies, seconds)
             temporary.write_text(json.dumps(self._known, indent=1), encoding="utf-8")
             os.replace(temporary, self.path)
-        except OSError as error:
-            return f"not kept in {self.path} ({error.strerror})"
+        except (OSError, UserError) as error:
+            self._known[key] = (accuracies, seconds)
+            return f"not kept in {self.path} ({getattr(error, 'strerror', None) or error})"
         return f"kept in {self.path}"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bacon.errors import UserError
+from bacon.names import plain
 
 SIDE = 64  # screen pixels that an image gets at least, where there are not too many
 AREA = 6_000_000  # screen pixels of a grid at most
@@ -24,6 +25,7 @@ def grid(images, labels, classes, path):
     """
     from PIL import Image, ImageDraw, ImageFont
 
+    classes = [plain(name) for name in classes]
     of_class = [(labels == c).nonzero().flatten().tolist() for c in range(len(classes))]
     (height, width), most = images.shape[2:], max(map(len, of_class))
     zoom, room = max(1, -(-SIDE // width)), AREA // len(classes)
@@ -76,6 +78,15 @@ def _plot(path, *size):
     pyplot.close(figure)
 
 
+def _words(text):
+    """A text as matplotlib is to show it: no mathematics between dollars, no name left out.
+
+    It leaves those out of a legend that start with an underscore.
+    """
+    words = plain(text).replace("$", r"\$")
+    return f" {words}" if words.startswith("_") else words
+
+
 def curve(curves, lines, title, path, split="test"):
     """Write a plot of accuracy over iterations, on the images of a split.
 
@@ -86,11 +97,12 @@ def curve(curves, lines, title, path, split="test"):
         for color, (name, points) in enumerate(curves.items()):
             its = sorted(points)
             mean, std = (np.array([f(points[it]) for it in its]) for f in (np.mean, np.std))
-            axes.plot(its, mean, "o-", color=f"C{color}", markersize=4, label=name)
+            axes.plot(its, mean, "o-", color=f"C{color}", markersize=4, label=_words(name))
             axes.fill_between(its, mean - std, mean + std, color=f"C{color}", alpha=0.2, linewidth=0)
         for k, (name, value) in enumerate(lines.items()):
-            axes.axhline(value, linestyle=("--", ":", "-.")[k % 3], color="0.35", label=f"{name}: {value:.2f}")
-        axes.set(xlabel="iteration", ylabel=f"{split} accuracy, %", title=title)
+            style = ("--", ":", "-.")[k % 3]
+            axes.axhline(value, linestyle=style, color="0.35", label=_words(f"{name}: {value:.2f}"))
+        axes.set(xlabel="iteration", ylabel=f"{split} accuracy, %", title=_words(title))
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", fontsize=8)
 
@@ -104,10 +116,12 @@ def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""
         points = TSNE(init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
         dots, stars = points[: len(real)], points[len(real) :]
         for k, (c, name) in enumerate(classes.items()):
-            dot = {"color": f"C{k}", "label": name, "s": 16, "alpha": 0.6, "linewidths": 0}
+            dot = {"color": f"C{k}", "s": 16, "alpha": 0.6, "linewidths": 0}
+            dot["label"] = _words(name) or " "  # an empty one would be left out
             axes.scatter(*dots[(real_labels == c).cpu().numpy()].T, **dot)
         for k, c in enumerate(classes):
             star = {"color": f"C{k}", "s": 55, "marker": "*", "ec": "k", "linewidths": 0.5}
             axes.scatter(*stars[(synthetic_labels == c).cpu().numpy()].T, **star)
-        axes.set(xticks=[], yticks=[], title=f"{title}\ndots: real test images, stars: synthetic images")
+        meaning = "dots: real test images, stars: synthetic images"
+        axes.set(xticks=[], yticks=[], title=f"{_words(title)}\n{meaning}")
         axes.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))

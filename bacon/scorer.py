@@ -16,9 +16,10 @@ import torch
 import augment
 import networks
 import utils
-from bacon import compute, data, diagnose, errors, fair, figures, flags, judge, protocols, sets, spaces, tables
+from bacon import compute, data, diagnose, errors, fair, figures, flags, judge, outputs, protocols, sets, spaces, tables
 from bacon.baselines import BASELINES, baseline
 from bacon.errors import UserError
+from bacon.names import CLASSES, plain
 from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER
 
 
@@ -85,7 +86,8 @@ def main(description, argv=None):
 
 
 def _main(args):
-    judged, shown = bool(args.paths or args.baseline), args.export or args.grid or args.tsne
+    judged = bool(args.paths or args.baseline)
+    shown = any(out is not None for out in (args.export, args.grid, args.tsne))
     if judged + bool(args.table) + bool(args.plot) > 1:
         raise UserError("--table and --plot stand alone: give them without PATH, --baseline or each other")
     if not (judged or args.table or args.plot):
@@ -94,10 +96,14 @@ def _main(args):
     for flag, kinds, known in (("--baseline", args.baseline, BASELINES), ("--export", formats, sets.EXPORTS)):
         if unknown := [kind for kind in kinds if kind not in known]:
             raise UserError(f"{flag} {unknown[0]}: unknown; choose from {', '.join(known)}")
+    if len(args.plot or ()) > 2:
+        several = f"one log or folder and one OUT.png, not {len(args.plot)} names"
+        advice = "give the folder to draw several logs"
+        raise UserError(f"--plot {' '.join(args.plot)}: takes {several}; {advice}")
     for flag, idle in {
-        "--plot": len(args.plot or ()) > 2,
         "--recursive": args.recursive and not args.paths,
         "--baseline": args.baseline and shown,
+        "--export, --grid, --tsne": shown and not args.paths,
         "--decode": args.decode and not args.grid,
         "--diagnose": args.diagnose and (shown or args.baseline or args.biased or not args.paths),
         "--ipc": args.ipc and not args.baseline,
@@ -107,6 +113,9 @@ def _main(args):
         if idle:
             raise UserError(f"{flag}: has no effect here; leave it out, or see --help for what it goes with")
     compute.check_device(args.device)
+    if asked := outputs.of_scorer(args):
+        found = [file for path in args.paths for file in sets.files(path, args.recursive)]
+        outputs.check(asked, outputs.inputs(found, args.data_path, args.dataset))
     if args.plot:
         _say(tables.plot_run(*args.plot))
     elif args.table:
@@ -133,6 +142,7 @@ def _print(kind, rows, shown, cut=None):
         print(*map(json.dumps, rows), sep="\n")
         return
     for title, cells in shown.items():
+        title = plain(title)
         if title:
             print(f"### {title}\n" if kind == "markdown" else textwrap.fill(title, tables.WIDTH))
         print(tables.render(cells, kind == "markdown", cut), end="\n\n" if title or len(shown) > 1 else "\n")
@@ -156,7 +166,15 @@ class RealImages:
     @property
     def facts(self):
         """What its sets must fit, a sets.Facts; of a dataset in the table without loading it."""
-        return sets.Facts.of(self.name, DATASETS.get(self.name) or self.dataset, lambda: self.dataset.classes)
+        return sets.Facts.of(self.name, DATASETS.get(self.name) or self.dataset, self.class_names)
+
+    def class_names(self):
+        """The classes' names: the images' where these are at hand, else the known dataset's."""
+        known = CLASSES.get(self.name)
+        cache = outputs.path_of(self._where[0]) / f"{self.name.lower()}.pt"
+        if known and "dataset" not in vars(self) and not cache.exists():
+            return list(known)
+        return self.dataset.classes
 
     def whitening(self, space, device="cpu"):
         """The spaces.Whitening that sets of this space were distilled in, or None."""
@@ -196,16 +214,25 @@ def _ways(args, facts):
 def _diagnose(args):
     """Print for every set how it was meant: all readings in a table, then a line of advice; write --relabel."""
     arithmetic, _ = compute.choose(args.device, "fp32", args.compile or False, 0)
-    for found, real in _found(args):
+    pairs = _found(args)
+    if args.relabel and len(pairs) > 1:
+        names = ", ".join(str(found.path) for found, _ in pairs[:3]) + ", ..." * (len(pairs) > 3)
+        several = f"takes the order of one set, not of {len(pairs)}: {names}; give one"
+        raise UserError(f"--relabel {args.relabel}: {several}")
+    for found, real in pairs:
         ways = _ways(args, real.facts)
         rows, advice, order = diagnose.diagnose(found, real, ways, args.exp, arithmetic, args.seed or 0, _say)
-        if order is not None and args.relabel:
-            Path(args.relabel).write_text(json.dumps(order.tolist()) + "\n", encoding="utf-8")
+        if args.relabel and order is None:
+            unchanged = f"{found.path} was found in no other order of classes"
+            _say(f"--relabel {args.relabel}: not written, {unchanged}")
+        elif args.relabel:
+            text = json.dumps(order.tolist()) + "\n"
+            outputs.prepare(args.relabel).write_text(text, encoding="utf-8")
             advice = advice.replace("--relabel FILE", f"--relabel {args.relabel}")
         title = f"{found.path}: a diagnosis by short judges on test images; these accuracies are no scores"
         _print(args.format, [{"set": str(found.path), "advice": advice, "readings": rows}], {title: rows})
         if args.format != "json":
-            print(advice)
+            print(plain(advice))
 
 
 def _read(args, needed):
@@ -236,11 +263,12 @@ def _show(groups, args):
     whitening, hard = real.whitening(saved.zca), saved.hard()
     if args.export:
         _say(sets.export(saved, *args.export, whitening))
-    if args.grid:
+    if args.grid is not None:
         images, labels = hard.decoded() if args.decode else (hard.canvases, hard.labels)
-        figures.grid(sets.pixels(saved, images, whitening), labels, saved.class_names(), args.grid)
+        shown = sets.pixels(saved, images, whitening)
+        figures.grid(shown, labels, saved.class_names(), outputs.prepare(args.grid))
         _say(args.grid)
-    if args.tsne:
+    if args.tsne is not None:
         _tsne(hard, args, real, whitening)
         _say(args.tsne)
 
@@ -267,7 +295,8 @@ def _tsne(saved, args, real, whitening):
     with torch.no_grad():
         embedded, synthetic = (arithmetic.embed(net, some, None) for some in (x, images[shown].to(device)))
     title = f"t-SNE of {name}'s embeddings, trained on {len(index):,} real images"
-    figures.tsne(embedded, of_real, synthetic, labels[shown], classes, args.tsne, title)
+    path = outputs.prepare(args.tsne)
+    figures.tsne(embedded, of_real, synthetic, labels[shown], classes, path, title)
 
 
 def _score(groups, args):
@@ -378,7 +407,12 @@ def score_rows(experiments, scores, protocol, facts):
             "protocol": str(protocol), "epochs": protocol.epochs, "seconds": sum(seconds),
         }  # fmt: skip
         recorded = [one.recorded.get(name, []) for one in experiments]
+        remark = ""
         if all(recorded):
+            recorded, remark = tables.as_fractions(recorded)
+        if remark:
+            _say(f"{saved.path}: recorded accuracies of {name}: {remark}")
+        if recorded and all(recorded):
             found = tables.summary(recorded)
             row |= {"recorded": found["mean"], "recorded std": found["std"], "recorded networks": found["networks"]}
             if saved.meta:  # a run of ours, whose judges can be had again

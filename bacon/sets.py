@@ -412,8 +412,8 @@ def export(saved, kind, out, whitening=None):
     layout; ddranking, the input of that package. UserError if `out` cannot be written or does not suit the set.
     """
     out = Path(os.path.expanduser(out))
-    if out.exists():
-        raise UserError(f"--export {kind} {out}: exists already; choose another name or delete it")
+    if os.path.lexists(out):
+        raise UserError(f"--export {kind} {out}: exists already; choose another name")
     images, labels = saved.hard().decoded()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

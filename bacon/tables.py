@@ -5,12 +5,14 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import statistics
 import textwrap
 from pathlib import Path
 
-from bacon import figures
+from bacon import figures, outputs
 from bacon.errors import UserError, damaged
+from bacon.names import plain
 from bacon.recipes import DATASETS, paper_figure
 
 WIDTH = 120  # columns of a text table at most
@@ -29,6 +31,23 @@ def summary(accuracies):
     between = statistics.pstdev(map(statistics.fmean, percent)) if len(percent) > 1 else None
     mean, std = statistics.fmean(every), statistics.pstdev(every)
     return {"mean": mean, "std": std, "networks": len(every), "std_networks": within, "std_experiments": between}
+
+
+def as_fractions(recorded):
+    """Accuracies that somebody recorded, [[per network] per experiment]: (fractions, what to say).
+
+    fractions: the same in [0, 1], or None where they are no accuracies. Numbers up to 100 are percent
+    if one is above 1.
+    """
+    every = list(itertools.chain(*recorded))
+    if missing := sum(not math.isfinite(number) for number in every):
+        return None, f"{missing} of {len(every)} are NaN or infinite, so none is shown"
+    if min(every) < 0 or max(every) > 100:
+        return None, f"{min(every):g} to {max(every):g} are no accuracies, so none is shown"
+    if max(every) <= 1:
+        return recorded, ""
+    in_percent = [[number / 100 for number in experiment] for experiment in recorded]
+    return in_percent, f"up to {max(every):g}, taken for percent"
 
 
 def cells(s):
@@ -50,7 +69,8 @@ def render(rows, markdown=False, cut=None):
     the widest column go on in the lines below.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, *([str(row.get(column, "-")) for column in columns] for row in rows)]
+    shown = _markdown if markdown else plain
+    lines = [columns, *([shown(row.get(column, "-")) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left, gap, right = ("| ", " | ", " |") if markdown else ("", "  ", "")
     if markdown:
@@ -69,6 +89,11 @@ def render(rows, markdown=False, cut=None):
         for part in itertools.zip_longest(*wrapped, fillvalue=""):
             text.append((left + gap.join(map(str.ljust, part, widths)) + right).rstrip())
     return "\n".join(text)
+
+
+def _markdown(cell):
+    """A cell whose characters neither end it nor start mathematics."""
+    return plain(cell).replace("|", r"\|").replace("$", r"\$")
 
 
 def pick(lines, columns):
@@ -243,17 +268,21 @@ def plot_run(log, path=None):
     """Draw the accuracy over iterations of the run that wrote `log`, or of the runs of one kind below a folder.
 
     Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named after it. Beside
-    the curves stand the paper's figure and that of `_random_images`. UserError where there is nothing to draw.
+    the curves stand the paper's figure and that of `_random_images`. UserError where there is nothing to draw, or where
+    the picture would replace another file, see outputs.check.
     """
     log = Path(log)
     if not log.exists():
         raise UserError(f"--plot {log}: no such file or folder")
     if log.is_dir():
-        near, logs = log.resolve(), sorted(log.rglob("log_*.jsonl"))
-        beside = log / f"acc_{near.name}.png"
+        near = log.resolve()
+        logs = sorted(log.rglob("log_*.jsonl"))
     else:
-        near, logs = log.parent.resolve(), [log]
-        beside = log.with_name(f"acc_{log.stem.removeprefix('log_')}.png")
+        near = log.parent.resolve()
+        logs = [log]
+    path = _beside(log, logs) if path is None else os.path.expanduser(path)
+    output = outputs.Output("--plot", str(path), outputs.PICTURE, str(log))
+    outputs.check([output], outputs.Inputs(logs))
     runs = [run for run in map(read_run, logs) if run and run.args["Iteration"]]
     kinds = {tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data")) for run in runs}
     if len(kinds) != 1:
@@ -262,9 +291,30 @@ def plot_run(log, path=None):
     published = {method: paper_figure(method, dataset, ipc) for method in dict.fromkeys(r.about["set"] for r in runs)}
     lines = {f"the paper's {method} (ConvNet, full budget)": figure for method, figure in published.items() if figure}
     lines |= _random_images(near, runs)
-    path, title = path or beside, f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations"
+    title = f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations"
     split = ["validation"] if runs[0].args.get("validate") else []
+    outputs.prepare(path)
     figures.curve(_curves(runs), lines, title, path, *split)
+    return path
+
+
+def _beside(log, logs):
+    """Where the plot of `log`, a log or a folder of `logs`, goes by default.
+
+    UserError if the plot of another run goes there.
+    """
+    if log.is_dir():
+        name = log.resolve().name
+        path = log / f"acc_{name}.png"
+        run = log / f"log_{name}.jsonl"
+        taken = run in logs and len(logs) > 1
+    else:
+        name = log.stem.removeprefix("log_")
+        path = log.with_name(f"acc_{name}.png")
+        run = log.with_name(f"log_{name}.jsonl")
+        taken = run.name != log.name and run.exists()
+    if taken:
+        raise UserError(f"--plot {log}: {path} is the picture of {run}; name another after the log")
     return path
 
 

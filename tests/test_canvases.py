@@ -1,5 +1,9 @@
 """Facts about synthetic sets: how canvases start, what they decode to, and how a saved set is read."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +84,31 @@ def test_canvases_are_decoded_into_four_images_with_their_labels(tmp_path):
         assert torch.equal(images, augment.split(saved["data"][exp][0])) and images.dtype == torch.float32
         assert labels.tolist() == [0, 0, 1, 1, 2, 2] * 4 and labels.dtype == torch.int64
         assert meta == saved["meta"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "sys.path[:0] = [theirs, ours]",
+        "sys.path[:0] = [ours, theirs]",
+        "sys.path[:0] = [theirs]; import utils; utils.theirs; sys.path[:0] = [ours]",
+    ],
+    ids=["theirs first", "ours first", "theirs imported"],
+)
+def test_a_project_with_modules_of_the_same_names_loads_a_set(before, tmp_path):
+    saved = save_set(tmp_path / "res.pt")
+    for name in ("augment", "networks", "utils"):  # as DC, DM and MTT have them
+        stop = "raise ImportError('not ours')" if name != "utils" else "theirs = 1"
+        (tmp_path / f"{name}.py").write_text(stop)
+    ours = Path(canvases.__file__).parents[1]
+    program = f"import sys; theirs, ours = {str(tmp_path)!r}, {str(ours)!r}; {before}\n"
+    program += "sys.modules['numpy'] = None  # nothing but torch\n"
+    program += "from bacon.canvases import load_distilled\n"
+    program += "images, labels, meta = load_distilled(theirs + '/res.pt', 1)\n"
+    program += "print(images.double().sum().item(), labels.tolist(), meta['factor'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    total = augment.split(saved["data"][1][0]).double().sum().item()
+    assert done.stdout == f"{total} {[0, 0, 1, 1, 2, 2] * 4} 2\n", done.stderr
 
 
 @pytest.mark.parametrize("labels", [torch.tensor([0, 1]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])], ids=["hard", "soft"])

@@ -35,6 +35,17 @@ def test_a_cache_of_baselines_gives_what_it_has_and_says_when_it_cannot_keep(tmp
     assert again.get("a", 2)[0] == [0.5, 0.25] and again.get("a", 1)[0] == [0.5] and again.get("a", 3) is None
     (tmp_path / "file").touch()
     assert "not kept" in fair.Baselines(tmp_path / "file" / "x").put("a", [0.5], 1)
-    again.path.write_text("{")
-    with pytest.raises(UserError, match="delete it"):
-        fair.Baselines(tmp_path / "new")
+    for content in ("{", '{"a": 1}', "[]", '{"event": "start"}'):
+        again.path.write_text(content)
+        with pytest.raises(UserError, match=r"new/baselines\.json: is no cache"):
+            fair.Baselines(tmp_path / "new")
+        assert "not kept" in again.put("b", [0.5], 1) and again.path.read_text() == content
+
+
+def test_two_processes_keep_their_baselines_in_one_cache(tmp_path):
+    one, other = fair.Baselines(tmp_path), fair.Baselines(tmp_path)
+    one.put("a", [0.25], 1)
+    other.put("b", [0.5], 2)
+    one.put("c", [0.75], 3)
+    kept = fair.Baselines(tmp_path)
+    assert [kept.get(key, 1)[0] for key in "abc"] == [[0.25], [0.5], [0.75]]

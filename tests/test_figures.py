@@ -36,3 +36,38 @@ def test_a_curve_and_a_map_are_png_files(tmp_path):
     for name, width in {"curve": 660, "map": 770}.items():
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.format == "PNG" and picture.size[0] == width
+
+
+HARD = {
+    "mathematics": r"$\foo$",
+    "one dollar": "5 $",
+    "bytes": "caf\udce9",
+    "a surrogate": "\ud800",
+    "two lines": "a\nb",
+    "hidden": "_x",
+    "escaped": r"a\$b$",
+}
+
+
+@pytest.mark.parametrize("name", HARD.values(), ids=HARD)
+def test_names_of_any_characters_are_shown_as_they_are(name, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    legends = []
+
+    def close(figure):
+        found = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+        legends.extend(text for legend in found for text in legend.get_texts())
+
+    monkeypatch.setattr(pyplot, "close", close)
+    figures.curve({name: {1: [1.0], 2: [2.0]}}, {name: 2.0}, name, tmp_path / "curve.png")
+    points, labels = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    figures.tsne(points, labels, points, labels, {0: name, 1: "b"}, tmp_path / "map.png", name)
+    assert len(legends) == 4 and {text._preprocess_math(text.get_text())[1] for text in legends} == {False}
+    figures.grid(torch.zeros(2, 1, 8, 8), torch.arange(2), [name, "b"], tmp_path / "grid.png")
+    assert all(figures_are_png(tmp_path / f"{kind}.png") for kind in ("curve", "map", "grid"))
+
+
+def figures_are_png(path):
+    with Image.open(path) as picture:
+        return picture.format == "PNG"

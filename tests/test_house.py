@@ -45,7 +45,9 @@ def floor():
 
 @named(GROUND)
 def test_the_ground_floor_imports_torch_and_numpy_only_and_utils(path):
-    assert packages(path) <= {"torch", "numpy", "utils"} - {path.stem}
+    above = {module for module in imported(path) if module.startswith("bacon.")}
+    assert above <= ({"bacon.formation"} if path.stem == "augment" else set())
+    assert packages(path) <= {"torch", "numpy", "utils", "bacon"} - {path.stem}
 
 
 @named(HOUSE)
@@ -65,11 +67,26 @@ def test_scripts_import_nothing_but_bacon():
 
 @pytest.mark.parametrize("name", ["recipes", "flags", "errors"])
 def test_flags_and_recipes_need_no_package(name):
-    graph, reached, ahead = floor(), set(), {name}
+    assert set().union(*(packages(ROOT / "bacon" / f"{module}.py") for module in reached(name))) <= {"bacon"}
+
+
+def reached(name):
+    """A module of bacon/ and all those of bacon/ that it imports, directly or not."""
+    graph, found, ahead = floor(), set(), {name}
     while ahead:
-        reached |= ahead
-        ahead = set().union(*(graph[module] for module in ahead)) - reached
-    assert set().union(*(packages(ROOT / "bacon" / f"{module}.py") for module in reached)) <= {"bacon"}
+        found |= ahead
+        ahead = set().union(*(graph[module] for module in ahead)) - found
+    return found
+
+
+def test_a_set_is_loaded_by_torch_alone():
+    modules = reached("canvases")
+    needed = set().union(*(packages(ROOT / "bacon" / f"{module}.py") for module in modules))
+    assert needed <= {"bacon", "torch", "numpy"}  # numpy: to start canvases, when that is done
+
+
+def test_formation_is_below_the_ground_floor():
+    assert packages(ROOT / "bacon/formation.py") == {"torch"}
 
 
 def test_help_comes_before_torch_is_imported():

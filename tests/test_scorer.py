@@ -14,7 +14,7 @@ from scripts import SMALL, run
 import augment
 import evaluate
 import networks
-from bacon import compute, data, fair, judge, protocols, recipes, scorer
+from bacon import compute, data, fair, figures, judge, names, protocols, recipes, scorer
 from bacon.canvases import load_distilled
 from bacon.errors import UserError
 
@@ -304,8 +304,53 @@ def test_what_needs_no_real_images_loads_none(runs, tmp_path, monkeypatch, capsy
     saved = [torch.load(path, weights_only=True)["data"][0] for path in (dc, f"{out}.pt")]
     assert torch.equal(saved[0][1], saved[1][1]) and torch.allclose(saved[0][0], saved[1][0], atol=1e-6)
     assert sorted(path.name for path in (tmp_path / "out_").iterdir()) == [f"{c:03d}_{c}" for c in range(10)]
-    with pytest.raises(TypeError):  # names of classes are in the data alone
-        scorer.main(None, [str(dc), "--dataset=Digits", "--grid", out])
+    for flags in (["--grid", f"{out}.png"], ["--export", "png", f"{out}_dc"]):  # the classes' names are known
+        assert scorer.main(None, [str(dc), "--dataset=Digits", *flags]) == 0
+    assert sorted(path.name for path in (tmp_path / "out_dc").iterdir()) == [f"{c:03d}_{c}" for c in range(10)]
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "TinyImageNet", "FashionMNIST", "SVHN"])
+def test_a_foreign_set_of_a_known_dataset_needs_no_images_for_its_names(name, tmp_path, monkeypatch):
+    spec = recipes.DATASETS[name]
+    images = torch.zeros(spec.num_classes, spec.channels, *spec.im_size)
+    torch.save({"data": [[images, torch.arange(spec.num_classes)]]}, tmp_path / "x.pt")
+    monkeypatch.setattr(data, "load", None)
+    line = [str(tmp_path / "x.pt"), f"--dataset={name}", f"--data_path={tmp_path / 'data'}"]
+    drawn = []
+    monkeypatch.setattr(figures, "grid", lambda images, labels, classes, path: drawn.append(classes))
+    assert scorer.main(None, [*line, "--grid", str(tmp_path / "x.png")]) == 0
+    assert drawn == [list(names.CLASSES[name])]
+
+
+def test_names_in_the_data_that_are_at_hand_are_those_shown(tmp_path, monkeypatch):
+    images, labels = torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10)
+    own = [f"number {c}" for c in range(10)]
+    torch.save(dict(zip(data.KEYS, (own, images, labels, images, labels), strict=True)), tmp_path / "mnist.pt")
+    torch.save({"data": [[images.float(), labels]]}, tmp_path / "x.pt")
+    line = [str(tmp_path / "x.pt"), "--dataset=MNIST", f"--data_path={tmp_path}"]
+    drawn = []
+    monkeypatch.setattr(figures, "grid", lambda images, labels, classes, path: drawn.append(classes))
+    assert scorer.main(None, [*line, "--grid", str(tmp_path / "x.png")]) == 0 and drawn == [own]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown", "words"),
+    [
+        ([10.0, 20.0, 60.0], 30, "up to 60, taken for percent"),
+        ([0.1, 0.2, 0.6], 30, ""),
+        ([0.1, float("nan"), 0.6], None, "1 of 3 are NaN or infinite, so none is shown"),
+        ([0.1, -0.2, 0.6], None, "-0.2 to 0.6 are no accuracies"),
+    ],
+)
+def test_recorded_accuracies_that_are_none_are_said(recorded, shown, words, score, tmp_path, digits, capsys):
+    one = [digits.real("train").take(np.arange(10)), torch.arange(10)]
+    torch.save({"data": [one], "accs_all_exps": {"ConvNetW32": recorded}}, tmp_path / "x.pt")
+    line = [str(tmp_path / "x.pt"), "--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
+    (row,) = score(*line)
+    assert row.get("recorded") == (shown if shown is None else pytest.approx(shown))
+    assert scorer.main(None, [*line, f"--save_path={tmp_path}"]) == 0
+    said = capsys.readouterr()
+    assert ("recorded accuracies of ConvNetW32: " + words in said.err) == bool(words) and "nan" not in said.out
 
 
 def test_help_speaks_to_users_examples_first_within_80_columns():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scripts import assert_one_line
 
 from bacon import figures, flags, recipes, scorer, tables
 from bacon.errors import UserError
@@ -55,6 +56,28 @@ def printed(capsys, *line):
 
 def rows_of(capsys, folder, *line):
     return [json.loads(row) for row in printed(capsys, "--table", folder, "--format=json", *line).splitlines()]
+
+
+def test_cells_hold_any_character_and_stay_one_cell():
+    rows = [{"set": "a|b $x$ caf\udce9", "n": 1}]
+    assert tables.render(rows).splitlines()[1] == r"a|b $x$ caf\xe9  1"
+    assert tables.render(rows, markdown=True).splitlines()[2] == r"| a\|b \$x\$ caf\xe9 | 1 |"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "fractions", "words"),
+    [
+        ([[0.1, 0.2], [1.0, 0]], [[0.1, 0.2], [1.0, 0]], ""),
+        ([[50, 25.0], [0.5, 100]], [[0.5, 0.25], [0.005, 1]], "percent"),
+        ([[0.1, float("nan")]], None, "1 of 2 are NaN"),
+        ([[0.1], [float("inf")]], None, "1 of 2 are NaN or infinite"),
+        ([[-0.1, 0.5]], None, "-0.1 to 0.5 are no accuracies"),
+        ([[45.38, 4538.0]], None, "no accuracies"),
+    ],
+)
+def test_recorded_accuracies_are_fractions_percent_or_none(recorded, fractions, words):
+    found, said = tables.as_fractions(recorded)
+    assert found == fractions and words in said and bool(words) == bool(said)
 
 
 def test_summary_separates_networks_from_experiments():
@@ -250,3 +273,65 @@ def test_scores_that_were_kept_as_json_have_tables_by_protocol_and_other_files_h
     _, table = printed(capsys, "--table", runs).split("Digits: 2 steps, batch 256, sgd 0.01, DSA ")
     assert f"{row['mean']:.2f} +- 0.00  random  ConvNetW32" in table and "somebody" not in table
     assert rows_of(capsys, runs)[-1] == row and len(rows_of(capsys, runs)) == 5
+
+
+# Where a plot goes
+
+
+@pytest.fixture
+def two_logs(tmp_path, drawn, monkeypatch):
+    """Two logs in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    log = write_log(tmp_path / "made", SHORT, ended(0.5))
+    for name in ("log_a.jsonl", "log_b.jsonl"):
+        (tmp_path / name).write_bytes(log.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("log_a.jsonl log_b.jsonl", "log_a.jsonl would replace log_b.jsonl, which is the log of a run"),
+        ("log_a.jsonl log_a.jsonl", "would replace log_a.jsonl, which is read"),
+        ("log_a.jsonl linked", "would replace linked, which is the log of a run"),
+        ("log_a.jsonl made", "is a folder; name a file, such as made/new.png"),
+        ("log_a.jsonl res.pt", "would replace res.pt, which is a file of another kind"),
+        ("log_a.jsonl new.jsonl", "the name ends in .jsonl"),
+        (". log_b.jsonl", "would replace log_b.jsonl"),
+        (
+            "log_a.jsonl log_b.jsonl log_c.jsonl",
+            "one OUT.png, not 3 names; give the folder",
+        ),
+    ],
+    ids=lambda value: value[:25],
+)
+def test_what_a_shell_makes_of_a_pattern_never_writes_over_a_file(names, words, two_logs, drawn, capsys):
+    (two_logs / "linked").symlink_to("log_b.jsonl")
+    (two_logs / "res.pt").write_text("mine")
+    before = {path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()}
+    assert scorer.main(None, ["--plot", *names.split()]) == 2
+    assert_one_line(capsys, "--plot", words)
+    assert {path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()} == before and not drawn
+
+
+@pytest.mark.parametrize("taken", ["of the folder", "without log_", "not a picture"])
+def test_a_plot_by_default_replaces_no_other_runs_plot(taken, tmp_path, drawn):
+    log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
+    plotted = log.parent
+    if taken == "of the folder":
+        write_log(log.parent / "more", f"{SHORT} --seed 1", ended(0.5))
+    elif taken == "without log_":
+        plotted = log.with_name("BACON_Digits.jsonl")
+        plotted.write_bytes(log.read_bytes())
+    else:
+        (log.parent / "acc_BACON_Digits.png").write_text("mine")
+    with pytest.raises(UserError, match=r"acc_BACON_Digits\.png") as error:
+        tables.plot_run(plotted)
+    assert str(error.value).startswith(f"--plot {plotted if taken != 'not a picture' else ''}") and not drawn
+    tables.plot_run(plotted, tmp_path / "a/new/folder.png")
+    assert len(drawn) == 1 and (tmp_path / "a/new").is_dir()
+
+
+def test_the_folder_of_a_single_run_has_that_runs_plot(tmp_path, drawn):
+    log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
+    assert tables.plot_run(log) == tables.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"

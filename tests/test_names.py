@@ -1,0 +1,39 @@
+"""Facts about names of classes: those of known datasets, and what is shown of a name."""
+
+import os
+
+import pytest
+from torchvision import datasets
+
+from bacon import names, recipes
+
+
+def test_every_known_dataset_has_a_name_for_each_class(digits):
+    assert names.CLASSES.keys() == recipes.DATASETS.keys()
+    for name, spec in recipes.DATASETS.items():
+        assert len(set(names.CLASSES[name])) == spec.num_classes
+    assert list(names.CLASSES["Digits"]) == digits.classes
+
+
+def test_the_names_are_those_that_the_readers_give():
+    assert list(names.CLASSES["MNIST"]) == datasets.MNIST.classes
+    assert list(names.CLASSES["FashionMNIST"]) == datasets.FashionMNIST.classes
+    assert names.CLASSES["CIFAR10"][:2] == ("airplane", "automobile")
+    assert list(names.CLASSES["CIFAR100"]) == sorted(names.CLASSES["CIFAR100"])
+    assert names.CLASSES["TinyImageNet"][0] == "goldfish"  # n01443537, the first of the sorted wnids
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("cat", "cat"),
+        ("$x$ \u732b", "$x$ \u732b"),
+        (os.fsdecode(b"caf\xe9"), r"caf\xe9"),
+        ("\ud800", r"\ud800"),
+        ("a\nb\t", r"a\nb\t"),
+        (7, "7"),
+    ],
+)
+def test_a_name_is_shown_as_one_line_that_can_be_encoded(name, shown):
+    assert names.plain(name) == shown
+    names.plain(name).encode()

@@ -1,0 +1,223 @@
+"""Facts about what evaluate.py writes: nothing of others is replaced, whatever the output and the name it is given."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scripts import assert_one_line
+
+from bacon import data, diagnose, fair, figures, outputs, scorer
+from bacon.errors import UserError
+
+LOG = '{"event": "start"}\n{"event": "end"}\n'
+
+
+def picture(path, color="white"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), color).save(path, format="PNG")
+    return path
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of files that are somebody's, the current one; nothing is ever computed there."""
+    monkeypatch.chdir(tmp_path)
+    for function in ("load", "RealData"):
+        monkeypatch.setattr(data, function, None)
+    for name in ("set.pt", "other.pt"):
+        torch.save({"data": [[torch.zeros(10, 1, 8, 8), torch.arange(10)]]}, name)
+    (tmp_path / "log_b.jsonl").write_text(LOG)
+    (tmp_path / "a_log.png").write_text(LOG)
+    (tmp_path / "order.json").write_text("[1, 0, 2]")
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "link.png").symlink_to("log_b.jsonl")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "dangling.png").symlink_to("new.jsonl")
+    os.mkfifo(tmp_path / "pipe.png")
+    picture(tmp_path / "old.png")
+    for c in range(10):
+        picture(tmp_path / f"pictures/{c}/x.png")
+    return tmp_path
+
+
+LONG = "x" * 300 + ".png"
+REFUSED = {
+    "other.pt": "would replace other.pt, which is a .pt file or another archive",
+    "set.pt": "would replace set.pt, which is read",
+    "./set.pt": "would replace set.pt, which is read",
+    "log_b.jsonl": "would replace log_b.jsonl, which is the log of a run",
+    "a_log.png": "would replace a_log.png, which is the log of a run",
+    "order.json": "would replace order.json, which is an order of classes",
+    "empty.jsonl": "which is an empty file",
+    "link.png": "log_b.jsonl): a PNG picture of set.pt would replace link.png, which is the log of a run",
+    "circle.png": "cannot be written",
+    "dangling.png": "the name ends in .jsonl",
+    "pipe.png": "neither a file nor a new name",
+    "pictures": "is a folder; name a file, such as pictures/new.png",
+    "nowhere/": "the name of a folder; name a file, such as nowhere/new.png",
+    "order.json/x.png": "cannot be written",
+    "/proc/nowhere/x.png": "cannot be written",
+    LONG: "cannot be written (File name too long)",
+    "": "an empty name",
+    "new.pt": "the name ends in .pt; give one that ends in .png",
+    "new.pdf": "the name ends in .pdf; give one that ends in .png",
+}
+
+
+@pytest.mark.parametrize("flag", ["--grid", "--tsne"])
+@pytest.mark.parametrize("name", REFUSED, ids=lambda name: name[:20] or "no name")
+def test_a_picture_replaces_nothing_but_a_picture(name, flag, place, capsys):
+    before = contents(place)
+    assert scorer.main(None, ["set.pt", "--dataset=Digits", flag, name]) == 2
+    assert_one_line(capsys, f"{flag} {name or repr(name)}", REFUSED[name])
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("name", ["new.png", "old.png", "a/new/folder/x.PNG", "no_ending", "../up.png", "lr0.5"])
+def test_new_names_and_old_pictures_are_written(name, place, capsys):
+    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--grid", name]) == 0
+    with Image.open(place / name) as drawn:
+        assert drawn.format == "PNG" and drawn.size[0] > 100
+
+
+@pytest.mark.parametrize("name", ["pictures/3/x.png", "pictures/new.png", "pictures/3/new.png", "linked/3/x.png"])
+@pytest.mark.parametrize("flag", ["--grid", "--tsne", "--export png"])
+def test_nothing_joins_a_folder_of_pictures_that_is_read(flag, name, place, capsys):
+    (place / "linked").symlink_to("pictures")
+    before = contents(place)
+    assert scorer.main(None, ["pictures", "--dataset=Digits", *flag.split(), name]) == 2
+    assert_one_line(capsys, name, "lies within pictures, whose pictures are read")
+    assert contents(place) == before
+
+
+def test_nothing_joins_the_real_images(place, capsys):
+    picture(place / "own/train/cat/1.png")
+    line = ["set.pt", "--dataset=ImageFolder", "--data_path=own", "--grid", "own/train/cat/1.png"]
+    assert scorer.main(None, line) == 2
+    assert_one_line(capsys, "own/train/cat/1.png", "lies within own/train")
+    line = ["set.pt", "--dataset=Digits", "--data_path=own", "--grid", "own/test/new.png"]
+    assert scorer.main(None, line) == 0  # not the images of this dataset
+
+
+@pytest.mark.parametrize("line", ["--plot log_b.jsonl --grid x.png", "--table . --export dc x.pt"])
+def test_an_output_of_no_set_is_refused(line, place, capsys):
+    before = contents(place)
+    assert scorer.main(None, line.split()) == 2
+    assert_one_line(capsys, "--export, --grid, --tsne: has no effect here")
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--grid x.png --tsne x.png",
+        "--grid x.png --tsne ./x.png",
+        "--export png out --grid out/x.png",
+        "--export dc x/set.pt --tsne x",
+    ],
+)
+def test_two_outputs_never_meet(line, place, capsys):
+    before = contents(place)
+    assert scorer.main(None, ["set.pt", "--dataset=Digits", *line.split()]) == 2
+    assert_one_line(capsys, *line.split()[-2:], "names apart")
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("kind", ["png", "dc", "ddranking"])
+@pytest.mark.parametrize("name", ["other.pt", "pictures", "link.png", "dangling.png", "old.png"])
+def test_an_export_is_always_new(kind, name, place, capsys):
+    before = contents(place)
+    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--export", kind, name]) == 2
+    text = assert_one_line(capsys, f"--export {kind} {name}", "exists already; choose another name")
+    assert contents(place) == before and "delete" not in text
+
+
+def test_an_exported_set_is_named_as_one(place, capsys):
+    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--export", "dc", "log_new.jsonl"]) == 2
+    assert_one_line(capsys, "--export dc log_new.jsonl", "the name ends in .jsonl; give one that ends in .pt")
+
+
+# The order of classes that --diagnose writes
+
+
+@pytest.mark.parametrize("name", ["other.pt", "set.pt", "log_b.jsonl", "old.png", "link.png", "new.jsonl", "new.png"])
+def test_an_order_replaces_nothing_but_an_order(name, place, capsys):
+    before = contents(place)
+    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--diagnose", "--relabel", name]) == 2
+    assert_one_line(capsys, f"--relabel {name}")
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("name", ["order.json", "new/order.json"])
+def test_the_order_of_one_set_is_written(name, place, capsys, monkeypatch):
+    found = [np.arange(10)[::-1], None]
+    monkeypatch.setattr(diagnose, "diagnose", lambda *args: ([{"reading": "x"}], "--relabel FILE", found.pop(0)))
+    line = ["--dataset=Digits", "--diagnose", "--relabel", name]
+    before = contents(place)
+    assert scorer.main(None, ["set.pt", "other.pt", *line]) == 2
+    assert_one_line(capsys, f"--relabel {name}: takes the order of one set, not of 2: set.pt, other.pt; give one")
+    assert contents(place) == before
+    assert scorer.main(None, ["set.pt", *line]) == 0
+    assert json.loads((place / name).read_text()) == list(range(9, -1, -1)) and outputs.is_order(place / name)
+    capsys.readouterr()
+    assert scorer.main(None, ["set.pt", *line]) == 0
+    assert f"--relabel {name}: not written, set.pt was found in no other order" in capsys.readouterr().err
+
+
+# The cache of baselines
+
+
+@pytest.mark.parametrize("content", [LOG, "[1, 0]", '{"a": {"b": 1}}'], ids=["log", "order", "other"])
+def test_a_cache_replaces_nothing_but_a_cache(content, place, capsys):
+    (place / "baselines.json").write_text(content)
+    assert scorer.main(None, ["--baseline=random", "--dataset=Digits", "--save_path=."]) == 2
+    assert_one_line(capsys, "--save_path baselines.json", "a cache of baselines of --baseline random would replace")
+    assert (place / "baselines.json").read_text() == content
+
+
+def test_an_empty_cache_is_filled(place):
+    (place / "baselines.json").touch()
+    assert fair.Baselines(place).put("a", [0.5], 1) == f"kept in {place / 'baselines.json'}"
+    assert fair.Baselines(place).get("a", 1) == ([0.5], 1)
+
+
+def test_kinds_are_told_by_what_a_file_holds(tmp_path):
+    path = tmp_path / "x"
+    for content, kinds in {
+        outputs.PNG + b"cut": [outputs.is_png],
+        b"[2, 0, 1]": [outputs.is_order],
+        b"[true, false]": [],
+        b"[0, 0]": [],
+        b"[]": [],
+        b"{}": [outputs.is_cache],
+        b'{"a": [[0.5], 3]}': [outputs.is_cache],
+        b'{"a": [0.5, 3]}': [],
+        b"PNG": [],
+        b"\xff\xfe": [],
+    }.items():
+        path.write_bytes(content)
+        found = [is_own for is_own in (outputs.is_png, outputs.is_order, outputs.is_cache) if is_own(path)]
+        assert found == kinds, content
+
+
+def test_a_disk_that_cannot_be_written_is_told_before_anything_is_computed(place, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(outputs.tempfile, "TemporaryFile", full)
+    output = outputs.Output("--grid", "new/x.png", outputs.PICTURE, "set.pt")
+    with pytest.raises(UserError, match=r"--grid new/x.png: cannot be written, .*: Read-only file system"):
+        outputs.check([output], outputs.Inputs())
+    assert not (place / "new").exists()
+
+
+def test_null_takes_any_picture(place, monkeypatch):
+    monkeypatch.setattr(figures, "grid", lambda *args: None)
+    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--grid", os.devnull]) == 0
