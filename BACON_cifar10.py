@@ -11,6 +11,12 @@ Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
     CIFAR100       23.68     46.15     49.44
 """
 
+import sys
+from pathlib import Path
+
+# python -P, python -I and PYTHONSAFEPATH leave this folder out.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from bacon.flags import parse_args
 
 DATASETS = ("CIFAR10", "CIFAR100")

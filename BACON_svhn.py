@@ -9,6 +9,12 @@ Top-1 test accuracy in percent the paper reports for BACON with ConvNet-3:
     SVHN           69.04     84.64     89.1
 """
 
+import sys
+from pathlib import Path
+
+# python -P, python -I and PYTHONSAFEPATH leave this folder out.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from bacon.flags import parse_args
 
 DATASETS = ("SVHN",)

@@ -10,6 +10,12 @@ ipc 50 it reports none):
     TinyImageNet    9.7      21.7
 """
 
+import sys
+from pathlib import Path
+
+# python -P, python -I and PYTHONSAFEPATH leave this folder out.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from bacon.flags import parse_args
 
 DATASETS = ("TinyImageNet",)

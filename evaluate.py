@@ -18,6 +18,12 @@ Accuracy is that of the last epoch: nothing is selected on the test images.
 More: docs/scoring.md
 """
 
+import sys
+from pathlib import Path
+
+# python -P, python -I and PYTHONSAFEPATH leave this folder out.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from bacon import scorer
 
 if __name__ == "__main__":

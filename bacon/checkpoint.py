@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bacon import tables
 from bacon.canvases import read_result
-from bacon.errors import DamagedError, ParallelError, Stopped, UserError
+from bacon.errors import DamagedError, ParallelError, Stopped, UserError, in_group
 from bacon.files import load_torch, lock, save_torch
 from bacon.flags import DEAD_FLAGS, OF_THE_PROCESS
 from bacon.progress import duration
@@ -60,7 +60,11 @@ class Files:
 
     def admit(self, resume, overwrite, checkpoint_bytes):
         """Refuse, without writing anything, a folder that cannot take the run or that holds an earlier one."""
-        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        ancestry = (self.folder, *self.folder.absolute().parents)
+        existing = next(path for path in ancestry if os.path.lexists(path))
+        if not existing.exists():
+            dangling = f"{existing} is a link to {os.readlink(existing)}, where no folder is"
+            raise self.refusal(f"{dangling}; make that folder, or name another")
         if not existing.is_dir():
             raise self.refusal(f"{existing} is a file; name a folder")
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -220,13 +224,22 @@ def time_left():
 
 
 class StopSignals:
-    """While open, SIGTERM, SIGINT and SIGUSR1 ask the run to stop at its next safe place; a second SIGINT kills it."""
+    """While open, SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask the run to stop at its next safe place; a
+    second SIGINT kills it. SIGHUP stays ignored where nohup had it ignored."""
 
     asked = None  # the name of the first signal that came
 
     def __enter__(self):
-        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        self.before = {}
+        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has but two of them
+            if number is None:
+                continue
+            # What nohup ignores comes to a process of torchrun from torchrun, which then ends it.
+            ignored = name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
+            if ignored and not in_group():
+                continue
+            self.before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind, *_):
@@ -241,8 +254,9 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             again = "; once more stops at once"
-        # print is not allowed to interrupt a print
-        os.write(2, f"{name}: stopping after this iteration or evaluation epoch{again}\n".encode())
+        said = f"{name}: stopping after this iteration or evaluation epoch{again}\n"
+        with contextlib.suppress(OSError):  # of SIGHUP the terminal is gone
+            os.write(2, said.encode())  # print is not allowed to interrupt a print
 
 
 class RunLog:

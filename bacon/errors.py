@@ -1,9 +1,10 @@
 """What a person is told in one line, and with which exit code; everything else is a bug and keeps its traceback."""
 
 import contextlib
-import io
 import os
 import sys
+
+from bacon import streams
 
 
 class UserError(Exception):
@@ -43,23 +44,38 @@ ENDINGS = {
 OF_ALL_PROCESSES = (DivergedError, Stopped)  # the same on every process of a parallel run: the first one says it
 
 
-def exit_code(program, work):
-    """What work() returns, or the exit code of an error of ENDINGS, which is told on standard error in one line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a job's output file shows a line when it is printed
-    try:
-        return work()
-    except (*ENDINGS, RuntimeError) as error:
-        kind = MemoryError if is_lack_of_memory(error) else type(error)
-        if not issubclass(kind, tuple(ENDINGS)):
-            raise
-        code, before, after = next(ending for base, ending in ENDINGS.items() if issubclass(kind, base))
-        text = f"{error.filename or 'writing'}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        if kind is MemoryError:
-            text = one_line(text)[:150] or "Python"
-        if not (isinstance(error, OF_ALL_PROCESSES) and os.environ.get("RANK", "0") != "0"):
-            print(f"{program}: {before}{one_line(text)}{after}", file=sys.stderr)
-        return code
+def exit_code(program, work, outlives_output=False):
+    """What work() returns, or the exit code of an error of ENDINGS, which is told on standard error
+    in one line. outlives_output: see streams.usable."""
+    with streams.usable(outlives_output):
+        try:
+            return work()
+        except (*ENDINGS, RuntimeError) as error:
+            kind = MemoryError if is_lack_of_memory(error) else type(error)
+            if not issubclass(kind, tuple(ENDINGS)):
+                raise
+            endings = (ending for base, ending in ENDINGS.items() if issubclass(kind, base))
+            code, before, after = next(endings)
+            if isinstance(error, OSError):
+                text = f"{error.filename or 'writing'}: {error.strerror}"
+            elif kind is MemoryError:
+                text = one_line(error)[:150] or "Python"
+            else:
+                text = str(error)
+            if not isinstance(error, OF_ALL_PROCESSES) or leads():
+                print(f"{program}: {before}{one_line(text)}{after}", file=sys.stderr)
+            return code
+
+
+def in_group():
+    """Whether torchrun started this process: RANK and WORLD_SIZE alone are others' too."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def leads():
+    """Whether this is the process that speaks for all of a run: the only one, or the first."""
+    rank, size = (os.environ.get(name, "").strip() for name in ("RANK", "WORLD_SIZE"))
+    return not in_group() or rank in ("", "0") or size in ("", "1")
 
 
 def one_line(text):

@@ -40,7 +40,7 @@ class Experiment:
         record: a checkpoint.Record. Raises Stopped where a signal asked for it, the state being fit for a checkpoint.
         """
         distiller = self.distiller
-        with Progress(self.args.Iteration, f"exp {self.exp}", done=self.it - self.unread) as progress:
+        with Progress(self.args.Iteration, f"exp {self.exp}", done=self.it) as progress:
             if (seconds := distiller.seconds_of_clusters) and not self.it:
                 record.event("clusters", exp=self.exp, seconds=seconds)
                 progress.say(f"exp {self.exp}  initial images, one per cluster: {seconds:.0f} s")
@@ -58,6 +58,7 @@ class Experiment:
                     self.scores = {}
                     distiller.iterate(it)
                     self.unread += 1
+                    progress.count()
         return distiller.all_canvases().cpu(), distiller.labels.cpu(), self.scores
 
     def where(self):
@@ -72,7 +73,7 @@ class Experiment:
         accuracy = losses.pop("accuracy")
         values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items() if value)
         line = f"{self.where()}  {values}  accuracy {accuracy:.0f} %  {seconds:.2f} s/it"
-        progress.advance(self.unread, line, f"loss {losses['loss']:.4g}, accuracy {accuracy:.0f} %")
+        progress.report(line, f"loss {losses['loss']:.4g}, accuracy {accuracy:.0f} %")
         self.unread, self.since = 0, time.perf_counter()
 
     def evaluate(self, record, progress):

@@ -4,9 +4,14 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import itertools
 import math
+import os
 import sys
+import typing
+import unicodedata
 
+from bacon import hints
 from bacon.errors import one_line
 from bacon.recipes import EVAL_NETWORKS, FIXED, IMAGE_FOLDER, METHODS, RECIPES, SCRIPTS, recipe
 
@@ -19,7 +24,7 @@ def _bounded(convert, kind, low, high):
             value = math.nan
         if not low <= value <= high:
             limit = f"of at most {high:g}" if value > high else f"of at least {low:g}"
-            raise argparse.ArgumentTypeError(f"must be {kind} {limit}, found {text[:40]!r}")
+            raise argparse.ArgumentTypeError(f"must be {kind} {limit}, {hints.found(text)}")
         return value
 
     return parse
@@ -30,9 +35,21 @@ def whole(low):
     return _bounded(int, "a whole number", low, 1e9)
 
 
+def path(text):
+    """An argparse type: a path. Refused is the empty one, of a variable that is not set, and one
+    that is not there and holds a control character, of a script with Windows' line ends."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, found ''; . is the current folder")
+    controls = any(unicodedata.category(character) == "Cc" for character in text)
+    if controls and not os.path.lexists(text):
+        raise argparse.ArgumentTypeError(f"must be a path, {hints.found(text)}")
+    return text
+
+
 RATE = _bounded(float, "a number", 1e-30, 1e30)
 _WEIGHT = _bounded(float, "a number", 0, 1e30)
 _SWITCH = "switch"  # --x / --no_x
+_TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off")
 
 EVAL_MODES = tuple(EVAL_NETWORKS)
 
@@ -98,8 +115,9 @@ FLAGS = {
                                   "images: for choosing settings"),
     ],
     "input and output": [
-        ("data_path", str, "data", "folder of the datasets; of ImageFolder, that with train/ and val/ or test/"),
-        ("save_path", str, "result", "folder for results, logs and image grids"),
+        ("data_path", path, "data", "folder of the datasets; of ImageFolder, that with train/ and "
+                                    "val/ or test/"),
+        ("save_path", path, "result", "folder for results, logs and image grids"),
         ("overwrite", _SWITCH, False, "replace an earlier run of the same name in save_path"),
         ("resume", _SWITCH, False, "go on from the newest checkpoint in save_path; starts a run that is not there yet"),
         ("checkpoint_minutes", _WEIGHT, 10.0, "minutes between checkpoints; 0 writes one at every iteration"),
@@ -114,16 +132,42 @@ FLAGS = {
     ],
 }  # fmt: skip
 
-# Flags the released code parses and never reads: (name, type, released default, value in the command list).
+
+class DeadFlag(typing.NamedTuple):
+    """A flag of the released scripts, BACON's or IDM's, that changes nothing here."""
+
+    name: str
+    kind: object  # as in FLAGS
+    default: object  # the released one
+    commands: object  # its value in the released command lines
+    why: str = "the released code never reads it"  # another value has no effect
+
+
 DEAD_FLAGS = (
-    ("mismatch_lambda", float, 0.005, 0.0), ("mismatch_type", str, "l1", "l1"), ("dis_metric", str, "ours", "ours"),
-    ("last", int, 100, 100), ("local_num", int, 10, 10), ("local_weight", float, 0.1, 0.1),
-    ("weight_layer_index", int, 0, 0), ("inner_loop", int, 1, 1), ("conf_path", str, "", ""),
-    ("net_train_real", _SWITCH, True, True),
-)  # fmt: skip
+    DeadFlag("mismatch_lambda", float, 0.005, 0.0),
+    DeadFlag("mismatch_type", str, "l1", "l1"),
+    DeadFlag("dis_metric", str, "ours", "ours"),
+    DeadFlag("last", int, 100, 100),
+    DeadFlag("local_num", int, 10, 10),
+    DeadFlag("local_weight", float, 0.1, 0.1),
+    DeadFlag("weight_layer_index", int, 0, 0),
+    DeadFlag("inner_loop", int, 1, 1),
+    DeadFlag("conf_path", str, "", ""),
+    DeadFlag("net_train_real", _SWITCH, True, True),
+    DeadFlag("ij_selection", str, "random", "random", "the released code knows random alone"),
+    # Of IDM's script for ImageNet alone:
+    DeadFlag("load_path", str, "None", "None"),
+    DeadFlag("perturbation_type", str, "weight", "weight"),
+    DeadFlag("local_match", _SWITCH, False, False),
+    DeadFlag("center_reg", _SWITCH, False, False),
+    DeadFlag("center_reg_weight", float, 0.01, 0.01),
+    DeadFlag("eval_begin", int, 1, 1, "the first evaluation is that of --eval_interval"),
+    DeadFlag("model_evaluate", _SWITCH, False, False, "networks of the pool are not tested"),
+)
 
 SHARED = {name: (kind, text) for flags in FLAGS.values() for name, kind, _, text in flags}  # with evaluate.py
-_DEFAULTS = {name: default for flags in (*FLAGS.values(), DEAD_FLAGS) for name, _, default, _ in flags}
+_DEFAULTS = {name: default for flags in FLAGS.values() for name, _, default, _ in flags}
+_DEFAULTS |= {dead.name: dead.default for dead in DEAD_FLAGS}
 # How this process was started, not what the run is: --resume accepts other values of these.
 OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
@@ -143,21 +187,73 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
 
     def parse_args(self, argv=None):
-        return super().parse_args([self._flag(word) for word in (sys.argv[1:] if argv is None else argv)])
+        words = list(sys.argv[1:] if argv is None else argv)
+        end = words.index("--") if "--" in words else len(words)  # what follows are no flags
+        checked = [self._flag(word) for word in words[:end]]
+        for word, following in itertools.pairwise([*checked, "-"]):
+            self._refuse_value_of_switch(word, following)
+        return super().parse_args(checked + words[end:])
+
+    def take_paths(self, *names):
+        """Let the arguments of these names take paths, see `path`."""
+        for action in self._actions:
+            if action.dest in names:
+                action.type = path
+
+    @property
+    def _takes_paths(self):
+        return any(not action.option_strings for action in self._actions)
 
     def _flag(self, word):
-        if not word.startswith("--") or word == "--":
-            return word
-        name, equals, value = word.partition("=")
+        """A word of the command line, a flag by the name that the parser knows. Refuses others."""
         known = {flag.lower(): flag for flag in self._option_string_actions}
-        typed = name.lower().replace("-", "_").replace("__", "--", 1)
+        name, equals, value = word.partition("=")
+        seen = hints.decoded(word)
+        if not word.strip() and hints.strange(word) and not os.path.lexists(word):
+            self.error(f"{word!r}: is {hints.strange(word)}; leave it out")
+        if seen.startswith((*hints.DASHES, *(f"-{dash}" for dash in hints.DASHES))):
+            if self._takes_paths and os.path.lexists(word):
+                return word
+            self.error(f"{seen}: holds {hints.strange(word)}; type {hints.plain(word)}")
+        if word[:1] == "-" and word[1:2].isalpha() and word not in known:
+            typed = _underscores(f"-{name}")
+            if typed in known:
+                self.error(f"{name}: a flag has two dashes; type {known[typed]}")
+            self.error(f"{name}: no such flag; {hints.advice(typed, known)}")
+        if not word.startswith("--"):
+            return word
+        if hints.strange(name):
+            shown = hints.decoded(name)
+            self.error(f"{shown}: holds {hints.strange(name)}; type {hints.plain(name)}")
+        typed = _underscores(name)
         if typed not in known:
-            near = difflib.get_close_matches(typed, known, 1)
-            self.error(f"{name}: no such flag" + (f"; did you mean {known[near[0]]}?" if near else "; see --help"))
+            self.error(f"{name}: no such flag; {hints.advice(typed, known)}")
         return known[typed] + equals + value
+
+    def _refuse_value_of_switch(self, word, following):
+        name, equals, value = word.partition("=")
+        action = self._option_string_actions.get(name)
+        if action is None or action.nargs != 0 or action.dest == "help":
+            return
+        if not equals:
+            if following.startswith("-"):
+                return
+            value = following
+            is_truth_value = value.lower() in _TRUTH_VALUES and not os.path.lexists(value)
+            if self._takes_paths and not is_truth_value:
+                return
+        ways = f"say --{action.dest}, or leave it out"
+        if f"--no_{action.dest}" in self._option_string_actions:
+            ways = f"say --{action.dest} or --no_{action.dest}"
+        self.error(f"{name}: takes no value, {hints.found(value)}; {ways}")
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {one_line(message.removeprefix('argument '))}\n")
+
+
+def _underscores(name):
+    """A flag as it is looked up: in lower case, with _ for - after the first two dashes."""
+    return f"--{name[2:].lower().replace('-', '_')}"
 
 
 def one_of(names):
@@ -168,7 +264,8 @@ def one_of(names):
         if text.lower() not in known:
             near = [f"; did you mean {known[key]}?" for key in difflib.get_close_matches(text.lower(), known, 1)]
             allowed = ", ".join(map(str, names))
-            raise argparse.ArgumentTypeError(f"must be one of {allowed}, found {text[:40]!r}{''.join(near)}")
+            found = f"{hints.found(text)}{''.join(near)}"
+            raise argparse.ArgumentTypeError(f"must be one of {allowed}, {found}")
         return known[text.lower()]
 
     return parse
@@ -232,9 +329,10 @@ def build_parser(datasets, description, everything=True):
                 text = f"{text} ({shown})"
             hidden = not everything and name not in COMMON_FLAGS
             _add(group if everything else common, name, kind, argparse.SUPPRESS if hidden else text)
-    group = parser.add_argument_group("compatibility: released flags that the released code never reads")
-    for name, kind, default, _ in DEAD_FLAGS:
-        _add(group, name, kind, f"no effect (released default {default!r})" if everything else argparse.SUPPRESS)
+    group = parser.add_argument_group("compatibility: released flags that change nothing")
+    for dead in DEAD_FLAGS:
+        text = f"no effect (released default {dead.default!r})"
+        _add(group, dead.name, dead.kind, text if everything else argparse.SUPPRESS)
     return parser
 
 
@@ -282,9 +380,10 @@ def _without_effect(values):
     """Flags that the others make idle: (name, why, the value that stands)."""
     if values["im_size"] and values["dataset"] != IMAGE_FOLDER:
         yield "im_size", f": only {IMAGE_FOLDER} resizes", None
-    for name, _, default, command in DEAD_FLAGS:
-        if values[name] not in (default, command):
-            yield name, ": the released code never reads it", values[name]
+    for dead in DEAD_FLAGS:
+        value = values[dead.name]
+        if value not in (dead.default, dead.commands):
+            yield dead.name, f": {dead.why}", value
     for name, value in FIXED[values["method"]].items():
         if values[name] != value:
             yield name, f" with --method {values['method']}", value

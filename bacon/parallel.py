@@ -13,7 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from bacon.errors import ParallelError, UserError
+from bacon.errors import ParallelError, UserError, in_group
 
 # How long to wait for a process that hangs; one that dies is noticed at once.
 TIMEOUT = timedelta(minutes=30)  # within an iteration
@@ -79,15 +79,28 @@ class World:
             raise ParallelError(f"process {self.rank} of {self.size} lost contact with the others") from error
 
 
+def number_of(name, missing=None):
+    """The whole number in an environment variable of torchrun's, `missing` where it is not set or
+    empty. UserError if it holds anything else, or if it has to be there."""
+    text = os.environ.get(name, "").strip()
+    if not text and missing is not None:
+        return missing
+    if not text.isdecimal():
+        ways = "start with torchrun, or unset TORCHELASTIC_RUN_ID for one process"
+        raise UserError(f"{name}={text}: must be a whole number, which torchrun sets; {ways}")
+    return int(text)
+
+
 @contextlib.contextmanager
 def joined(device):
     """The World of the processes that torchrun started, if it did, for the time of a `with` block. By --device, NCCL
     connects GPUs, each process taking the one of its number on its machine; gloo CPUs, also where there are GPUs: a run
     that goes on from a CPU's checkpoint stays on the CPU."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+    size = number_of("WORLD_SIZE", 1) if in_group() else 1
+    if size < 2:
         yield World()
         return
-    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    rank, local = number_of("RANK"), number_of("LOCAL_RANK")
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if device == "mps":
         raise UserError("--device mps: several processes need cuda or cpu")

@@ -1,6 +1,7 @@
 """What a run shows a person while it works."""
 
 import contextlib
+import os
 import sys
 import time
 
@@ -11,8 +12,16 @@ class Progress(contextlib.AbstractContextManager):
     """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
 
     def __init__(self, total, title, done=0):
-        shown = total and sys.stdout.isatty() and sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=done, desc=title, unit="it", dynamic_ncols=True) if shown else None
+        self.bar = None
+        if total and sys.stdout.isatty() and has_room_for_bar(sys.stderr):
+            self.bar = tqdm(
+                total=total,
+                initial=done,
+                desc=title,
+                unit="it",
+                dynamic_ncols=True,
+                miniters=1,  # or one of a minute would be shown when the next few have ended
+            )
 
     def say(self, text):
         """Print a line of its own, above the bar if there is one."""
@@ -21,11 +30,15 @@ class Progress(contextlib.AbstractContextManager):
         else:
             print(time.strftime("[%H:%M:%S] ") + text, flush=True)
 
-    def advance(self, steps, text, short):
-        """Count finished iterations and show the newest figures, on a bar the short ones."""
+    def count(self):
+        """Count an iteration; on a GPU one that is on its way."""
         if self.bar:
-            self.bar.set_postfix_str(short, refresh=False)
-            self.bar.update(steps)
+            self.bar.update()
+
+    def report(self, text, short):
+        """Show the newest figures, on a bar the short ones."""
+        if self.bar:
+            self.bar.set_postfix_str(short)
         else:
             self.say(text)
 
@@ -39,9 +52,17 @@ class Progress(contextlib.AbstractContextManager):
             self.bar.close()
 
 
+def has_room_for_bar(stream):
+    """Whether a stream is a terminal with room for a bar: some say that they have no columns."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):  # no terminal, no file
+        return False
+
+
 def track(items, title, say=print, every=10):
     """Yield `items` (a list), shown on a terminal as a bar, elsewhere in a line of `say` every so many seconds."""
-    if sys.stderr.isatty():
+    if has_room_for_bar(sys.stderr):
         yield from tqdm(items, desc=title, dynamic_ncols=True)
         return
     due = time.monotonic() + every

@@ -30,7 +30,7 @@ def main(settings):
         with parallel.joined(settings.args.device) as world:
             return run_settings(settings, world)
 
-    return exit_code(Path(sys.argv[0]).name, work)
+    return exit_code(Path(sys.argv[0]).name, work, outlives_output=True)
 
 
 def run_settings(settings, world):
@@ -50,7 +50,8 @@ def run_settings(settings, world):
     files = checkpoint.Files(args, args.exp_index)
     with contextlib.ExitStack() as stack:
         if not world.leads:  # one process speaks
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            nowhere = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(nowhere)))
         if args.dry_run:  # shapes and counts are in the table: no image is read
             distilling, judging, notes = cost.arithmetics(args, spec)
             source = "random images, timed in place of the real ones"

@@ -76,6 +76,8 @@ def build_parser(description):
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=("text", "json", "markdown"), default="text", help="json: a line per row, with everything")
     add("--details", action="store_true", help="spread and time; of runs also settings and weights of BACON's terms")
+    parser.take_paths("paths", "table", "plot", "export", "grid", "tsne")
+    parser.take_paths("data_path", "relabel", "save_path")
     return parser
 
 

@@ -211,6 +211,46 @@ def test_a_signal_in_an_evaluation_ends_it_after_the_epoch(script, at_event, mon
     assert len(steps) == 8  # 40 decoded images are 4 batches of 10
 
 
+@pytest.mark.parametrize("again", [1, 2])
+def test_a_hangup_stops_a_run_at_a_checkpoint(again, script, at_event, tmp_path, assert_same):
+    def hang_up():
+        for _ in range(again):  # a shell and its terminal may both send it
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    at_event(3, hang_up)
+    assert script() == 75
+    assert log_events(tmp_path / "run")[-1]["signal"] == "SIGHUP"
+    assert script("--resume") == 0
+    assert_same()
+
+
+@pytest.mark.parametrize(("group", "code"), [(None, 0), ("of torchrun", 75)])
+def test_a_hangup_that_nohup_has_ignored_stays_so_unless_torchrun_sent_it(group, code, script, at_event, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        if group:
+            monkeypatch.setenv("TORCHELASTIC_RUN_ID", group)
+        at_event(3, ask("SIGHUP"))
+        assert script() == code
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("below", ["", "seed0/run"])
+def test_a_link_to_no_folder_is_named_with_what_it_points_to(below, script, tmp_path, capsys):
+    link = tmp_path / "link"
+    for target in (tmp_path / "not there", link):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        assert script("--save_path", link / below) == 2
+        assert_one_line(capsys, f"{link} is a link to {target}, where no folder is; make that folder")
+    link.unlink()
+    link.symlink_to(tmp_path / "there")
+    (tmp_path / "there").mkdir()
+    assert script("--save_path", link / below) == 0
+
+
 def test_a_run_says_where_it_was_stopped_and_how_to_go_on(script, at_event, tmp_path, capfd):
     at_event(3, ask("SIGTERM"))
     assert script() == 75

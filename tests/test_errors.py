@@ -61,12 +61,28 @@ def test_a_mistake_of_ours_keeps_its_traceback(error):
 
 
 def test_what_all_processes_meet_is_said_by_the_first(monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     assert errors.exit_code("x.py", stands(errors.DivergedError("nan"))) == 3
     assert errors.exit_code("x.py", stands(errors.Stopped("stopped"))) == 75
     assert capsys.readouterr().err == ""
     assert errors.exit_code("x.py", stands(errors.UserError("a file here"))) == 2
     assert "a file here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "2"}, {"RANK": "", "TORCHELASTIC_RUN_ID": "x"},
+     {"RANK": "1", "WORLD_SIZE": "", "TORCHELASTIC_RUN_ID": "x"}],
+    ids=str,
+)  # fmt: skip
+def test_a_process_that_is_alone_says_it_whatever_its_variables(variables, monkeypatch, capsys):
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert errors.exit_code("x.py", stands(errors.DivergedError("nan"))) == 3
+    assert capsys.readouterr().err == "x.py: diverged: nan\n"
 
 
 def test_a_value_error_becomes_a_line_that_names_the_flag():

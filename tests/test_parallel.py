@@ -218,6 +218,31 @@ def test_tensors_of_a_cpu_never_reach_nccl_and_one_that_hangs_does_not_abort(dev
     assert begun[-1] == (backend, "2") and begun[:-1] == [1] * ("nccl" in backend)
 
 
+@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "4"}, {"RANK": "x"}], ids=str)
+@pytest.mark.parametrize("run_id", [None, "left by another program"])
+def test_variables_that_torchrun_did_not_set_make_no_group(variables, run_id, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if run_id and variables.get("WORLD_SIZE") != "4":
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+    with parallel.joined("cpu") as world:
+        assert (world.rank, world.size, world.leads) == (0, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORLD_SIZE", "two"), ("RANK", ""), ("LOCAL_RANK", "-1"), ("RANK", "1.0")]
+)
+def test_a_variable_of_torchrun_that_is_no_number_is_named(name, value, monkeypatch):
+    variables = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "x"}
+    for each, number in (variables | {name: value}).items():
+        monkeypatch.setenv(each, number)
+    refused = pytest.raises(UserError, match=f"^{name}={value}: must be a whole number")
+    with refused, parallel.joined("cpu"):
+        pass
+
+
 def test_a_collective_that_times_out_is_a_lost_contact(monkeypatch):
     class Work:
         def wait(self, timeout):

@@ -6,11 +6,12 @@ import os
 import struct
 import sys
 import threading
+from unittest import mock
 
 import pytest
 from scripts import SMALL, run
 
-from bacon import progress
+from bacon import compute, data, experiment, parallel, progress
 
 
 def test_a_terminal_sees_a_progress_bar(tmp_path, quick, monkeypatch):
@@ -37,6 +38,63 @@ def test_a_terminal_sees_a_progress_bar(tmp_path, quick, monkeypatch):
     assert code == 0
     assert "11/11" in shown and "exp 0" in shown and "loss" in shown and "% of the test" in shown
     assert "\r" in shown.replace("\r\n", "")  # the bar is drawn over itself
+
+
+class Terminal:
+    """A pseudo terminal of so many columns, as standard output and error."""
+
+    def __init__(self, columns, monkeypatch):
+        fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+        self.ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.stream = open(theirs, "w", encoding="utf-8")  # noqa: SIM115
+        monkeypatch.setattr(sys, "stdout", self.stream)
+        monkeypatch.setattr(sys, "stderr", self.stream)
+
+    def shown(self):
+        self.stream.flush()
+        return os.read(self.ours, 2**16).decode()
+
+    def close(self):
+        self.stream.close()
+        os.close(self.ours)
+
+
+@pytest.mark.parametrize("columns", [0, 60])
+def test_a_terminal_without_columns_gets_lines(columns, monkeypatch):
+    with monkeypatch.context() as patch:
+        terminal = Terminal(columns, patch)
+        with progress.Progress(5, "exp 0") as bar:
+            bar.count()
+            bar.report("a line of figures", "short")
+        shown = terminal.shown()
+        said = []
+        assert list(progress.track([1, 2], "pictures", said.append, every=0)) == [1, 2]
+    terminal.close()
+    assert ("a line of figures" in shown) == (columns == 0) == bool(said)
+    assert ("1/5" in shown) == (columns == 60)
+
+
+def test_the_bar_counts_each_iteration_without_reading_the_losses(quick, make_args, monkeypatch):
+    counted = []
+
+    class Bar(progress.Progress):
+        def count(self):
+            counted.append(distilled.unread)
+
+        def report(self, text, short):
+            counted.append("report")
+
+    monkeypatch.setattr(experiment, "Progress", Bar)
+    args = make_args(Iteration=12, eval_interval=100)
+    dataset = data.load("Digits", os.devnull)
+    real = dataset.real("train"), dataset.real("test")
+    arithmetic = compute.Arithmetic("cpu")
+    distilled = experiment.Experiment(args, 0, *real, arithmetic, arithmetic, parallel.World())
+    monkeypatch.setattr(distilled, "evaluate", lambda *args: None)
+    monkeypatch.setattr(distilled, "save_picture", lambda *args: None)
+    distilled.run(mock.Mock())
+    assert counted == [*range(1, 11), "report", 1, 2, "report"]
 
 
 @pytest.mark.parametrize(
