@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacon import readers
+from bacon import class_names, readers
 from bacon.canvases import colours, decode, is_result
 from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
@@ -278,20 +278,14 @@ def _read_pictures(folder, _, facts, factor, pixels):
     if pixels:
         raise UserError(f"--zca, --pixels: {folder} holds pictures of 8 bits, which are not whitened")
     names = [path.name for path in readers.class_folders(folder)]
-    if len(names) != facts.num_classes:
-        raise UserError(f"{folder}: {len(names)} class folders, but {facts.dataset} has {facts.num_classes} classes")
-    order, how = range(len(names)), "in sorted order"
-    if all(name.isdecimal() for name in names):
-        order, how = [int(name) for name in names], "by their numbers"
-    # Where a dataset of the table names classes by numbers, these are their labels: no need to load it for the names.
-    if (facts.dataset == IMAGE_FOLDER or how != "by their numbers") and set(names) == set(facts.names()):
-        order, how = [list(facts.names()).index(name) for name in names], "named as its classes are"
+    order = class_names.order_of(folder, names, facts)
     _, pixels, labels = readers.read_class_folders(folder)
     if facts.shape[0] == 1 and readers.is_grey(pixels):
         pixels = pixels[:, :1]
-    assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {how}"
+    assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {order.how}"
     canvases = PIXELS["unit"][0](pixels.float() / 255, facts.mean, facts.std)
-    yield SavedSet(str(folder), 0, "image folder", canvases, torch.tensor(order)[labels], factor or 1, assumed=assumed)
+    labels = torch.tensor(order.labels)[labels]
+    yield SavedSet(str(folder), 0, "image folder", canvases, labels, factor or 1, assumed=assumed)
 
 
 def _is_images(value):
@@ -376,9 +370,11 @@ def _export_png(out, pixels, labels, saved):
     from torchvision.utils import save_image
 
     clipped = ((pixels < 0) | (pixels > 1)).float().mean().item()
-    for c, name in enumerate(saved.class_names()):
+    names = saved.class_names()
+    digits = max(3, len(str(len(names) - 1)))  # as many for all classes: sorted names are in label order then
+    for c, name in enumerate(names):
         name = re.sub(r"[^\w-]", "_", name)
-        folder = out / f"{c:03d}_{name}"  # so that sorted names, as ImageFolder numbers them, are in label order
+        folder = out / f"{c:0{digits}d}_{name}"
         folder.mkdir(parents=True)
         for i, image in enumerate(pixels[labels == c].clamp(0, 1)):
             save_image(image, folder / f"{i:05d}.png")
