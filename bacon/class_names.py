@@ -1,8 +1,8 @@
 """Which class each folder of pictures means: by numbers in their names, or by the classes' names.
 
 People write `7`, `007`, `class7`, `img_class_07`, `7_horse`, `horse`, `Horse`, `T-shirt_top`. A
-number counts where the text before it or after it is the same in all names; a name whatever its case,
-spaces, hyphens and underscores.
+number counts where the text before it or after it is the same in all names; a name whatever its
+case, spaces, hyphens and underscores.
 """
 
 import dataclasses

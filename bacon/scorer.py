@@ -16,7 +16,21 @@ import torch
 import augment
 import networks
 import utils
-from bacon import compute, data, diagnose, errors, fair, figures, flags, judge, protocols, sets, spaces, tables
+from bacon import (
+    compute,
+    data,
+    diagnose,
+    errors,
+    fair,
+    figures,
+    flags,
+    judge,
+    protocols,
+    sets,
+    soft_labels,
+    spaces,
+    tables,
+)
 from bacon.baselines import BASELINES, baseline
 from bacon.errors import UserError
 from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER
@@ -47,7 +61,8 @@ def build_parser(description):
     add("--zca", action="store_true", help="sets of other programs live in ZCA space: whiten test images as MTT does")
     stored = "how pixels are stored (default: as the layout implies; unit: [0,1], bytes: [0,255], zca: as --zca)"
     add("--pixels", choices=spaces.PIXELS, help=stored)
-    add("--labels", choices=sets.SOFT, help="what soft labels are (default: probabilities where they sum to 1)")
+    meant = "what soft labels are (default: probabilities if they sum to 1; hard: likeliest class)"
+    add("--labels", choices=soft_labels.KINDS, help=meant)
     order = "the class that each label means, as --diagnose writes it to FILE where labels are in another order"
     add("--relabel", metavar="FILE", help=order)
     add("--exp", type=flags.whole(0), help="only this experiment of a file with several (to export or draw: default 0)")
@@ -220,6 +235,8 @@ def _read(args, needed):
         chosen = sets.read(one, facts, **_ways(args, facts), exp=args.exp)
         layout = f"{chosen[0].layout} layout, {len(chosen)} experiments; assumed: {chosen[0].assumed}"
         _say(f"{one.path}: {layout}")
+        for note in dict.fromkeys(note for saved in chosen for note in saved.notes):
+            _say(f"{one.path}: {note}")
         groups.append((real, chosen))
     for real, (saved, *_) in groups:
         theirs = saved.meta.get("data_sha256")

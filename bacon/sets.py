@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacon import class_names, readers
+from bacon import class_names, readers, soft_labels
 from bacon.canvases import colours, decode, is_result
 from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
@@ -60,7 +60,8 @@ class SavedSet:
     (these scripts) or "pixels" in [0,1] (MTT). lr: the judges' rate that the set was learnt with, if it was. meta: the
     dictionary of these scripts, else empty. recorded: {architecture: [accuracy in [0,1]]} of this experiment. alone:
     the file's others are earlier or later states of it, no experiments. facts: those that it was found to fit. halves:
-    2 if a canvas was stored in half its numbers, with chroma at half resolution.
+    2 if a canvas was stored in half its numbers, with chroma at half resolution. soft: what soft
+    labels were taken for, of soft_labels.KINDS. notes: warnings, a line each.
     """
 
     path: str
@@ -77,6 +78,8 @@ class SavedSet:
     alone: bool = False
     facts: Facts | None = None
     halves: int = 1
+    soft: str = ""
+    notes: tuple = ()
 
     def decoded(self):
         """The images to train on, (factor^2 n, C, H, W), and their labels, in the order of `canvases.decode`."""
@@ -175,8 +178,8 @@ def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=Non
     """All sets of a `Found` as a list of SavedSet that fit `facts`. UserError for what is no set or of other data.
 
     factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
-    pixels, soft: of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`. exp: only
-    this experiment.
+    pixels, soft: of PIXELS and soft_labels.KINDS, whatever the file says or implies. order: see
+    `diagnose.read_order`. exp: only this experiment.
     """
     if zca and found.meta and not found.meta["zca"]:
         raise UserError(f"--zca: {found.path} says that it is not whitened")
@@ -299,31 +302,24 @@ _LAYOUTS = (
     (lambda s: isinstance(s, (list, tuple)) and len(s) == 2 and _is_images(s[0]), _read_ncfm),
     (_is_images, _read_mtt),
 )
-SOFT = ("logits", "probabilities")  # what soft labels (n, classes) may be, by --labels
 
 
 def _checked(saved, facts, soft=None, order=None):
     """The set with float32 canvases; UserError, one line naming the file, unless it is sound and of this dataset."""
     if fault := _fault(saved.canvases, saved.labels, saved.factor, facts):
         raise UserError(f"{saved.path}{f', experiment {saved.exp}' if saved.exp else ''}: {fault}")
-    canvases, labels, assumed = saved.canvases.detach().float().contiguous(), saved.labels.detach(), saved.assumed
-    labels = labels.long() if labels.dim() == 1 else labels.float()
-    if labels.dim() == 2:
-        positive, sums = (labels >= 0).all(), labels.sum(1, keepdim=True)
-        if soft == "probabilities":
-            if not (positive and labels.any(1).all()):
-                raise UserError(f"--labels probabilities: some of {saved.path} are negative or nothing")
-            labels = (labels / sums).clamp_min(1e-30).log()
-        elif not soft and positive and torch.allclose(sums, torch.ones(len(labels), 1), atol=1e-3):
-            soft, labels = "probabilities", labels.clamp_min(1e-30).log()  # of which softmax makes them again
-        assumed += f", soft labels are {soft or 'logits'}"
-    elif soft:
-        raise UserError(f"--labels: {saved.path} has hard labels")
+    canvases = saved.canvases.detach().float().contiguous()
+    meaning = soft_labels.meaning_of(saved.path, saved.labels.detach(), soft)
+    labels, assumed = meaning.labels, saved.assumed
+    if meaning.words:
+        assumed += f", {meaning.words}"
     if order:
         means = torch.tensor(order)
         labels = means[labels] if labels.dim() == 1 else labels[:, means.argsort()]
         assumed += ", classes in the order of --relabel"
-    return dataclasses.replace(saved, canvases=canvases, labels=labels, assumed=assumed, facts=facts)
+    found = {"canvases": canvases, "labels": labels, "soft": meaning.kind, "facts": facts}
+    notes = (*saved.notes, meaning.note) if meaning.note else saved.notes
+    return dataclasses.replace(saved, **found, assumed=assumed, notes=notes)
 
 
 def _fault(images, labels, factor, facts):
