@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacon import class_names, readers, soft_labels
+from bacon import class_names, readers, soft_labels, which_dataset
 from bacon.canvases import colours, decode, is_result
 from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch, save_torch
 from bacon.recipes import DATASETS, IMAGE_FOLDER
-from bacon.spaces import PIXELS, denormalise, normalise
+from bacon.spaces import PIXELS, denormalise, misread, normalise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,7 +186,7 @@ def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=Non
     pixels = pixels or ("zca" if zca and not found.meta else None)
     with damaged(f"{found.path}: damaged set"):
         read = found.reader(found.path, found.content, facts, factor, pixels)
-        sets = [_checked(one, facts, soft, order) for one in read]
+        sets = [_checked(one, facts, soft, order, pixels) for one in read]
     if not sets:
         raise UserError(f"{found.path}: holds no set, its 'data' is empty")
     chosen = [saved for saved in sets if exp in (None, saved.exp)]
@@ -304,7 +304,10 @@ _LAYOUTS = (
 )
 
 
-def _checked(saved, facts, soft=None, order=None):
+_AS_STORED = ("DC", "MTT")  # layouts, by how they begin, whose pixels are taken as they are
+
+
+def _checked(saved, facts, soft=None, order=None, pixels=None):
     """The set with float32 canvases; UserError, one line naming the file, unless it is sound and of this dataset."""
     if fault := _fault(saved.canvases, saved.labels, saved.factor, facts):
         raise UserError(f"{saved.path}{f', experiment {saved.exp}' if saved.exp else ''}: {fault}")
@@ -318,7 +321,8 @@ def _checked(saved, facts, soft=None, order=None):
         labels = means[labels] if labels.dim() == 1 else labels[:, means.argsort()]
         assumed += ", classes in the order of --relabel"
     found = {"canvases": canvases, "labels": labels, "soft": meaning.kind, "facts": facts}
-    notes = (*saved.notes, meaning.note) if meaning.note else saved.notes
+    as_pixels = misread(canvases, pixels) if saved.layout.startswith(_AS_STORED) else ""
+    notes = (*saved.notes, *filter(None, (as_pixels, meaning.note)))
     return dataclasses.replace(saved, **found, assumed=assumed, notes=notes)
 
 
@@ -329,11 +333,13 @@ def _fault(images, labels, factor, facts):
         return f"images are {_what(images)}, not a tensor (n,C,H,W)"
     found, size = ("x".join(map(str, shape)) for shape in (images.shape[1:], facts.shape))
     if found != size:
-        return f"images are {found}, but {dataset}'s are {size}"
+        fitting = which_dataset.of_size(tuple(images.shape[1:]))
+        return f"images are {found}{fitting}, but {dataset}'s are {size}"
     if len(images) == 0:
         return "holds no images"
     if not images.is_floating_point():
-        return f"images are {_what(images)}, but this layout has normalised float32 ones"
+        text = f"images are {_what(images)}, but this layout has normalised float32 ones"
+        return f"{text}; --pixels bytes takes whole numbers in [0,255]"
     if factor == 2 and (facts.shape[1] % 2 or facts.shape[2] % 2):
         return f"factor 2 needs an even height and width, {dataset} has {size}; see --factor"
     if bad := images.isfinite().logical_not().flatten(1).any(1).sum().item():

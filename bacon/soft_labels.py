@@ -68,8 +68,8 @@ def is_flat(labels):
 def meaning_of(path, labels, asked=None):
     """The `Meaning` of a set's labels, (n,) or (n,classes).
 
-    path: of the set. asked: of KINDS, or None. UserError, naming the path, where they cannot be what
-    was asked for, or could be several things.
+    path: of the set. asked: of KINDS, or None. UserError, naming the path, where they cannot be
+    what was asked for, or could be several things.
     """
     if labels.dim() == 1:
         if asked not in (None, "hard"):
