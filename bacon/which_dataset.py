@@ -53,7 +53,8 @@ def of_size(shape):
 def far_below(accuracy, recorded, num_classes):
     """Whether an accuracy is so near chance, and the recorded one is not, that something is amiss.
 
-    Both are in percent. Published sets get 60 % and more of what they are recorded to be above chance, by any network.
+    Both are in percent. Published sets get 60 % and more of what is recorded above chance, by any
+    network.
     """
     chance = 100 / num_classes
     if not 2 * chance < recorded <= 100:
