@@ -16,7 +16,7 @@ import torch
 
 import networks
 import utils
-from bacon import data, judge, sets
+from bacon import data, judge, sets, soft_labels
 from bacon.errors import UserError, short
 from bacon.spaces import PIXELS, Whitening
 
@@ -59,11 +59,13 @@ class Reading:
         self.best = max(self.accuracy, self.permuted if self.reordered else 0)
 
     def words(self):
-        soft = ", soft labels are " + self.saved.assumed.rpartition("soft labels are ")[2].partition(",")[0]
         pixels = {None: "normalised", "normalised": "whitened by these scripts", "pixels": "whitened (ZCA)"}
         kind = {"unit": "in [0,1]", "bytes": "in [0,255]"}.get(self.flags["pixels"]) or pixels[self.saved.zca]
         many = "four images" if self.saved.factor == 2 else "one image"
-        return f"{kind}, {many} a canvas{soft if self.saved.labels.dim() == 2 else ''}"
+        soft = f", soft labels are {self.saved.soft}" if self.saved.soft else ""
+        if self.saved.soft == "hard":
+            soft = ", the likeliest class of soft labels"
+        return f"{kind}, {many} a canvas{soft}"
 
 
 def _readings(found, facts, given, exp):
@@ -72,7 +74,7 @@ def _readings(found, facts, given, exp):
     given: the flags of the command line. What two combinations read alike counts once. UserError if nothing reads it.
     """
     chosen, faults = [], []
-    soft = (given["soft"], None, *sets.SOFT)
+    soft = (given["soft"], None, *soft_labels.KINDS)
     for way in itertools.product((given["factor"], 1, 2), (given["pixels"], None, *PIXELS), soft):
         flags = given | dict(zip(("factor", "pixels", "soft"), way, strict=True))
         try:
@@ -80,10 +82,10 @@ def _readings(found, facts, given, exp):
         except UserError as error:
             faults.append(error)
             continue
-        if way[2] == "probabilities" and not _sum_alike(
-            sets.read(found, facts, **flags | {"soft": "logits", "exp": exp})[0]
-        ):
-            continue
+        if way[2] == "probabilities":
+            as_stored, *_ = sets.read(found, facts, **flags | {"soft": "logits"}, exp=exp)
+            if soft_labels.kind_of(as_stored.labels) == "logits":
+                continue
         if not any(_same(one, other) for _, other in chosen):
             chosen.append((flags, one))
     if not chosen:
@@ -93,13 +95,8 @@ def _readings(found, facts, given, exp):
 
 def _same(a, b):
     alike = a.factor == b.factor and a.zca == b.zca and torch.equal(a.canvases, b.canvases)
+    alike = alike and a.labels.shape == b.labels.shape
     return alike and torch.allclose(a.labels.float(), b.labels.float(), atol=1e-2)
-
-
-def _sum_alike(saved):
-    """Whether soft labels, read as logits, are rather probabilities: none negative, rows sum up to about 1 or 100."""
-    sums = saved.labels.sum(1)
-    return bool((saved.labels >= 0).all() and any((sums / to - 1).abs().max() < 0.1 for to in (1, 100)))
 
 
 def _look(pixels):
@@ -212,5 +209,10 @@ def _meant(readings, given):
     enough = ALIKE * max(one.best for one in alive)
     space = min((one for one in alive if one.best >= enough), key=lambda one: one.misfit).space
     alive = sorted((one for one in alive if one.space == space), key=lambda one: -one.best)
-    alive = [one for one in alive if one.flags["soft"] == "probabilities"] or alive  # what sums up to 1 is no logits
+    if given["soft"] != "hard":
+        alive = [one for one in alive if one.saved.soft == "probabilities"] or alive  # no logits
+        logits = [one.saved.labels for one in readings if one.saved.soft == "logits"]
+        if not any(soft_labels.is_flat(labels) for labels in logits):
+            # Of labels that are logits a short judge may like the hard ones more.
+            alive = [one for one in alive if one.saved.soft != "hard"] or alive
     return next((one for one in alive if one.flags == given and one.best >= alive[0].best - one.error), alive[0])

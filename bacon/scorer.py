@@ -2,10 +2,8 @@
 
 import argparse
 import dataclasses
-import functools
 import itertools
 import json
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -16,10 +14,26 @@ import torch
 import augment
 import networks
 import utils
-from bacon import compute, data, diagnose, errors, fair, figures, flags, judge, outputs, protocols, sets, spaces, tables
+from bacon import (
+    compute,
+    diagnose,
+    errors,
+    fair,
+    figures,
+    flags,
+    judge,
+    outputs,
+    protocols,
+    sets,
+    soft_labels,
+    spaces,
+    tables,
+    which_dataset,
+)
 from bacon.baselines import BASELINES, baseline
 from bacon.errors import UserError
-from bacon.names import CLASSES, plain
+from bacon.located import RealImages, find
+from bacon.located import say as _say
 from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER
 
 
@@ -48,7 +62,8 @@ def build_parser(description):
     add("--zca", action="store_true", help="sets of other programs live in ZCA space: whiten test images as MTT does")
     stored = "how pixels are stored (default: as the layout implies; unit: [0,1], bytes: [0,255], zca: as --zca)"
     add("--pixels", choices=spaces.PIXELS, help=stored)
-    add("--labels", choices=sets.SOFT, help="what soft labels are (default: probabilities where they sum to 1)")
+    meant = "what soft labels are (default: probabilities if they sum to 1; hard: likeliest class)"
+    add("--labels", choices=soft_labels.KINDS, help=meant)
     order = "the class that each label means, as --diagnose writes it to FILE where labels are in another order"
     add("--relabel", metavar="FILE", help=order)
     add("--exp", type=flags.whole(0), help="only this experiment of a file with several (to export or draw: default 0)")
@@ -134,10 +149,6 @@ def _main(args):
     return 0
 
 
-def _say(line):
-    print(line, file=sys.stderr, flush=True)  # the table alone goes to standard output
-
-
 def _print(kind, rows, shown, cut=None):
     """Print rows as JSON lines, or the tables {title: cells} that show them. cut: see tables.render."""
     if kind == "json":
@@ -150,63 +161,6 @@ def _print(kind, rows, shown, cut=None):
         print(tables.render(cells, kind == "markdown", cut), end="\n\n" if title or len(shown) > 1 else "\n")
 
 
-class RealImages:
-    """The real images of a dataset, loaded when first needed: a data.RealData in each `space`, see SavedSet.zca."""
-
-    def __init__(self, name, args, im_size=None):
-        if name not in (*DATASETS, IMAGE_FOLDER):
-            raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
-        if args.im_size and name != IMAGE_FOLDER:
-            raise UserError(f"--im_size: resizes pictures of ImageFolder only, not {name}")
-        self.name, self._where = name, (args.data_path, _say, im_size)
-        self.test = functools.cache(lambda space, device: self.of("test", space, device, self.whitening(space, device)))
-
-    @functools.cached_property
-    def dataset(self):
-        return data.load(self.name, *self._where)
-
-    @property
-    def facts(self):
-        """What its sets must fit, a sets.Facts; of a dataset in the table without loading it."""
-        return sets.Facts.of(self.name, DATASETS.get(self.name) or self.dataset, self.class_names)
-
-    def class_names(self):
-        """The classes' names: the images' where these are at hand, else the known dataset's."""
-        known = CLASSES.get(self.name)
-        cache = outputs.path_of(self._where[0]) / f"{self.name.lower()}.pt"
-        if known and "dataset" not in vars(self) and not cache.exists():
-            return list(known)
-        return self.dataset.classes
-
-    def whitening(self, space, device="cpu"):
-        """The spaces.Whitening that sets of this space were distilled in, or None."""
-        if space is None:
-            return None
-        _say(f"fitting the ZCA whitening on {self.dataset.train:,} training images")
-        return spaces.Whitening.fit(self.of("train", space, device))
-
-    def of(self, split, space, device, whitening=None):
-        return self.dataset.real(split, device, whitening, normalised=space != "pixels")
-
-
-def _found(args):
-    """The sets that `args` name, whatever they hold: [(sets.Found, RealImages)]."""
-    files = {}
-    for path in args.paths:
-        for file in sets.files(path, args.recursive):  # a set may be named twice
-            files.setdefault(file.parent.resolve() / file.name, file)  # a linked one has the labels beside the link
-    found = [sets.recognise(file) for file in files.values()]
-    runs = [one.meta["args"] for one in found if one.meta]
-    said = [args.dataset] if args.dataset else list(dict.fromkeys(run["dataset"] for run in runs))
-    im_size = args.im_size or next((run.get("im_size") for run in runs), None)
-    real, pairs = functools.cache(lambda name: RealImages(name, args, im_size)), []
-    for one in found:
-        if len(said) != 1 and not one.meta:
-            raise UserError(f"{one.path}: does not say of which dataset it is; give --dataset")
-        pairs.append((one, real(said[0] if len(said) == 1 else one.meta["args"]["dataset"])))
-    return pairs
-
-
 def _ways(args, facts):
     """The flags that say how a set of `facts` is read, for sets.read; but for a --relabel that --diagnose writes."""
     order = diagnose.read_order(args.relabel, facts.num_classes) if args.relabel and not args.diagnose else None
@@ -216,12 +170,17 @@ def _ways(args, facts):
 def _diagnose(args):
     """Print for every set how it was meant: all readings in a table, then a line of advice; write --relabel."""
     arithmetic, _ = compute.choose(args.device, "fp32", args.compile or False, 0)
-    pairs = _found(args)
-    if args.relabel and len(pairs) > 1:
-        names = ", ".join(str(found.path) for found, _ in pairs[:3]) + ", ..." * (len(pairs) > 3)
-        several = f"takes the order of one set, not of {len(pairs)}: {names}; give one"
+    every = find(args)
+    if args.relabel and len(every) > 1:
+        names = ", ".join(str(located.found.path) for located in every[:3]) + ", ..." * (len(every) > 3)
+        several = f"takes the order of one set, not of {len(every)}: {names}; give one"
         raise UserError(f"--relabel {args.relabel}: {several}")
-    for found, real in pairs:
+    for located in every:
+        found, real = located.found, located.real
+        if located.because and not args.dataset:
+            _say(f"{found.path}: assumed: {located.because}")
+        if located.doubt():
+            _say(f"{found.path}: {located.doubt()}")
         ways = _ways(args, real.facts)
         rows, advice, order = diagnose.diagnose(found, real, ways, args.exp, arithmetic, args.seed or 0, _say)
         if args.relabel and order is None:
@@ -243,12 +202,19 @@ def _read(args, needed):
     needed: whether real images are, so that ours of one's own images must fit those that are there now.
     """
     groups = []
-    for one, real in _found(args):
+    for located in find(args):
+        one, real = located.found, located.real
         itself = real.name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
         facts = sets.own_facts(one) if itself else real.facts
         chosen = sets.read(one, facts, **_ways(args, facts), exp=args.exp)
+        if located.because:
+            assumed = f"{chosen[0].assumed}, {located.because}"
+            chosen = [dataclasses.replace(saved, assumed=assumed) for saved in chosen]
         layout = f"{chosen[0].layout} layout, {len(chosen)} experiments; assumed: {chosen[0].assumed}"
         _say(f"{one.path}: {layout}")
+        notes = [located.doubt(), *(note for saved in chosen for note in saved.notes)]
+        for note in dict.fromkeys(filter(None, notes)):
+            _say(f"{one.path}: {note}")
         groups.append((real, chosen))
     for real, (saved, *_) in groups:
         theirs = saved.meta.get("data_sha256")
@@ -337,8 +303,20 @@ def _score(groups, args):
         if saved.labels.dim() == 2 and "full" in args.baseline:
             hard = [judged(one.hard(), judges) for one in experiments]
             made = [row | {"hard": [of[row["network"]][0] for of in hard]} for row in made]
+        _say_what_is_amiss(made, facts, meta)
         rows += made
     return fair.beside(rows)
+
+
+def _say_what_is_amiss(rows, facts, meta):
+    """A line for each row of another program's set that is near chance, but recorded far above it."""
+    for row in rows:
+        recorded = row.get("recorded", 0)
+        if meta or not which_dataset.far_below(row["mean"], recorded, facts.num_classes):
+            continue
+        text = f"{row['network']} gets {row['mean']:.1f} %, but {recorded:.1f} % are recorded"
+        text += f"; is it a set of {facts.dataset}, and read as it was meant? see --diagnose"
+        _say(f"{row['set']}: {text}")
 
 
 def _baselines(groups, args):

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacon import readers
+from bacon import class_names, readers, soft_labels, which_dataset
 from bacon.canvases import colours, decode, is_result
 from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch, save_torch
 from bacon.recipes import DATASETS, IMAGE_FOLDER
-from bacon.spaces import PIXELS, denormalise, normalise
+from bacon.spaces import PIXELS, denormalise, misread, normalise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +60,8 @@ class SavedSet:
     (these scripts) or "pixels" in [0,1] (MTT). lr: the judges' rate that the set was learnt with, if it was. meta: the
     dictionary of these scripts, else empty. recorded: {architecture: [accuracy in [0,1]]} of this experiment. alone:
     the file's others are earlier or later states of it, no experiments. facts: those that it was found to fit. halves:
-    2 if a canvas was stored in half its numbers, with chroma at half resolution.
+    2 if a canvas was stored in half its numbers, with chroma at half resolution. soft: what soft
+    labels were taken for, of soft_labels.KINDS. notes: warnings, a line each.
     """
 
     path: str
@@ -77,6 +78,8 @@ class SavedSet:
     alone: bool = False
     facts: Facts | None = None
     halves: int = 1
+    soft: str = ""
+    notes: tuple = ()
 
     def decoded(self):
         """The images to train on, (factor^2 n, C, H, W), and their labels, in the order of `canvases.decode`."""
@@ -174,15 +177,15 @@ def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=Non
     """All sets of a `Found` as a list of SavedSet that fit `facts`. UserError for what is no set or of other data.
 
     factor: 1 or 2 overrides what a layout implies, zca: the set lives in whitened space; our own files say both.
-    pixels, soft: of PIXELS and SOFT, whatever the file says or implies. order: see `diagnose.read_order`. exp: only
-    this experiment.
+    pixels, soft: of PIXELS and soft_labels.KINDS, whatever the file says or implies. order: see
+    `diagnose.read_order`. exp: only this experiment.
     """
     if zca and found.meta and not found.meta["zca"]:
         raise UserError(f"--zca: {found.path} says that it is not whitened")
     pixels = pixels or ("zca" if zca and not found.meta else None)
     with damaged(f"{found.path}: damaged set"):
         read = found.reader(found.path, found.content, facts, factor, pixels)
-        sets = [_checked(one, facts, soft, order) for one in read]
+        sets = [_checked(one, facts, soft, order, pixels) for one in read]
     if not sets:
         raise UserError(f"{found.path}: holds no set, its 'data' is empty")
     chosen = [saved for saved in sets if exp in (None, saved.exp)]
@@ -278,20 +281,14 @@ def _read_pictures(folder, _, facts, factor, pixels):
     if pixels:
         raise UserError(f"--zca, --pixels: {folder} holds pictures of 8 bits, which are not whitened")
     names = readers.class_names(folder)
-    if len(names) != facts.num_classes:
-        raise UserError(f"{folder}: {len(names)} class folders, but {facts.dataset} has {facts.num_classes} classes")
-    order, how = range(len(names)), "in sorted order"
-    if all(name.isdecimal() for name in names):
-        order, how = [int(name) for name in names], "by their numbers"
-    # Where a dataset of the table names classes by numbers, these are their labels: no need to load it for the names.
-    if (facts.dataset == IMAGE_FOLDER or how != "by their numbers") and set(names) == set(facts.names()):
-        order, how = [list(facts.names()).index(name) for name in names], "named as its classes are"
+    order = class_names.order_of(folder, names, facts)
     _, pixels, labels = readers.read_class_folders(folder)
     if facts.shape[0] == 1 and readers.is_grey(pixels):
         pixels = pixels[:, :1]
-    assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {how}"
+    assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {order.how}"
     canvases = PIXELS["unit"][0](pixels.float() / 255, facts.mean, facts.std)
-    yield SavedSet(str(folder), 0, "image folder", canvases, torch.tensor(order)[labels], factor or 1, assumed=assumed)
+    labels = torch.tensor(order.labels)[labels]
+    yield SavedSet(str(folder), 0, "image folder", canvases, labels, factor or 1, assumed=assumed)
 
 
 def _is_images(value):
@@ -305,31 +302,28 @@ _LAYOUTS = (
     (lambda s: isinstance(s, (list, tuple)) and len(s) == 2 and _is_images(s[0]), _read_ncfm),
     (_is_images, _read_mtt),
 )
-SOFT = ("logits", "probabilities")  # what soft labels (n, classes) may be, by --labels
 
 
-def _checked(saved, facts, soft=None, order=None):
+_AS_STORED = ("DC", "MTT")  # layouts, by how they begin, whose pixels are taken as they are
+
+
+def _checked(saved, facts, soft=None, order=None, pixels=None):
     """The set with float32 canvases; UserError, one line naming the file, unless it is sound and of this dataset."""
     if fault := _fault(saved.canvases, saved.labels, saved.factor, facts):
         raise UserError(f"{saved.path}{f', experiment {saved.exp}' if saved.exp else ''}: {fault}")
-    canvases, labels, assumed = saved.canvases.detach().float().contiguous(), saved.labels.detach(), saved.assumed
-    labels = labels.long() if labels.dim() == 1 else labels.float()
-    if labels.dim() == 2:
-        positive, sums = (labels >= 0).all(), labels.sum(1, keepdim=True)
-        if soft == "probabilities":
-            if not (positive and labels.any(1).all()):
-                raise UserError(f"--labels probabilities: some of {saved.path} are negative or nothing")
-            labels = (labels / sums).clamp_min(1e-30).log()
-        elif not soft and positive and torch.allclose(sums, torch.ones(len(labels), 1), atol=1e-3):
-            soft, labels = "probabilities", labels.clamp_min(1e-30).log()  # of which softmax makes them again
-        assumed += f", soft labels are {soft or 'logits'}"
-    elif soft:
-        raise UserError(f"--labels: {saved.path} has hard labels")
+    canvases = saved.canvases.detach().float().contiguous()
+    meaning = soft_labels.meaning_of(saved.path, saved.labels.detach(), soft)
+    labels, assumed = meaning.labels, saved.assumed
+    if meaning.words:
+        assumed += f", {meaning.words}"
     if order:
         means = torch.tensor(order)
         labels = means[labels] if labels.dim() == 1 else labels[:, means.argsort()]
         assumed += ", classes in the order of --relabel"
-    return dataclasses.replace(saved, canvases=canvases, labels=labels, assumed=assumed, facts=facts)
+    found = {"canvases": canvases, "labels": labels, "soft": meaning.kind, "facts": facts}
+    as_pixels = misread(canvases, pixels) if saved.layout.startswith(_AS_STORED) else ""
+    notes = (*saved.notes, *filter(None, (as_pixels, meaning.note)))
+    return dataclasses.replace(saved, **found, assumed=assumed, notes=notes)
 
 
 def _fault(images, labels, factor, facts):
@@ -339,11 +333,13 @@ def _fault(images, labels, factor, facts):
         return f"images are {_what(images)}, not a tensor (n,C,H,W)"
     found, size = ("x".join(map(str, shape)) for shape in (images.shape[1:], facts.shape))
     if found != size:
-        return f"images are {found}, but {dataset}'s are {size}"
+        fitting = which_dataset.of_size(tuple(images.shape[1:]))
+        return f"images are {found}{fitting}, but {dataset}'s are {size}"
     if len(images) == 0:
         return "holds no images"
     if not images.is_floating_point():
-        return f"images are {_what(images)}, but this layout has normalised float32 ones"
+        text = f"images are {_what(images)}, but this layout has normalised float32 ones"
+        return f"{text}; --pixels bytes takes whole numbers in [0,255]"
     if factor == 2 and (facts.shape[1] % 2 or facts.shape[2] % 2):
         return f"factor 2 needs an even height and width, {dataset} has {size}; see --factor"
     if bad := images.isfinite().logical_not().flatten(1).any(1).sum().item():
@@ -376,9 +372,11 @@ def _export_png(out, pixels, labels, saved):
     from torchvision.utils import save_image
 
     clipped = ((pixels < 0) | (pixels > 1)).float().mean().item()
-    for c, name in enumerate(saved.class_names()):
+    names = saved.class_names()
+    digits = max(3, len(str(len(names) - 1)))  # as many for all classes: sorted names are in label order then
+    for c, name in enumerate(names):
         name = re.sub(r"[^\w-]", "_", name)
-        folder = out / f"{c:03d}_{name}"  # so that sorted names, as ImageFolder numbers them, are in label order
+        folder = out / f"{c:0{digits}d}_{name}"
         folder.mkdir(parents=True)
         for i, image in enumerate(pixels[labels == c].clamp(0, 1)):
             save_image(image, folder / f"{i:05d}.png")

@@ -36,6 +36,22 @@ PIXELS = {
 }
 
 
+def misread(images, pixels):
+    """A warning, or "", where images taken as normalised (pixels None) or whitened ("zca") are not."""
+    if pixels not in (None, "zca"):
+        return ""
+    low, high = (value.item() for value in images.aminmax())
+    if low >= -1e-3 and high <= 1 + 1e-3:
+        kind, space = "unit", "[0,1]"
+    elif low >= 0 and 20 < high < 255.5:  # normalised images do not reach 20, and have negatives
+        kind, space = "bytes", "[0,255]"
+    else:
+        return ""
+    taken = "whitened" if pixels else "normalised"
+    values = f"{low:.2f}..{high:.2f}"
+    return f"its pixels are {values}, taken as {taken}; if they are in {space}, --pixels {kind}"
+
+
 def to_planes(images):
     """Normalised RGB images (n,3,H,W), H and W even, as luma and half-size chroma: (n,6,H/2,W/2), half the numbers.
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bacon import diagnose, scorer, sets, spaces
 from bacon.baselines import baseline
@@ -27,7 +28,7 @@ def noise(*shape):
 
 
 def soft(labels):
-    return (6.0 * torch.nn.functional.one_hot(labels, 10) + noise(len(labels), 10)).softmax(1)
+    return (6.0 * F.one_hot(labels, 10) + noise(len(labels), 10)).softmax(1)
 
 
 def whitened(x, digits):
@@ -46,6 +47,12 @@ COPIES = {
     "backwards": (lambda x, y, d, _: (d[0], 9 - d[1]), "--relabel FILE: normalised, one image a canvas; classes"),
     "probabilities": (lambda x, y, d, _: (d[0], soft(d[1])), "as given: normalised, one image a canvas, soft"),
     "percent": (lambda x, y, d, _: (d[0], (100 * soft(d[1])).round()), "--labels probabilities: normalised, one image"),
+    "less 0.1": (lambda x, y, d, _: (d[0], F.one_hot(d[1], 10) - 0.1), "--labels hard: normalised, one"),
+    "centred": (
+        lambda x, y, d, _: (x, F.one_hot(y, 10) - 0.3 * soft(y) - 0.07), "--factor 2 --labels hard: norm",
+    ),
+    "rounded": (lambda x, y, d, _: (d[0], soft(d[1]).bfloat16()), "as given: normalised, one image"),
+    "logits": (lambda x, y, d, _: (d[0], soft(d[1]).log()), "as given: normalised, one image a canvas"),
     "noise": (lambda x, y, d, _: (noise(*x.shape), y), "no reading is better than chance"),
 }  # fmt: skip
 
