@@ -34,6 +34,7 @@ from bacon.baselines import BASELINES, baseline
 from bacon.errors import UserError
 from bacon.located import RealImages, find
 from bacon.located import say as _say
+from bacon.names import plain
 from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER
 
 
