@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import augment
 import utils
-from bacon import dc_augment
+from bacon import dc_augment, idc_augment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ def _dsa(images, strategy, rng):
 AUGMENTATIONS = {
     "DSA": Augmentation(_dsa),
     "DC": Augmentation(dc_augment.apply),
+    "IDC": Augmentation(idc_augment.apply, idc_augment.cutmix),
 }
 
 
@@ -72,9 +73,14 @@ def _at_each_fifth(length):
     return sorted({max(1, fifths * length // 5) for fifths in (1, 2, 3, 4)})
 
 
+def _at_two_thirds_and_five_sixths(length):
+    return [2 * length // 3, 5 * length // 6]
+
+
 SCHEDULES = {
     "sgd": Schedule(_sgd, _past_the_middle, 0.1, restarts=True, extra_epochs=1),  # as published
     "adamw": Schedule(_adamw, _at_each_fifth, 0.5),
+    "sgd (IDC)": Schedule(_sgd, _at_two_thirds_and_five_sixths, 0.2),
 }
 
 

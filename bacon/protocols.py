@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import augment
 import networks
-from bacon import compute, dc_augment, errors, judge
+from bacon import compute, dc_augment, errors, idc_augment, judge
 from bacon.recipes import COMMON, architectures
 
 # Flags of a run that are its protocol.
@@ -57,6 +57,13 @@ def _dc(subject, strategy):
     return Augmented("DC", dc_augment.strategy(subject.dataset, subject.network))
 
 
+def _idc(subject, strategy):
+    """IDC's own for this dataset and storage, or else with the operations `strategy`."""
+    plan = idc_augment.plan(subject.dataset, subject.factor, subject.ipc)
+    operations = plan.strategy if strategy is None else augment.parse_strategy(strategy)
+    return Augmented("IDC", operations, plan.cutmix)
+
+
 @dataclasses.dataclass(frozen=True)
 class Rules:
     """A protocol: what --protocol takes where neither a flag nor the set says otherwise.
@@ -98,6 +105,12 @@ PROTOCOLS = {
         optimizer="adamw",
         augmented=_dsa_and_cutmix,
         learnt_rate=False,
+    ),
+    "idc": Rules(
+        "IDC's own code (Kim et al. 2022)",
+        batch=64,
+        optimizer="sgd (IDC)",
+        augmented=_idc,
     ),
 }
 
