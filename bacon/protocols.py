@@ -186,8 +186,10 @@ def protocol_of(args, run, lr=None, subject=None):
 
 def computed(meta):
     """How a run computed its judges, a compute.Settings, or None if its `meta` does not say."""
-    if "judging" in meta.get("computed", {}):
-        return compute.Settings(**meta["computed"]["judging"])
+    names = [field.name for field in dataclasses.fields(compute.Settings)]
+    fields = meta.get("computed", {}).get("judging", {})
+    if set(names) <= set(fields):  # files of later versions may hold more
+        return compute.Settings(**{name: fields[name] for name in names})
     words = meta.get("arithmetic", {}).get("judging")
     return compute.settings_in(words) if words else None
 

@@ -188,6 +188,7 @@ def test_architectures_with_the_same_protocol_are_judged_together():
 
 
 OLD = {"distilling": "cuda, bf16, compiled", "judging": "cpu, 3 threads, bf16, compiled"}
+FIELDS = {"device": "cpu", "threads": 8, "precision": "fp32", "compiled": False}
 
 
 @pytest.mark.parametrize(
@@ -201,21 +202,19 @@ OLD = {"distilling": "cuda, bf16, compiled", "judging": "cpu, 3 threads, bf16, c
         ),
         ({"arithmetic": {"judging": "mps, bf16"}}, compute.Settings("mps", None, "bf16", False)),
         (
-            {
-                "arithmetic": OLD,
-                "computed": {
-                    "judging": {
-                        "device": "cpu",
-                        "threads": 8,
-                        "precision": "fp32",
-                        "compiled": False,
-                    }
-                },
-            },
+            {"arithmetic": OLD, "computed": {"judging": FIELDS}},
             compute.Settings("cpu", 8, "fp32", False),
         ),
+        (
+            {"computed": {"judging": FIELDS | {"nodes": 2}}},
+            compute.Settings("cpu", 8, "fp32", False),
+        ),
+        (
+            {"arithmetic": OLD, "computed": {"judging": {"device": "cpu"}}},
+            compute.Settings("cpu", 3, "bf16", True),
+        ),
     ],
-    ids=["nothing", "words", "one GPU of several", "Apple GPU", "fields"],
+    ids=["nothing", "words", "one GPU of several", "Apple GPU", "fields", "more", "fewer"],
 )
 def test_what_a_file_says_of_its_judges_is_read_in_words_and_in_fields(meta, settings):
     assert protocols.computed(meta) == settings
