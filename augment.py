@@ -154,11 +154,29 @@ def cutmix(images, targets, p, rng):
     if rng.random() >= p:
         return images, targets
     height, width = images.shape[2:]
-    side, centre = math.sqrt(rng.random()), rng.random(2)
-    top, bottom = (round(min(1, max(0, centre[0] + d * side / 2)) * height) for d in (-1, 1))
-    left, right = (round(min(1, max(0, centre[1] + d * side / 2)) * width) for d in (-1, 1))
+    side = math.sqrt(rng.random())
+    centre = rng.random(2)
+    rows = _span(centre[0], side, height)
+    columns = _span(centre[1], side, width)
     other = utils.upload(rng.permutation(len(images)), images.device)
-    images = images.clone()
-    images[:, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
-    share = (bottom - top) * (right - left) / (height * width)
-    return images, torch.lerp(targets, targets[other], share)
+    return paste(images, targets, rows, columns, other)
+
+
+def _span(centre, side, size):
+    """The pixels of an axis that a box covers. size: pixels; centre, side: shares of the axis."""
+    first = min(1, max(0, centre - side / 2))
+    last = min(1, max(0, centre + side / 2))
+    return slice(round(first * size), round(last * size))
+
+
+def paste(images, targets, rows, columns, other):
+    """The exchange of CutMix: the box (rows, columns) of image i is replaced by that of other[i].
+
+    rows, columns: slices. targets: (n, classes), probabilities; image other[i] counts in target i
+    by the area of the box. other: int64 (n,), on the images' device. Nothing is changed in place.
+    """
+    height, width = images.shape[2:]
+    mixed = images.clone()
+    mixed[:, :, rows, columns] = images[other, :, rows, columns]
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return mixed, torch.lerp(targets, targets[other], area / (height * width))

@@ -1,6 +1,7 @@
 """How networks are computed: the device, the number format, compiled or not, and the training step of a network."""
 
 import ctypes
+import dataclasses
 import functools
 import os
 import platform
@@ -35,6 +36,31 @@ def _loss_and_correct(net, images, labels, total):
 
 def _correct(net, images, labels):
     return (net.classify(images).argmax(1) == labels).sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a log keeps of an `Arithmetic`. threads: those of a CPU, else None."""
+
+    device: str
+    threads: int | None
+    precision: str
+    compiled: bool
+
+    def __str__(self):
+        threads = f", {self.threads} threads" if self.threads is not None else ""
+        return f"{self.device}{threads}, {self.precision}{', compiled' if self.compiled else ''}"
+
+
+def settings_in(words):
+    """The `Settings` in words such as 'cpu, 2 threads, bf16, compiled'.
+
+    Files of earlier versions hold them in no other way.
+    """
+    device, *rest = words.split(", ")
+    threads = [int(part.split(" ")[0]) for part in rest if part.endswith(" threads")]
+    precision = "bf16" if "bf16" in rest else "fp32"
+    return Settings(device, threads[0] if threads else None, precision, "compiled" in rest)
 
 
 class Arithmetic:
@@ -107,9 +133,13 @@ class Arithmetic:
         pixels = 2**18 if self.device.type == "cpu" else 2**21
         return max(1, pixels // (im_size[0] * im_size[1]))
 
+    def settings(self):
+        """What a log keeps of it."""
+        threads = torch.get_num_threads() if self.device.type == "cpu" else None
+        return Settings(str(self.device), threads, self.precision, self.compiled)
+
     def __str__(self):
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
-        return f"{self.device}{threads}, {self.precision}{', compiled' if self.compiled else ''}"
+        return str(self.settings())
 
 
 def keep_freed_memory():

@@ -4,6 +4,7 @@ Li et al., "DD-Ranking: Rethinking the Evaluation of Dataset Distillation", arXi
 of the last epoch. Spreads of independent parts add up as squares.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -96,7 +97,7 @@ def kept(saved, judges, about, cache, judged, say):
             found[name] = known[0], [], known[1]
             say(f"{saved.path}  {name}: from {cache.path}")
             continue
-        found |= judged(saved, judges._replace(names=[name]))
+        found |= judged(saved, dataclasses.replace(judges, names=[name]))
         if cache:
             say(f"{saved.path}  {name}: {cache.put(key, found[name][0], found[name][2])}")
     return found
@@ -104,16 +105,30 @@ def kept(saved, judges, about, cache, judged, say):
 
 def beside(rows):
     """Rows of the scorer, those of sets with `scores` by the rows of random and all real images among them."""
-
-    def baseline(kind, row, *same):
-        """The accuracy of that kind's row with the same network, and protocol but for epochs if there are several."""
-        alike = [r for r in rows if (r["layout"], r["set"]) == ("baseline", kind) and all(r[k] == row[k] for k in same)]
-        alike.sort(key=lambda r: r["protocol"].partition(", ")[2] != row["protocol"].partition(", ")[2])
-        return alike[0]["accuracy"] if alike else None
-
     for row in rows:
-        if row["layout"] != "baseline":
-            random, full = baseline("random", row, "network", "stored per class"), baseline("full", row, "network")
-            for name, (value, spread) in scores(row["accuracy"], row.get("hard"), random, full).items():
-                row |= {name: value, f"{name} spread": spread}
+        if row["layout"] == "baseline":
+            continue
+        random = _baseline(rows, "random", row, ("network", "stored per class"))
+        full = _baseline(rows, "full", row, ("network",))
+        found = scores(row["accuracy"], row.get("hard"), random, full)
+        for name, (value, spread) in found.items():
+            row[name] = value
+            row[f"{name} spread"] = spread
     return rows
+
+
+def _baseline(rows, kind, row, same):
+    """The accuracy of a row of `kind` that is like `row` in the columns `same`, or None.
+
+    Of several, one whose judges have the row's protocol, but for how long they train.
+    """
+    alike = [one for one in rows if one["layout"] == "baseline" and one["set"] == kind]
+    alike = [one for one in alike if all(one[column] == row[column] for column in same)]
+    by_protocol = [one for one in alike if _but_length(one) == _but_length(row)]
+    chosen = [*by_protocol, *alike]
+    return chosen[0]["accuracy"] if chosen else None
+
+
+def _but_length(row):
+    settings = row["protocol settings"]
+    return {name: settings[name] for name in settings if name not in ("epochs", "steps")}

@@ -5,21 +5,83 @@ last iteration counts, nothing is selected on the test set.
 """
 
 import dataclasses
-import itertools
+import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 import augment
 import utils
-from bacon import dc_augment
+from bacon import dc_augment, idc_augment
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to the images of a batch, and how CutMix chooses its box.
+
+    apply: function(images, strategy, rng) -> images.
+    cutmix: function(images, targets, probability, rng) -> images, targets.
+    """
+
+    apply: Callable
+    cutmix: Callable = augment.cutmix
 
 
 def _dsa(images, strategy, rng):
     return augment.dsa(images, augment.draw(strategy, len(images), rng))
 
 
-AUGMENTATIONS = {"DSA": _dsa, "DC": dc_augment.apply}  # name: (images, strategy, rng) -> images
+AUGMENTATIONS = {
+    "DSA": Augmentation(_dsa),
+    "DC": Augmentation(dc_augment.apply),
+    "IDC": Augmentation(idc_augment.apply, idc_augment.cutmix),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Which optimizer trains a judge, and when its rate falls.
+
+    start: function(net, rate, arithmetic) -> a new torch.optim.Optimizer.
+    drops: function(length) -> [after how much of a training of that length the rate falls].
+    factor: what the rate is multiplied with at each drop.
+    restarts: whether a drop starts a new optimizer, its momentum from zero; else the old goes on.
+    extra_epochs: epochs trained beyond those asked for.
+    """
+
+    start: Callable
+    drops: Callable
+    factor: float
+    restarts: bool = False
+    extra_epochs: int = 0
+
+
+def _sgd(net, rate, arithmetic):
+    return arithmetic.optimizer(net, rate, decay=True)
+
+
+def _adamw(net, rate, arithmetic):
+    return torch.optim.AdamW(net.parameters(), lr=rate)  # weight decay: PyTorch's default, 0.01
+
+
+def _past_the_middle(length):
+    return [length // 2 + 2]
+
+
+def _at_each_fifth(length):
+    return sorted({max(1, fifths * length // 5) for fifths in (1, 2, 3, 4)})
+
+
+def _at_two_thirds_and_five_sixths(length):
+    return [2 * length // 3, 5 * length // 6]
+
+
+SCHEDULES = {
+    "sgd": Schedule(_sgd, _past_the_middle, 0.1, restarts=True, extra_epochs=1),  # as published
+    "adamw": Schedule(_adamw, _at_each_fifth, 0.5),
+    "sgd (IDC)": Schedule(_sgd, _at_two_thirds_and_five_sixths, 0.2),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +101,35 @@ class Protocol:
 
     @property
     def passes(self):
-        """Passes over the set, if not `steps` end them: with SGD one more than `epochs`, as in the published code."""
-        return self.steps or self.epochs + (self.optimizer == "sgd")
+        """Passes over the set, if not `steps` end them: `epochs`, or more by the schedule."""
+        return self.steps or self.epochs + SCHEDULES[self.optimizer].extra_epochs
+
+    def batches(self, n):
+        """Batches of a pass over n images, the last partial one counted."""
+        return math.ceil(n / self.batch)
+
+    def length(self, n):
+        """Steps of a training on n images."""
+        return self.steps or self.passes * self.batches(n)
+
+    def rates(self, n):
+        """The rates of a training on n images: {steps done: the rate from then on}."""
+        schedule = SCHEDULES[self.optimizer]
+        steps_of_a_unit = 1 if self.steps else self.batches(n)
+        rate = self.lr
+        rates = {0: rate}
+        for units in schedule.drops(self.steps or self.epochs):
+            rate *= schedule.factor
+            rates[units * steps_of_a_unit] = rate
+        return rates
 
     def images(self, n):
         """Images of a set of n that a network is trained on, each as often as it comes."""
         return self.steps * min(self.batch, n) or self.passes * n
+
+    def settings(self):
+        """The fields as a dictionary that JSON can hold."""
+        return dataclasses.asdict(self) | {"strategy": list(self.strategy)}
 
     def __str__(self):
         length = f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
@@ -53,65 +138,60 @@ class Protocol:
         return f"{length}, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}{mixed}"
 
 
-def _new_sgd(net, lr, optimizer, arithmetic):
-    return arithmetic.optimizer(net, lr, decay=True)  # momentum starts from zero again
-
-
-def _same_adamw(net, lr, optimizer, arithmetic):
-    optimizer = optimizer or torch.optim.AdamW(net.parameters())  # its weight decay is PyTorch's default, 0.01
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    return optimizer
-
-
-# name: (the optimizer at a new rate, the epochs after which the rate changes, by which factor)
-SCHEDULES = {
-    "sgd": (_new_sgd, lambda epochs: {epochs // 2 + 1}, 0.1),
-    "adamw": (_same_adamw, lambda epochs: {max(1, k * epochs // 5) - 1 for k in (1, 2, 3, 4)}, 0.5),
-}
-
-
 def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
     """Train `net` on images (n,C,H,W) float32, normalised and decoded, in shuffled batches, the last partial one kept.
 
-    labels: int64 (n,), or soft ones, probabilities (n, classes). after_epoch: function(number of the epoch, net), to be
-    called after each; it may test the network, or raise to give up. By the paper's protocol: SGD with momentum 0.9 and
-    weight decay 5e-4; after epoch index epochs // 2 + 1 a new SGD at a tenth of the rate, its momentum from zero.
+    labels: int64 (n,), or soft ones, probabilities (n, classes). after_epoch: function(number of
+    the pass, net), to be called after each; it may test the network, or raise. By the paper's
+    protocol: SGD with momentum 0.9 and weight decay 5e-4; after epoch index epochs // 2 + 1 a new
+    SGD at a tenth of the rate, its momentum from zero.
     """
-    net.train()
-    make, drops, factor = SCHEDULES[protocol.optimizer]
-    drops, lr = drops(protocol.steps or protocol.epochs), protocol.lr
-    optimizer = make(net, lr, None, arithmetic)
+    schedule = SCHEDULES[protocol.optimizer]
+    augmentation = AUGMENTATIONS[protocol.augmentation]
+    length = protocol.length(len(images))
+    rates = protocol.rates(len(images))
     if protocol.cutmix and labels.dim() == 1:
         labels = F.one_hot(labels, net.classifier.out_features).float()
-    units, left = itertools.count(), protocol.steps  # units of the schedule: epochs, or steps
-    for epoch in range(protocol.passes):
-        batches = utils.upload(rng.permutation(len(images)), images.device).split(protocol.batch)
-        if protocol.steps:
-            batches, left = batches[:left], left - len(batches[:left])
-        for number, index in enumerate(batches, 1):
-            batch = AUGMENTATIONS[protocol.augmentation](images[index], protocol.strategy, rng)
+
+    net.train()
+    optimizer = schedule.start(net, rates[0], arithmetic)
+    step = 0
+    epoch = 0
+    while step < length:
+        order = utils.upload(rng.permutation(len(images)), images.device)
+        for index in order.split(protocol.batch)[: length - step]:
+            batch = augmentation.apply(images[index], protocol.strategy, rng)
             targets = labels[index]
             if protocol.cutmix:
-                batch, targets = augment.cutmix(batch, targets, protocol.cutmix, rng)
+                batch, targets = augmentation.cutmix(batch, targets, protocol.cutmix, rng)
             arithmetic.training_step(net, optimizer, batch, targets)
-            if (protocol.steps or number == len(batches)) and next(units) in drops:
-                lr *= factor
-                optimizer = make(net, lr, optimizer, arithmetic)
+            step += 1
+            if step in rates:
+                optimizer = _at_rate(rates[step], schedule, net, optimizer, arithmetic)
         if after_epoch:
             after_epoch(epoch, net)
             net.train()
-        if protocol.steps and not left:
-            break
+        epoch += 1
+
+
+def _at_rate(rate, schedule, net, optimizer, arithmetic):
+    """The optimizer that goes on at a new rate: a new one, or the same with its momentum."""
+    if schedule.restarts:
+        return schedule.start(net, rate, arithmetic)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return optimizer
 
 
 @torch.no_grad()
 def accuracy(net, test, arithmetic):
     """Share of the whole test set (a data.RealData) that `net`, in eval mode, classifies correctly, in [0, 1]."""
     net.eval()
-    step = arithmetic.chunk(test.images.shape[2:])
-    pieces = (slice(start, start + step) for start in range(0, len(test), step))
-    correct = sum(arithmetic.correct(net, *test.batch(piece)) for piece in pieces)
+    size = arithmetic.chunk(test.images.shape[2:])
+    correct = 0
+    for start in range(0, len(test), size):
+        images, labels = test.batch(slice(start, start + size))
+        correct = correct + arithmetic.correct(net, images, labels)
     return correct.item() / len(test)
 
 

@@ -1,6 +1,7 @@
 """A run from start to end: what is refused, what is said of it, its experiments and its records."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -75,6 +76,10 @@ def run_settings(settings, world):
             if left.saved:
                 distilling, judging = map(restored, left.saved["arithmetic"])
             meta["arithmetic"] = {"distilling": str(distilling), "judging": str(judging), "processes": world.size}
+            meta["computed"] = {
+                "distilling": dataclasses.asdict(distilling.settings()),
+                "judging": dataclasses.asdict(judging.settings()),
+            }
             resumed = resuming(left.saved, meta, files) if left.saved else []
             tell(notes, left.notes, resumed, describe(settings, dataset, source, distilling, judging, files, world))
             train, test = real_data(args, dataset, distilling.device, world.share(dataset.num_classes))

@@ -274,7 +274,10 @@ def _score(groups, args):
     for real, experiments in groups:
         meta, lr = experiments[0].meta, experiments[0].lr
         for part in [[one] for one in experiments] if experiments[0].alone else [experiments]:
-            jobs += [(real, part, meta, judges) for judges in protocols.judges_of(args, real.facts, meta, lr)]
+            factor = part[0].factor
+            ipc = len(part[0].canvases) // real.facts.num_classes
+            several = protocols.judges_of(args, real.facts, meta, lr, factor, ipc)
+            jobs += [(real, part, meta, judges) for judges in several]
     if args.baseline:
         if not (groups or args.dataset):
             raise UserError("--baseline: give --dataset")
@@ -327,12 +330,16 @@ def _baselines(groups, args):
         meta, ipc = experiments[0].meta if groups else {}, args.ipc or 10
         if groups and not args.ipc:
             ipc = max(1, len(experiments[0].canvases) // experiments[0].halves // real.facts.num_classes)
-        several = protocols.judges_of(args, real.facts, meta)
-        for kind, judges in itertools.product(dict.fromkeys(args.baseline), several):
-            if kind == "full":
-                judges = judges._replace(protocol=dataclasses.replace(judges.protocol, epochs=args.full_epochs))
-            alike = kind, ipc if kind != "full" else None, judges._replace(seed=0)
-            if alike not in seen:
+        for kind in dict.fromkeys(args.baseline):
+            factor, _ = BASELINES[kind]
+            stored = ipc if kind != "full" else None
+            for judges in protocols.judges_of(args, real.facts, meta, None, factor, stored):
+                if kind == "full":
+                    protocol = dataclasses.replace(judges.protocol, epochs=args.full_epochs)
+                    judges = dataclasses.replace(judges, protocol=protocol)
+                alike = kind, stored, dataclasses.replace(judges, seed=0)
+                if alike in seen:
+                    continue
                 seen.append(alike)
                 made = baseline(kind, real.of("train", None, "cpu"), ipc, judges.seed)
                 jobs.append((real, [made], meta, judges))
@@ -385,7 +392,8 @@ def score_rows(experiments, scores, protocol, facts):
             "set": saved.path, "name": _short_name(saved), "layout": saved.layout, "assumed": saved.assumed,
             "dataset": facts.dataset, "stored per class": stored, "decoded per class": decoded,
             "numbers per class": numbers, "network": name, **tables.summary(last), "accuracy": last,
-            "protocol": str(protocol), "epochs": protocol.epochs, "seconds": sum(seconds),
+            "protocol": str(protocol), "protocol settings": protocol.settings(),
+            "epochs": protocol.epochs, "seconds": sum(seconds),
         }  # fmt: skip
         recorded = [one.recorded.get(name, []) for one in experiments]
         remark = ""

@@ -49,3 +49,23 @@ def test_two_processes_keep_their_baselines_in_one_cache(tmp_path):
     one.put("c", [0.75], 3)
     kept = fair.Baselines(tmp_path)
     assert [kept.get(key, 1)[0] for key in "abc"] == [[0.25], [0.5], [0.75]]
+
+
+def row(layout, name, accuracy, **settings):
+    """A row of the scorer of one network; settings: of its protocol."""
+    protocol = {"epochs": 1000, "steps": 0, "batch": 256, "cutmix": 0.0} | settings
+    about = {"layout": layout, "set": name, "network": "ConvNet", "stored per class": "10"}
+    return about | {"accuracy": [[accuracy]], "protocol settings": protocol}
+
+
+@pytest.mark.parametrize("other", [{"cutmix": 0.5}, {"batch": 64}], ids=str)
+@pytest.mark.parametrize("length", [{}, {"epochs": 20}, {"steps": 7}], ids=str)
+def test_a_baseline_of_the_same_protocol_counts_whatever_its_length(length, other):
+    random = [row("baseline", "random", 0.1, **other), row("baseline", "random", 0.3, **length)]
+    (own, *_) = fair.beside([row("ours", "x.pt", 0.5), *random])
+    assert own["IOR"] == pytest.approx(0.2)
+    (own, *_) = fair.beside([row("ours", "x.pt", 0.5, **other), *random])
+    assert own["IOR"] == pytest.approx(0.4)
+    (own, *_) = fair.beside([row("ours", "x.pt", 0.5, lr=3), *random])  # none is alike: the first
+    assert own["IOR"] == pytest.approx(0.4)
+    assert "HLR" not in own and "IOR" not in random[0]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import augment
 import utils
-from bacon import compute, data
+from bacon import compute, data, idc_augment
 from bacon.judge import Protocol, accuracy, judge, train
 
 STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
@@ -123,3 +123,111 @@ def test_steps_in_place_of_epochs_are_counted_and_the_rate_drops_in_their_middle
     sizes = [len(labels) for labels, _ in recorder.steps]
     assert sizes == ([10, 10, 3] * 4)[:steps]  # whole passes, the last one cut off
     assert protocol.images(23) == 10 * steps
+
+
+# IDC's judge
+
+
+def rates_of_torch(epochs, steps_of_an_epoch):
+    """The rate of every step under PyTorch's own scheduler with IDC's milestones."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    milestones = [2 * epochs // 3, 5 * epochs // 6]
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.2)
+    rates = []
+    for _ in range(epochs):
+        for _ in range(steps_of_an_epoch):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def idc(epochs, batch=10, **settings):
+    strategy = ("flip", "color", "crop", "scale", "rotate")
+    return Protocol(epochs, batch, 0.01, strategy, "sgd (IDC)", augmentation="IDC", **settings)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 6, 7, 20])
+def test_by_idc_the_rate_falls_to_a_fifth_twice_and_momentum_is_kept(epochs, small_set):
+    recorder = RateRecorder()
+    train(torch.nn.Linear(1, 1), *small_set, idc(epochs), np.random.default_rng(0), recorder)
+    assert [rate for rate, *_ in recorder.steps] == pytest.approx(rates_of_torch(epochs, 3))
+    assert [size for _, _, size in recorder.steps] == [10, 10, 3] * epochs
+    (optimizer,) = {optimizer for _, optimizer, _ in recorder.steps}  # so momentum goes on
+    settings = optimizer.param_groups[0]
+    assert (settings["momentum"], settings["weight_decay"]) == (0.9, 5e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 12])
+def test_by_idc_steps_in_place_of_epochs_have_the_same_schedule(steps, small_set):
+    recorder = RateRecorder()
+    protocol = idc(1000, steps=steps)
+    train(torch.nn.Linear(1, 1), *small_set, protocol, np.random.default_rng(0), recorder)
+    assert [rate for rate, *_ in recorder.steps] == pytest.approx(rates_of_torch(steps, 1))
+
+
+class RateRecorder(compute.Arithmetic):
+    """Notes the rate, the optimizer and the size of every step's batch instead of computing it."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.steps = []
+
+    def training_step(self, net, optimizer, images, labels):
+        self.steps.append((optimizer.param_groups[0]["lr"], optimizer, len(images)))
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 0.5, 1.0])
+def test_training_by_idc_equals_a_plain_loop_with_hard_labels_mixed_by_area(cutmix, small_set):
+    images, labels = small_set
+    labels = labels % 10
+    protocol = idc(6, cutmix=cutmix)
+    arithmetic = compute.Arithmetic("cpu")
+    ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
+    plain = copy.deepcopy(ours)
+    train(ours, images, labels, protocol, np.random.default_rng(2), arithmetic)
+
+    rng = np.random.default_rng(2)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 5], gamma=0.2)
+    for _ in range(6):
+        order = rng.permutation(23)
+        for start in (0, 10, 20):
+            index = order[start : start + 10]
+            batch = idc_augment.apply(images[index], protocol.strategy, rng)
+            targets = labels[index]
+            others, share = targets, 0.0
+            if cutmix and rng.random() < cutmix:
+                rows, columns = idc_augment.draw_box(8, 8, rng)
+                other = rng.permutation(len(index))
+                others = targets[other]
+                box = batch[other, :, rows, columns]
+                batch = batch.clone()
+                batch[:, :, rows, columns] = box
+                share = box[0, 0].numel() / 64
+            logits = plain.classify(batch)
+            own = F.cross_entropy(logits, targets) * (1 - share)
+            loss = own + F.cross_entropy(logits, others) * share
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        scheduler.step()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 7])
+def test_every_pass_ends_in_a_call_that_may_test_the_network(steps, small_set):
+    for protocol in (idc(3, steps=steps), Protocol(2, 10, 0.01, STRATEGY, steps=steps)):
+        recorder = RateRecorder()
+        calls = []
+
+        def after(epoch, net, calls=calls, recorder=recorder):
+            calls.append((epoch, len(recorder.steps), net.training))
+            net.eval()
+
+        net = torch.nn.Linear(1, 1)
+        train(net, *small_set, protocol, np.random.default_rng(0), recorder, after)
+        ends = [3, 6, 7] if steps else [3, 6, 9]
+        assert calls == [(epoch, end, True) for epoch, end in enumerate(ends)]
+        assert net.training and protocol.length(23) == ends[-1]

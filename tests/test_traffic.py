@@ -118,14 +118,15 @@ def test_an_iteration_waits_for_nothing_and_uploads_little(flags, traffic, arith
     assert sum(waits.values()) <= 5 and uploads == 0  # once in ten iterations
 
 
+@pytest.mark.parametrize("augmentation", ["DSA", "IDC"])
 @pytest.mark.parametrize("cutmix", [0.0, 1.0])
-def test_an_epoch_of_a_judge_waits_for_nothing(cutmix, traffic, arithmetic, digits):
+def test_an_epoch_of_a_judge_waits_for_nothing(cutmix, augmentation, traffic, arithmetic, digits):
     real, rng = digits.real("train"), np.random.default_rng(0)
     images, labels = real.batch(slice(0, 40))
     labels = torch.nn.functional.one_hot(labels, 10).float() if cutmix else labels
     net = arithmetic.build("ConvNetW32", (1, 8, 8), 10, rng)
     strategy = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
-    protocol = judge.Protocol(2, 16, 0.01, strategy, cutmix=cutmix)
+    protocol = judge.Protocol(2, 16, 0.01, strategy, cutmix=cutmix, augmentation=augmentation)
     order, batches = 1, 3
     each = order + batches * (2 if cutmix else 1)
     epochs = protocol.passes
