@@ -51,7 +51,9 @@ class Baselines:
 
     def __init__(self, folder):
         self.path, self._known = Path(os.path.expanduser(folder)) / "baselines.json", {}
-        with damaged(f"{self.path}: no cache of baselines, delete it"), suppress(FileNotFoundError, NotADirectoryError):
+        advice = "move it elsewhere, or choose another --save_path"
+        text = f"{self.path}: not a cache of baselines; {advice}"
+        with damaged(text), suppress(FileNotFoundError, NotADirectoryError):
             self._known = dict(json.loads(self.path.read_text(encoding="utf-8")))
 
     def get(self, key, networks):

@@ -84,9 +84,11 @@ def _read_torchvision(storage, name, root, say):
     # torchvision would download over a damaged file, and does not tell which one is damaged: so look here first.
     for path, md5 in files + (archives if missing else []):
         if os.path.exists(root / path) and not check_integrity(root / path, md5):
-            raise UserError(f"{root / path}: not the official file of {name} (its md5 differs); replace or delete it")
+            found = f"not the official file of {name} (its md5 differs)"
+            raise UserError(f"{root / path}: {found}; copy it again, or move it elsewhere")
         if missing and path not in missing and md5 is None:
-            raise UserError(f"{root / missing[0]}: missing, though {path} is there; add it, or delete the rest too")
+            advice = "add it, or move the rest elsewhere"
+            raise UserError(f"{root / missing[0]}: missing, though {path} is there; {advice}")
     if missing:
         wanted = [path for path, _ in archives or files]
         say(f"{name}: fetching {', '.join(wanted)} into {root}")

@@ -36,5 +36,5 @@ def test_a_cache_of_baselines_gives_what_it_has_and_says_when_it_cannot_keep(tmp
     (tmp_path / "file").touch()
     assert "not kept" in fair.Baselines(tmp_path / "file" / "x").put("a", [0.5], 1)
     again.path.write_text("{")
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match="move it elsewhere"):
         fair.Baselines(tmp_path / "new")
