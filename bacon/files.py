@@ -56,9 +56,9 @@ def save_torch(obj, path, previous=None):
         raise
 
 
-def load_torch(path):
+def load_torch(path, advice="; copy it again, or move it elsewhere"):
     """Content of a .pt file of tensors and plain containers; code in it is refused, never run. Raises UserError, naming
-    the file, if it cannot be read: DamagedError if that is because of what it holds."""
+    the file, if it cannot be read: DamagedError if that is because of what it holds; advice: what to do about that."""
     sound = False  # an archive whose checksums fit
     try:
         if Path(path).is_fifo() or Path(path).is_char_device():
@@ -81,7 +81,7 @@ def load_torch(path):
             raise HoldsCode(f"{path}: not a .pt file of plain tensors: {held}") from error
         kind = type(error).__name__
         found = f"damaged or not a .pt file of plain tensors ({kind})"
-        raise DamagedError(f"{path}: {found}; copy it again, or move it elsewhere") from error
+        raise DamagedError(f"{path}: {found}{advice}") from error
 
 
 def lock(stack, path, refusal, patience=0, say=None):
