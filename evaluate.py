@@ -12,8 +12,9 @@ Examples:
   python evaluate.py --plot result             accuracy over iterations
 
 A set of these scripts is judged as its run judged it, and gets the logged
-accuracy again. Sets of DC, DSA, DM, IDM, MTT, DATM and NCFM and folders of
-pictures are recognised by what they hold; a line says what was assumed.
+accuracy again. Sets of DC, DSA, DM, IDM, MTT, DATM, DataDAM, RFAD and NCFM and
+folders of pictures are recognised by what they hold (.pt, .npz, .npy); a
+line says what was assumed.
 Accuracy is that of the last epoch: nothing is selected on the test images.
 More: docs/scoring.md
 """

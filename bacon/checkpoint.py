@@ -135,7 +135,7 @@ class Files:
         """The newest valid checkpoint or None. Newer ones that are damaged are kept aside; `notes` gets a line each."""
         for path in filter(Path.exists, self.checkpoints):
             try:
-                saved = load_torch(path)
+                saved = load_torch(path, advice="")
                 found = saved.get("format") if isinstance(saved, dict) else None
                 if found == FORMAT and saved.keys() >= ENTRIES:
                     return saved

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import socket
 import tempfile
 import time
@@ -17,6 +18,10 @@ try:
     import fcntl
 except ImportError:  # Windows: no locks
     fcntl = None
+
+
+class HoldsCode(DamagedError):
+    """A file that holds, beside tensors and plain containers, what only code can make."""
 
 
 def save_torch(obj, path, previous=None):
@@ -51,9 +56,9 @@ def save_torch(obj, path, previous=None):
         raise
 
 
-def load_torch(path):
+def load_torch(path, advice="; copy it again, or move it elsewhere"):
     """Content of a .pt file of tensors and plain containers; code in it is refused, never run. Raises UserError, naming
-    the file, if it cannot be read: DamagedError if that is because of what it holds."""
+    the file, if it cannot be read: DamagedError if that is because of what it holds; advice: what to do about that."""
     sound = False  # an archive whose checksums fit
     try:
         if Path(path).is_fifo() or Path(path).is_char_device():
@@ -70,9 +75,13 @@ def load_torch(path):
             raise UserError(f"{path}: {error.strerror}") from error
         if sound and is_lack_of_memory(error):
             raise
-        kind = type(error).__name__  # without torch's text, which advises to load without weights_only
-        text = f"{path}: damaged or not a .pt file of plain tensors ({kind}); replace or delete it"
-        raise DamagedError(text) from error
+        # torch names what it refuses; the rest of its text advises to load without weights_only.
+        if refused := re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error)):
+            held = f"it holds {refused[1]}, whose code is not run"
+            raise HoldsCode(f"{path}: not a .pt file of plain tensors: {held}") from error
+        kind = type(error).__name__
+        found = f"damaged or not a .pt file of plain tensors ({kind})"
+        raise DamagedError(f"{path}: {found}{advice}") from error
 
 
 def unreadable(path, error):

@@ -71,9 +71,10 @@ def find(args):
     """The sets that `args` name, whatever they hold: [Located]."""
     files = {}
     for path in args.paths:
-        for file in sets.files(path, args.recursive):  # a set may be named twice
-            files.setdefault(file.parent.resolve() / file.name, file)  # a linked one has the labels beside the link
-    found = [sets.recognise(file) for file in files.values()]
+        for one in sets.found_at(path, args.recursive, say):  # a set may be named twice
+            # A linked one has the labels beside the link.
+            files.setdefault(one.path.parent.resolve() / one.path.name, one)
+    found = list(files.values())
     runs = [one.meta["args"] for one in found if one.meta]
     said = [args.dataset] if args.dataset else list(dict.fromkeys(run["dataset"] for run in runs))
     im_size = args.im_size or next((run.get("im_size") for run in runs), None)

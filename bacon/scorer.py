@@ -135,9 +135,10 @@ def _main(args):
         found = [file for path in args.paths for file in sets.files(path, args.recursive)]
         outputs.check(asked, outputs.inputs(found, args.data_path, args.dataset))
     if args.plot:
-        _say(tables.plot_run(*args.plot))
+        _say(tables.plot_run(*args.plot, say=_say))
     elif args.table:
-        rows, kept = tables.of_runs(args.table, args.biased), tables.kept_scores(args.table)
+        rows = tables.of_runs(args.table, args.biased, _say)
+        kept = tables.kept_scores(args.table, _say)
         tabled = tables.shown(rows, args.details) | {title: _shown(of_it, False)[""] for title, of_it in kept.items()}
         _print(args.format, [*rows, *itertools.chain(*kept.values())], tabled, cut="set")
     elif args.diagnose:
@@ -211,7 +212,8 @@ def _read(args, needed):
         if located.because:
             assumed = f"{chosen[0].assumed}, {located.because}"
             chosen = [dataclasses.replace(saved, assumed=assumed) for saved in chosen]
-        layout = f"{chosen[0].layout} layout, {len(chosen)} experiments; assumed: {chosen[0].assumed}"
+        experiments = f"{len(chosen)} experiment{'s' if len(chosen) > 1 else ''}"
+        layout = f"{chosen[0].layout} layout, {experiments}; assumed: {chosen[0].assumed}"
         _say(f"{one.path}: {layout}")
         notes = [located.doubt(), *(note for saved in chosen for note in saved.notes)]
         for note in dict.fromkeys(filter(None, notes)):
@@ -271,7 +273,10 @@ def _tsne(saved, args, real, whitening):
 def _score(groups, args):
     """Judge every set, then the baselines of each kind of judges: rows of `score_rows`, with fair scores."""
     jobs, arithmetics, rows = [], {}, []  # a job: real images, a SavedSet of each experiment, a run's meta, Judges
+    names = _distinct_names([experiments[0].path for _, experiments in groups])
     for real, experiments in groups:
+        name = names[experiments[0].path]
+        experiments = [dataclasses.replace(one, name=name) for one in experiments]
         meta, lr = experiments[0].meta, experiments[0].lr
         for part in [[one] for one in experiments] if experiments[0].alone else [experiments]:
             factor = part[0].factor
@@ -371,8 +376,27 @@ def score(saved, judges, test, num_classes, arithmetic, every=None, say=print):
 
 
 def _short_name(saved):
-    name = "/".join(Path(saved.path).parts[-2:]) if saved.layout != "baseline" else saved.path
+    """How rows and lines call a set."""
+    name = saved.name or (_end_of(saved.path, 2) if saved.layout != "baseline" else saved.path)
     return f"{name} #{saved.exp}" if saved.alone else name
+
+
+def _end_of(path, parts):
+    return Path(*Path(path).parts[-parts:]).as_posix()
+
+
+def _distinct_names(paths):
+    """{path: its last two parts, or as many more as it takes to tell it from the others}."""
+    names = {}
+    for path in paths:
+        others = [other for other in paths if other != path]
+        for parts in range(2, len(Path(path).parts) + 1):
+            names[path] = _end_of(path, parts)
+            if names[path] not in [_end_of(other, parts) for other in others]:
+                break
+        else:
+            names[path] = path
+    return names
 
 
 BIASED = "best epoch on test (biased)"
@@ -416,9 +440,14 @@ def score_rows(experiments, scores, protocol, facts):
 def _shown(rows, details):
     """The rows of `score_rows` as tables to print: {title: rows for tables.render}."""
     lines = []
+    # Rows that were kept as JSON are of several commands, each of which named its own alone.
+    names = _distinct_names({row["set"] for row in rows})
     for row in rows:
         stored, decoded = row["stored per class"], row["decoded per class"]
         line = {**row, **tables.cells(row), "set": row["name"], "seconds": round(row["seconds"])}
+        short = _end_of(row["set"], 2)
+        if row["layout"] != "baseline" and row["name"].startswith(short):
+            line["set"] = names[row["set"]].removesuffix(short) + row["name"]
         line["ipc (decoded)"] = stored if stored == decoded else f"{stored} ({decoded})"
         if "recorded" in row:
             line["recorded %"] = f"{row['recorded']:.2f} ({row['recorded networks']})"

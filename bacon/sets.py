@@ -4,30 +4,31 @@ Layouts are told apart by what a file or folder holds, never by its name, and re
 
     these scripts               {'data': [[images, labels], ...], 'accs_all_exps', 'meta': {...}}, normalised
     DC, DSA, DM, IDM, BACON     {'data': [[images, labels], ...], ...}, normalised; IDM and BACON put four on a canvas
-    MTT, DATM                   a tensor of images beside one of labels: images_best.pt, labels_best.pt, lr_best.pt
+    images beside labels        two tensors, and a learnt rate: images_best.pt, labels_best.pt and
+                                lr_best.pt (MTT, DATM), or entries of one file, as .npz (RFAD)
     NCFM                        [images, labels], pixels in [0,1], four images on a canvas
     image folder                a folder of pictures per class
 
 None of it needs the real images. What a file does not say itself is an assumption, which `SavedSet.assumed` names.
 """
 
-import _codecs
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from bacon import class_names, readers, soft_labels, which_dataset
+from bacon import class_names, foreign, readers, soft_labels, which_dataset
 from bacon.canvases import colours, decode, is_result
 from bacon.data import WHOLE_NUMBERS
 from bacon.errors import UserError, damaged
-from bacon.files import load_torch, save_torch
+from bacon.files import save_torch
+from bacon.finding import files, some
 from bacon.recipes import DATASETS, IMAGE_FOLDER
 from bacon.spaces import PIXELS, denormalise, misread, normalise
 
@@ -61,7 +62,8 @@ class SavedSet:
     dictionary of these scripts, else empty. recorded: {architecture: [accuracy in [0,1]]} of this experiment. alone:
     the file's others are earlier or later states of it, no experiments. facts: those that it was found to fit. halves:
     2 if a canvas was stored in half its numbers, with chroma at half resolution. soft: what soft
-    labels were taken for, of soft_labels.KINDS. notes: warnings, a line each.
+    labels were taken for, of soft_labels.KINDS. notes: warnings, a line each. name: how a table
+    calls it beside others, "" for the end of its path.
     """
 
     path: str
@@ -80,6 +82,7 @@ class SavedSet:
     halves: int = 1
     soft: str = ""
     notes: tuple = ()
+    name: str = ""
 
     def decoded(self):
         """The images to train on, (factor^2 n, C, H, W), and their labels, in the order of `canvases.decode`."""
@@ -109,68 +112,75 @@ def own_facts(found):
         return Facts(meta["args"]["dataset"], shape, len(classes), mean, std, lambda: classes)
 
 
-def files(path, recursive=False):
-    """The sets at `path`: the file itself, the .pt files of a folder or of all below it, a folder of class folders."""
-    path = Path(os.path.expanduser(path))
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder")
-    if found := _sets_by(path, "**/*.pt" if recursive else "*.pt"):
-        return found
-    if below := _sets_by(path, "**/*.pt"):
-        where = f"{len(below)} in folders below it, as {_some([str(file.relative_to(path)) for file in below])}"
-        raise UserError(f"{path}: a folder without sets, but there are {where}; --recursive takes them all")
-    for folder in readers.class_folders(path):  # a run writes pictures too, of its canvases and its accuracy
-        if any(not file.name.startswith(("vis_", "acc_")) for file in folder.pictures()):
-            return [path]
-    raise UserError(f"{path}: a folder without sets: neither .pt files nor class folders of pictures")
+def found_at(path, recursive=False, say=print):
+    """The sets at `path` as a list of `Found`. In a folder a file that is no set gets a line alone.
+
+    UserError if the path is a file that is no set, or a folder in which none is.
+    """
+    found, refused = [], []
+    candidates = files(path, recursive)
+    for file in candidates:
+        try:
+            found.append(recognise(file))
+        except UserError as error:
+            refused.append(error)
+    if not found:
+        others = f"; so it is with {len(refused) - 1} more at {path}" if len(refused) > 1 else ""
+        raise UserError(f"{refused[0]}{others}")
+    for error in refused[:REFUSALS]:
+        say(f"skipped: {error}")
+    if len(refused) > REFUSALS:
+        say(f"skipped: {len(refused) - REFUSALS} others at {path}")
+    return found
 
 
-def _sets_by(folder, pattern):
-    """The files of a pattern that are sets of their own, by their names and the files beside them. Checkpoints of these
-    scripts are none; nor res_x_exp0.pt beside res_x.pt; labels_best.pt, images_zca_best.pt beside images_best.pt."""
-
-    def belongs(file):
-        whole = re.sub(r"_exp\d+(?=\.pt$)", "", file.name)
-        images = re.sub("^(labels_|lr_|images_zca_)", "images_", file.name)
-        return any(name != file.name and file.with_name(name).exists() for name in (whole, images))
-
-    return sorted(f for f in folder.glob(pattern) if not (f.name.startswith("ckpt_") or belongs(f)))
-
-
-def _some(names):
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
-
-
-def _load(path):
-    """Content of a .pt file. Files of DC hold numpy numbers; a pickled number carries its bytes as encoded text."""
-    scalar = (np._core if hasattr(np, "_core") else np.core).multiarray.scalar
-    numbers = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    kinds = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)}
-    with torch.serialization.safe_globals([*numbers, np.dtype, *kinds, _codecs.encode]):
-        return load_torch(path)
+REFUSALS = 10  # files of a folder that are no sets, which get a line of their own
 
 
 def recognise(path):
     """What is at `path`, one of `files`, as `Found`. UserError, naming it, unless it has a known layout."""
     if path.is_dir():
         return Found(path, None, _read_pictures, {})
-    content = _load(path)
+    content = foreign.load(path)
     if isinstance(content, dict) and str(content.get("format")).startswith("BACON checkpoint"):
         raise UserError(f"{path}: the checkpoint of a run that has not ended; its set follows, see --resume")
+    if is_result(content):
+        return Found(path, content, _read_ours, _sound_meta(path, content["meta"]))
+    with damaged(f"{path}: damaged set"):
+        content, note = foreign.understood(path, content)
     reader = next((reader for fits, reader in _LAYOUTS if fits(content)), None)
     if reader is None:
-        keys = f"a dictionary of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else None
-        kind = keys or type(content).__name__
-        layouts = "{'data': [[images, labels], ...]}, [images, labels], or a tensor of images with its labels in a file"
-        raise UserError(f"{path}: holds {kind}, none of the known layouts: {layouts} beside it")
-    meta = content["meta"] if reader is _read_ours else {}
-    if meta:
-        args = meta["args"] if isinstance(meta["args"], dict) else {}
-        if missing := sorted(name for name, kind in _ARGS.items() if not isinstance(args.get(name), kind)):
-            raise UserError(f"{path}: damaged set (its 'meta' does not say {', '.join(missing)})")
-    return Found(path, content, reader, meta)
+        layouts = "{'data': [[images, labels], ...]}, [images, labels], or a tensor of images"
+        layouts += " with its labels in a file beside it, or entries named images and labels"
+        held = _kind_of(content)
+        raise UserError(f"{path}: holds {held}, none of the known layouts: {layouts}")
+    return Found(path, content, functools.partial(_noted, note, reader) if note else reader, {})
+
+
+def _kind_of(content):
+    """What a file holds that is no set, in words."""
+    if isinstance(content, dict):
+        names = [f"{name} (no numbers)" if content[name] is None else str(name) for name in content]
+        return f"a dictionary of {', '.join(names[:6])}"
+    if isinstance(content, torch.Tensor):
+        return f"a tensor of {_what(content)}"
+    return type(content).__name__
+
+
+def _sound_meta(path, meta):
+    """The 'meta' of a result of these scripts. UserError unless it says how to judge the set."""
+    args = meta["args"] if isinstance(meta["args"], dict) else {}
+    missing = [name for name, kind in _ARGS.items() if not isinstance(args.get(name), kind)]
+    if missing:
+        words = ", ".join(sorted(missing))
+        raise UserError(f"{path}: damaged set (its 'meta' does not say {words})")
+    return meta
+
+
+def _noted(note, reader, *arguments):
+    """The sets of a reader, in whose `assumed` a note about the file stands."""
+    for saved in reader(*arguments):
+        yield dataclasses.replace(saved, assumed=saved.assumed + note)
 
 
 def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=None, exp=None):
@@ -202,7 +212,7 @@ def _read_ours(path, saved, facts, factor, pixels):
         theirs = [readers.composed(name) for name in meta["classes"]]
         here = [readers.composed(name) for name in facts.names()]
         if theirs != here:
-            raise UserError(f"{path}: its classes are {_some(theirs)}, but those of the images are {_some(here)}")
+            raise UserError(f"{path}: its classes are {some(theirs)}, but those of the images are {some(here)}")
     if factor not in (None, meta["factor"]):
         raise UserError(f"--factor {factor}: {path} says that its factor is {meta['factor']}")
     moved = (tuple(meta["mean"]), tuple(meta["std"])) != (facts.mean, facts.std)  # of one's own images, by more of them
@@ -250,26 +260,38 @@ def _read_dc(path, saved, facts, factor, pixels):
         yield SavedSet(str(path), k, "DC", canvases, labels, factor or 1, space, **about)
 
 
-def _read_mtt(path, saved, facts, factor, pixels):
-    rest = path.name.removeprefix("images") if path.name.startswith("images") else "_best.pt"
-    labels, lr = path.with_name(f"labels{rest}"), path.with_name(f"lr{rest}")
-    if not labels.is_file():
-        raise UserError(f"{path}: a tensor of images without labels; put them beside it as {labels.name}")
-    rate = float(_load(lr)) if lr.is_file() else None
-    if rate is not None and not 0 < rate < float("inf"):
-        raise UserError(f"{lr}: holds {rate}, which is no learning rate; delete it to train with the protocol's")
+def _read_pair(path, saved, facts, factor, pixels):
+    if saved.images.dtype == torch.uint8:
+        pixels = pixels or "bytes"
     convert, space, assumed = PIXELS[pixels or "normalised"]
-    assumed += f", factor {factor or 1}" + ("" if pixels else " (MTT and DATM publish sets in ZCA space: --zca)")
-    labels, canvases = _load(labels), convert(saved, facts.mean, facts.std)
-    kind = "MTT" if isinstance(labels, torch.Tensor) and labels.dim() == 1 else "MTT, soft labels (DATM)"
-    yield SavedSet(str(path), 0, kind, canvases, labels, factor or 1, space, rate, assumed=assumed)
+    images, how = foreign.shaped(saved.images.detach(), facts.shape)
+    labels = saved.labels
+    if isinstance(labels, torch.Tensor) and labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    as_mtt = saved.rate is not None or re.fullmatch(r"images(_zca)?(_best|_\d+)?", path.stem)
+    kind = "images beside labels"
+    if saved.labels_of and as_mtt:
+        kind = "MTT, soft labels (DATM)"
+        if isinstance(labels, torch.Tensor) and labels.dim() == 1:
+            kind = "MTT"
+    assumed += f"{how}, factor {factor or 1}"
+    if saved.labels_of:
+        assumed += f", labels of {saved.labels_of}"
+    if saved.rate is not None:
+        assumed += f", learnt rate {saved.rate:.3g}"
+    if as_mtt and not pixels:
+        assumed += " (MTT and DATM publish sets in ZCA space: --zca)"
+    canvases = convert(images, facts.mean, facts.std)
+    about = {"factor": factor or 1, "zca": space, "lr": saved.rate, "assumed": assumed}
+    yield SavedSet(str(path), 0, kind, canvases, labels, **about)
 
 
 def _read_ncfm(path, saved, facts, factor, pixels):
     low, high = saved[0].aminmax()
     unit, values = low >= -1e-3 and high <= 1 + 1e-3, f"{low:.2f}..{high:.2f}"
     if not (unit or pixels):
-        raise UserError(f"{path}: [images, labels] with values {values}, but this layout has pixels in [0,1]")
+        known = "but this layout has pixels in [0,1]; see --pixels and --factor"
+        raise UserError(f"{path}: [images, labels] with values {values}, {known}")
     if unit and pixels == "zca":
         raise UserError(f"--zca: {path} holds pixels in [0,1], which are not whitened")
     convert, space, assumed = PIXELS[pixels or "unit"]
@@ -297,14 +319,13 @@ def _is_images(value):
 
 # Content that tells a layout, and its reader: (path, content, facts, factor, pixels) -> sets. The first that fits.
 _LAYOUTS = (
-    (is_result, _read_ours),
+    (lambda s: isinstance(s, foreign.Pair), _read_pair),
     (lambda s: isinstance(s, dict) and "data" in s, _read_dc),
     (lambda s: isinstance(s, (list, tuple)) and len(s) == 2 and _is_images(s[0]), _read_ncfm),
-    (_is_images, _read_mtt),
 )
 
 
-_AS_STORED = ("DC", "MTT")  # layouts, by how they begin, whose pixels are taken as they are
+_AS_STORED = ("DC", "MTT", "images beside labels")  # layouts, by how they begin, whose pixels are taken as they are
 
 
 def _checked(saved, facts, soft=None, order=None, pixels=None):

@@ -151,6 +151,22 @@ def read_run(log):
         return FinishedRun(args, about, scores)
 
 
+def _read_runs(logs, say):
+    """The finished runs of logs in a folder. One that cannot be read gets a line, no more."""
+    runs = []
+    for log in logs:
+        try:
+            run = read_run(log)
+        except UserError as error:
+            say(f"skipped: {error}")
+        except OSError as error:  # a folder of that name, a link to nowhere, no permission
+            say(f"skipped: {log}: {error.strerror}")
+        else:
+            if run:
+                runs.append(run)
+    return runs
+
+
 def _by_kind(runs):
     """[(about, experiments, a run)] for every kind of run and its judge, an architecture, which `about` names too.
 
@@ -179,12 +195,15 @@ def _add(experiments, seed, exp, by_it):
     experiments[seed, exp, len(experiments)] = by_it
 
 
-def of_runs(folder, biased=False):
-    """For every kind of run below `folder` and its judge a row with all that is known; biased: also BIASED."""
+def of_runs(folder, biased=False, say=print):
+    """For every kind of run below `folder` and its judge a row with all that is known.
+
+    biased: also BIASED. say: gets a line about each log that cannot be read.
+    """
     if not Path(folder).is_dir():
         raise UserError(f"--table {folder}: no such folder")
     rows, logs = [], sorted(Path(folder).rglob("log_*.jsonl"))
-    for about, experiments, run in _by_kind(filter(None, map(read_run, logs))):
+    for about, experiments, run in _by_kind(_read_runs(logs, say)):
         scores, args = [by_it[about["iterations"]] for by_it in experiments.values()], run.args
         row = {**about, **summary(scores), "experiments": len(scores), "accuracy": scores}
         row["paper %"] = paper_figure(about["set"], about["dataset"], about["ipc"])
@@ -203,14 +222,26 @@ def of_runs(folder, biased=False):
     return sorted(rows, key=lambda row: (row["dataset"], row["ipc"]))
 
 
-def kept_scores(folder):
+# What a row of evaluate.py has at least, as it is shown.
+_OF_A_ROW = {
+    "set", "name", "layout", "dataset", "protocol", "network", "networks", "accuracy", "mean",
+    "std", "std_networks", "std_experiments", "stored per class", "decoded per class", "seconds",
+}  # fmt: skip
+
+
+def kept_scores(folder, say=print):
     """Rows of evaluate.py in the files below `folder` that its --format json filled, by their protocol."""
     kept = {}
     for path in sorted(path for path in Path(folder).rglob("*.jsonl") if not path.name.startswith("log_")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            say(f"skipped: {path}: {error.strerror}")
+            continue
+        for line in lines:
             with contextlib.suppress(ValueError):  # somebody else's file
                 row = json.loads(line)
-                if isinstance(row, dict) and {"set", "accuracy", "protocol"} <= row.keys():
+                if isinstance(row, dict) and row.keys() >= _OF_A_ROW:
                     kept.setdefault(f"{row['dataset']}: {row['protocol']}", []).append(row)
     return kept
 
@@ -264,7 +295,7 @@ def _settings(rows, networks=False):
     return ", ".join(shared), [", ".join(word for word in line if word not in shared) for line in words]
 
 
-def plot_run(log, path=None):
+def plot_run(log, path=None, say=print):
     """Draw the accuracy over iterations of the run that wrote `log`, or of the runs of one kind below a folder.
 
     Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named after it. Beside
@@ -283,7 +314,8 @@ def plot_run(log, path=None):
     path = _beside(log, logs) if path is None else os.path.expanduser(path)
     output = outputs.Output("--plot", str(path), outputs.PICTURE, str(log))
     outputs.check([output], outputs.Inputs(logs))
-    runs = [run for run in map(read_run, logs) if run and run.args["Iteration"]]
+    found = _read_runs(logs, say) if log.is_dir() else filter(None, map(read_run, logs))
+    runs = [run for run in found if run.args["Iteration"]]
     kinds = {tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data")) for run in runs}
     if len(kinds) != 1:
         raise UserError(f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one")

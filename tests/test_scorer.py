@@ -78,6 +78,40 @@ def test_the_best_epoch_is_shown_on_request_only_and_called_biased(runs, score):
     assert both["best epoch on test (biased)"] >= both["mean"] and not any("biased" in key for key in plain)
 
 
+def test_sets_with_the_same_end_of_path_have_names_that_differ(tmp_path, score, capsys):
+    paths = [f"{name}/run/res.pt" for name in ("a", "b/c", "d/c")] + ["a/other/res.pt"]
+    line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
+    for k, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(parents=True)
+        images = torch.full((10, 1, 8, 8), float(k))
+        torch.save({"data": [[images, torch.arange(10)]]}, tmp_path / path)
+    rows = score(tmp_path, "--recursive", *line)
+    names = [row["name"] for row in rows]
+    assert names == ["other/res.pt", "a/run/res.pt", "b/c/run/res.pt", "d/c/run/res.pt"]
+    # Rows that were kept by commands of their own have the short name; the table tells them apart.
+    for row in rows:
+        row["name"] = "/".join(row["set"].split("/")[-2:])
+    (tmp_path / "kept.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run("BACON_mnist.py", *LINE, "--save_path", tmp_path / "ours") == 0
+    capsys.readouterr()
+    assert scorer.main(None, ["--table", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert all(table.count(f"  {name}  ") == 1 for name in names), table
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/run/res.pt"], ["run/res.pt"]),
+        (["res.pt", "run/res.pt"], ["res.pt", "run/res.pt"]),
+        (["run/res.pt", "/x/run/res.pt"], ["run/res.pt", "x/run/res.pt"]),
+        (["a/x/y/z.pt", "b/x/y/z.pt", "b/y/z.pt"], ["a/x/y/z.pt", "b/x/y/z.pt", "b/y/z.pt"]),
+    ],
+)
+def test_a_name_is_as_long_as_it_takes(paths, names):
+    assert list(scorer._distinct_names(paths).values()) == names
+
+
 def test_a_set_named_twice_is_judged_once(runs, score):
     (path,) = (runs / "no_tv").glob("res_*.pt")
     (row,) = score(runs / "no_tv", path, "--num_eval=1")

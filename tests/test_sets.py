@@ -127,15 +127,17 @@ def test_class_folders_may_have_numbers_or_names(canvases, facts, tmp_path):
 
 
 def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_path):
-    for name in ("res_x.pt", "res_x_exp0.pt", "res_x_exp1.pt", "res_y_exp0.pt"):
-        save_ours(tmp_path / name, *canvases, facts, 2)
+    for name in ("res_x.pt", "res_x_exp0.pt", "res_x_exp1.pt", "res_x_exp2.pt", "res_y_exp0.pt"):
+        numbers = [0, 1] if name == "res_x.pt" else [int(name[-4])]
+        save_ours(tmp_path / name, *canvases, facts, 2, experiments=numbers)
     torch.save({"format": "BACON checkpoint 1"}, tmp_path / "ckpt_z.pt")
     save_mtt(tmp_path, *canvases, facts)
     torch.save(canvases[0], tmp_path / "images_zca_best.pt")
     (tmp_path / "other_run").mkdir()
     save_image(torch.zeros(3, 8, 8), tmp_path / "other_run/vis.png")
     found = [saved.path for saved in read(tmp_path, facts)]
-    assert [path.rsplit("/", 1)[1] for path in found] == ["images_best.pt", "res_x.pt", "res_y_exp0.pt"]
+    names = ["images_best.pt", "res_x.pt", "res_x_exp2.pt", "res_y_exp0.pt"]  # 2 is not in the whole
+    assert [path.rsplit("/", 1)[1] for path in found] == names
 
 
 def test_probabilities_and_logits_are_told_apart(canvases, facts, tmp_path):

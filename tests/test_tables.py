@@ -159,10 +159,36 @@ def test_the_table_joins_seeds_and_leaves_out_unfinished_runs(tmp_path, capsys):
     )
     assert (two["images per canvas"], two["networks"], two["experiments"]) == ("four", 2, 2) and len(rows) == 2
     assert scorer.main(None, ["--table", str(tmp_path / "nowhere")]) == 2
-    stopped.write_text("{")
-    assert scorer.main(None, ["--table", str(tmp_path)]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2 and "nowhere" in errors[0] and "log_x.jsonl" in errors[1]
+    assert "nowhere" in capsys.readouterr().err
+
+
+FOREIGN_LOGS = {
+    "cut": b"{",
+    "other lines": b'{"epoch": 1}\n{"epoch": 2}\n',
+    "no dictionary": b"[1]\n",
+    "bytes": b"\xff",
+}
+
+
+def test_a_foreign_log_gets_a_line_and_does_not_stop_a_folder(tmp_path, capsys, drawn):
+    write_log(tmp_path / "run", SHORT, ended(0.4))
+    for name, text in FOREIGN_LOGS.items():
+        (tmp_path / f"log_{name}.jsonl").write_bytes(text)
+    (tmp_path / "log_folder.jsonl").mkdir()
+    (tmp_path / "log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.jsonl").mkdir()
+    row = {"set": "x", "accuracy": [[0.5]], "protocol": "y", "dataset": "Digits"}  # of another program
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    for line in (["--table", str(tmp_path)], ["--plot", str(tmp_path)]):
+        assert scorer.main(None, line) == 0
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err and ("40.00" in said.out or drawn)
+        skipped = [text for text in said.err.splitlines() if text.startswith("skipped: ")]
+        for name in (*FOREIGN_LOGS, "folder", "dangling"):
+            assert any(f"log_{name}.jsonl" in text for text in skipped)
+        assert len(skipped) == len(FOREIGN_LOGS) + (3 if line[0] == "--table" else 2)
+    named = tmp_path / "log_cut.jsonl"
+    assert scorer.main(None, ["--plot", str(named)]) == 2
 
 
 def test_runs_with_other_settings_never_share_a_row_and_no_run_is_lost(tmp_path, capsys):
