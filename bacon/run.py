@@ -77,7 +77,7 @@ def run_settings(settings, world):
             del dataset, own, spec  # of several processes each keeps its share
             Run(args, meta, train, test, distilling, judging, world).go(files, signals, left.saved)
         if args.exp_index is not None and world.leads:
-            tell([checkpoint.merge(args, meta)])
+            tell([checkpoint.merge(files, args, meta)])
     return 0
 
 
@@ -163,7 +163,13 @@ def describe(settings, spec, source, distilling, judging, files, world=None):
         "device": f"{distilling}; judges {judging}{shares}",
         "files": f"{files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     }
-    lines = [f"{args.method} distils {args.dataset}"]
+    if not args.Iteration:
+        about = f"images of {args.dataset} that are judged and not distilled"
+    elif args.recipe == "ours":
+        about = f"{args.method} distils {args.dataset}, by our recipe"
+    else:
+        about = f"{args.method} distils {args.dataset}"
+    lines = [about]
     wrapper = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
     for title, text in facts.items():
         wrapper.initial_indent = f"{title:<11}"
@@ -268,22 +274,21 @@ class Run:
 
     def go(self, files, signals, saved=None):
         """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""
-        bytes_kept = saved["log_bytes"] if saved else 0
         if saved:
             self.load_state_dict(saved)
             saved["experiment"] = None  # or a second copy of the pool would stay
         minutes = self.args.checkpoint_minutes
-        record = checkpoint.Record(files, minutes, signals, self.state_dict, self.world, bytes_kept)
+        record = checkpoint.Record(files, minutes, signals, self.state_dict, self.world)
         with contextlib.closing(record):
             try:
-                if not saved:
-                    record.save()  # before the first event, so that no log is ever without a checkpoint
-                if bytes_kept:
+                if saved and saved["log_bytes"]:
+                    record.go_on(saved["log_bytes"])
                     here = {"distilling": str(self.distilling), "judging": str(self.judging)}
                     about_here = {"command": sys.argv, "arithmetic": here, "versions": compute.versions()}
                     record.event("resume", **self.position(), **about_here)
                 else:
-                    record.event("start", command=sys.argv, **self.meta)
+                    replaces = saved.get("replaces", False) if saved else self.args.overwrite
+                    record.begin(replaces, command=sys.argv, **self.meta)
                 self.run_experiments(record)
             except DivergedError as error:
                 record.event("diverged", reason=str(error))
@@ -327,7 +332,8 @@ class Run:
         """The result as a newcomer understands it: a table where there is more to compare, and a sentence."""
         args, several = self.args, len(accuracies) > 1 or len(self.ended) > 1
         name, s = next((name, tables.summary(scores)) for name, scores in accuracies.items())
-        what = f"distilled by {args.method}" if args.Iteration else "not distilled"
+        by = "our recipe" if args.recipe == "ours" else args.method
+        what = f"distilled by {by}" if args.Iteration else "not distilled"
         stored = "1 canvas" if args.ipc == 1 else f"{args.ipc} canvases"
         found = f"train a fresh {name} to {s['mean']:.2f} % of the {recipes.judged_on(args)} images"
         spread = f"+- {s['std']:.2f} over {s['networks']} judges"

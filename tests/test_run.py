@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from layouts import written
-from scripts import SMALL, assert_one_line, events, run
+from scripts import SMALL, assert_one_line, events, run, run_name
 
 import networks
 import utils
-from bacon import canvases, checkpoint, clusters, compute, data, flags, judge, parallel, recipes, sets
+from bacon import canvases, checkpoint, clusters, compute, data, distill, flags, judge, parallel, recipes, sets
 from bacon import run as runner
-from bacon.errors import UserError
+from bacon.errors import DivergedError, UserError
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [line.split()[2:] for line in (ROOT / "Command.txt").read_text().splitlines() if line.startswith("python3 ")]
@@ -56,7 +56,9 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
     saved = torch.load(result, weights_only=True)
     meta, (canvases, labels) = saved["meta"], saved["data"][0]
     args = meta["args"]
-    assert result.name == f"res_{args['method']}_{args['dataset']}_ConvNet_{args['ipc']}ipc.pt"
+    kind = "ours" if args["recipe"] == "ours" else args["method"]
+    assert result.name.startswith(f"res_{kind}_{args['dataset']}_ConvNet_{args['ipc']}ipc_1it_")
+    assert result.name == f"res_{run_name(script, *flags, *fast)}.pt"
     spec = recipes.DATASETS[args["dataset"]]
     half = args["chroma"] == "half"
     shape = (6, *(side // 2 for side in spec.im_size)) if half else (spec.channels, *spec.im_size)
@@ -75,7 +77,7 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
 
 def test_the_saved_set_is_what_was_scored(finished, digits):
     folder = finished("--num_exp=2", "--num_eval=2", "--eval_mode=C")
-    path = folder / "res_BACON_Digits_ConvNetW32_2ipc.pt"
+    (path,) = folder.glob("res_*.pt")
     saved = torch.load(path, weights_only=True)
     test = digits.real("test")
     assert list(saved["accs_all_exps"]) == ["ConvNetW32", "ConvNet"] and len(saved["accs_all_exps"]["ConvNet"]) == 4
@@ -93,7 +95,8 @@ def test_the_saved_set_is_what_was_scored(finished, digits):
 
 def test_meta_says_what_made_the_set(finished, digits):
     folder = finished("--seed=5", "--zca")
-    _, _, meta = canvases.load_distilled(folder / "res_BACON_Digits_ConvNetW32_2ipc.pt")
+    (path,) = folder.glob("res_*.pt")
+    _, _, meta = canvases.load_distilled(path)
     args = meta["args"]
     assert (args["method"], args["dataset"], args["ipc"], args["seed"], meta["factor"]) == ("BACON", "Digits", 2, 5, 2)
     assert args["batch_real"] == 20 and meta["departures"]["batch_real"] == [20, 5000]
@@ -104,8 +107,9 @@ def test_meta_says_what_made_the_set(finished, digits):
 def test_one_experiment_alone_equals_it_within_the_whole_run(finished):
     whole = finished("--num_exp=2", folder="whole")
     part = finished("--num_exp=2", "--exp_index=1", folder="part")
-    whole = torch.load(whole / "res_BACON_Digits_ConvNetW32_2ipc.pt", weights_only=True)
-    part = torch.load(part / "res_BACON_Digits_ConvNetW32_2ipc_exp1.pt", weights_only=True)
+    name = run_name("BACON_mnist.py", *SMALL, "--num_exp=2")
+    whole = torch.load(whole / f"res_{name}.pt", weights_only=True)
+    part = torch.load(part / f"res_{name}_exp1.pt", weights_only=True)
     assert torch.equal(whole["data"][1][0], part["data"][0][0]) and part["meta"]["experiments"] == [1]
     assert whole["accs_all_exps"]["ConvNetW32"][1:] == part["accs_all_exps"]["ConvNetW32"]
 
@@ -228,15 +232,20 @@ def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, ca
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_an_earlier_run_is_replaced_only_on_request(finished, capsys):
+def test_an_earlier_run_is_replaced_only_on_request(finished, monkeypatch, capsys):
     folder = finished()
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert run("BACON_mnist.py", *SMALL, "--seed=1", "--save_path", folder) == 2
+    assert run("BACON_mnist.py", *SMALL, "--save_path", folder) == 2
     text = capsys.readouterr().err
     assert "--overwrite" in text and text.count("\n") == 1
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+    def diverge(*args):
+        raise DivergedError("iteration 0")
+
     # A run that fails leaves nothing of the earlier one that could pass for its own result.
-    assert run("BACON_mnist.py", *SMALL, "--overwrite", "--lr_img=1e30", "--save_path", folder) == 3
+    monkeypatch.setattr(distill.Distiller, "iterate", diverge)
+    assert run("BACON_mnist.py", *SMALL, "--overwrite", "--save_path", folder) == 3
     assert not list(folder.glob("res_*"))
 
 
