@@ -311,6 +311,7 @@ class Settings:
     usual: dict
     recipe: str
     notes: list
+    given: frozenset
 
     @property
     def departures(self):
@@ -340,7 +341,7 @@ def parse_args(datasets, description, argv=None):
     for name, why, instead in _without_effect(values):
         notes.append(f"--{name} {values[name]} has no effect{why}")
         values[name] = instead
-    return Settings(argparse.Namespace(**values), usual, whose, notes)
+    return Settings(argparse.Namespace(**values), usual, whose, notes, frozenset(given))
 
 
 def _without_effect(values):

@@ -43,15 +43,16 @@ def run_settings(settings, world):
         spec = own or spec._replace(train=spec.train - held, test=held)
     with flag("--model"):
         args.model = networks.named(args.model)
+    notes = settings.notes + leave_chroma_out(settings, spec)
     check_settings(args, spec, world)
     files = checkpoint.Files(args, args.exp_index)
     with contextlib.ExitStack() as stack:
         if not world.leads:  # one process speaks
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         if args.dry_run:  # shapes and counts are in the table: no image is read
-            distilling, judging, notes = cost.arithmetics(args, spec)
+            distilling, judging, more = cost.arithmetics(args, spec)
             source = "random images, timed in place of the real ones"
-            tell(settings.notes, notes, describe(settings, spec, source, distilling, judging, files))
+            tell(notes, more, describe(settings, spec, source, distilling, judging, files))
             if world.leads:
                 cost.dry_run(args, spec, distilling, judging)
             return 0
@@ -61,7 +62,7 @@ def run_settings(settings, world):
         dataset = own or load_once(args, world)
         source = f"from {dataset.source} (sha256 {dataset.fingerprint[:12]})"
         distilling, judging, more = cost.arithmetics(args, dataset)
-        notes = settings.notes + checkpoint.time_left() + check_data(args, dataset) + more
+        notes += checkpoint.time_left() + check_data(args, dataset, settings.given) + more
         meta = about(settings, dataset)
         signals = stack.enter_context(checkpoint.StopSignals())
         left = world.from_leader(lambda: files.claim(stack, meta, args.resume, args.overwrite))
@@ -79,6 +80,30 @@ def run_settings(settings, world):
         if args.exp_index is not None and world.leads:
             tell([checkpoint.merge(files, args, meta)])
     return 0
+
+
+def leave_chroma_out(settings, spec):
+    """Our recipe's --chroma half, where nobody typed it and the images do not allow it, becomes
+    full: lines for the user. spec: as in `check_settings`."""
+    args = settings.args
+    why = no_half_chroma(args, spec)
+    if args.chroma != "half" or "chroma" in settings.given or why is None:
+        return []
+    args.chroma = "full"
+    return [f"--chroma half of our recipe is left out: {why}"]
+
+
+def no_half_chroma(args, spec):
+    """Why --chroma half is impossible for images of this shape, in words, or None."""
+    multiple = 2 * recipes.factor(args)
+    if spec.channels != 3:
+        return f"{args.dataset} has no colours"
+    if args.zca:
+        return "whitened images have no luma and chroma"
+    if any(side % multiple for side in spec.im_size):
+        found = f"{args.dataset} has {spec.im_size}"
+        return f"it needs a height and width divisible by {multiple}, {found}"
+    return None
 
 
 def check_settings(args, spec, world):
@@ -103,14 +128,15 @@ def check_settings(args, spec, world):
         none = f"--embed_last {args.embed_last}: leaves no module of the {len(net.features)} of {args.model}"
         raise UserError(f"{none}; give at least 1, or a negative number of modules to leave out")
     if args.aug and any(side % 2 for side in spec.im_size):
-        raise UserError(f"--aug: needs an even height and width, {found}")
-    half, multiple = args.chroma == "half", 2 * recipes.factor(args)
-    if half and spec.channels != 3:
-        raise UserError(f"--chroma half: {args.dataset} has no colours; leave it out")
-    if half and args.zca:
-        raise UserError("--chroma half: whitened images have no luma and chroma; leave out one of it and --zca")
-    if half and any(side % multiple for side in spec.im_size):
-        raise UserError(f"--chroma half: needs a height and width divisible by {multiple}, {found}")
+        instead = "--no_aug"
+        if args.dataset == recipes.IMAGE_FOLDER:
+            instead += ", or another --im_size"
+        raise UserError(f"--aug: needs an even height and width, {found}; give {instead}")
+    why = no_half_chroma(args, spec)
+    if args.chroma == "half" and why:
+        whitened = args.zca and spec.channels == 3
+        instead = "leave out one of it and --zca" if whitened else "leave it out"
+        raise UserError(f"--chroma half: {why}; {instead}")
     if args.resume and args.overwrite:
         raise UserError("--overwrite: contradicts --resume; give one of them")
     if args.exp_index is not None and args.exp_index >= args.num_exp:
@@ -123,13 +149,16 @@ def check_settings(args, spec, world):
     compute.check_device(args.device)
 
 
-def check_data(args, dataset):
-    """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user."""
+def check_data(args, dataset, given=("ipc",)):
+    """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user.
+
+    given: the flags that were typed."""
     fewest, c = min((count, c) for c, count in enumerate(torch.bincount(dataset.labels_train).tolist()))
     smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {fewest} training images"
     if args.init != "noise" and (wanted := recipes.canvases_per_class(args)) > fewest:
         most = fewest * args.ipc // wanted
-        raise UserError(f"--ipc {args.ipc}: {smallest}; use --ipc {most} or less, or --init noise")
+        default = "" if "ipc" in given else " (the default)"
+        raise UserError(f"--ipc {args.ipc}{default}: {smallest}; use --ipc {most} or less, or --init noise")
     if fewest < 2:
         raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
     if fewest < args.batch_real:

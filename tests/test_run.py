@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from layouts import written
+from PIL import Image
 from scripts import SMALL, assert_one_line, events, run, run_name
 
 import networks
@@ -319,3 +320,81 @@ def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_
     command[-3] = "--ipc=-1"
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+
+
+# What nobody typed
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """Make a --data_path of two classes of pictures: own_images(mode, (width, height))."""
+
+    def make(mode, size):
+        generator = torch.Generator().manual_seed(0)
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        for split, count in (("train", 10), ("val", 2)):
+            for name in ("a", "b"):
+                folder = tmp_path / "images" / split / name
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+                    Image.fromarray(pixels.numpy(), mode).save(folder / f"{number}.png")
+        return ["--dataset=ImageFolder", f"--data_path={tmp_path / 'images'}", "--ipc=1"]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "flags", "why"),
+    [
+        ("L", (16, 16), [], "ImageFolder has no colours"),
+        ("RGB", (18, 16), [], "it needs a height and width divisible by 4, "),
+        ("RGB", (17, 16), ["--no_aug"], "it needs a height and width divisible by 2, "),
+        ("RGB", (16, 16), ["--zca"], "whitened images have no luma and chroma"),
+    ],
+)
+def test_our_recipe_leaves_chroma_out_where_there_is_none_and_says_so(
+    mode, size, flags, why, quick, own_images, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(clusters, "STEPS", 1)
+    words = [*SMALL, *own_images(mode, size), "--recipe=ours", *flags, "--batch_real=5"]
+    words += ["--save_path", tmp_path / "x"]
+    assert run("BACON_mnist.py", *words, "--dry_run") == 0
+    assert f"--chroma half of our recipe is left out: {why}" in capsys.readouterr().out
+    assert run("BACON_mnist.py", *words) == 0
+    text = capsys.readouterr().out
+    assert f"--chroma half of our recipe is left out: {why}" in text
+    assert "--chroma full (not half)" in " ".join(text.split())
+    (path,) = (tmp_path / "x").glob("res_ours_ImageFolder_*_fullchroma*.pt")
+    images, _, meta = canvases.load_distilled(path)
+    assert meta["chroma"] == "full" and images.shape[2:] == size[::-1]
+    assert run("BACON_mnist.py", *words, "--chroma=half") == 2  # typed, it is refused
+    instead = "leave out one of it and --zca" if "--zca" in flags else "leave it out"
+    assert_one_line(capsys, "--chroma half: ", instead)
+
+
+def test_our_recipe_keeps_chroma_where_it_can(quick, own_images, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(clusters, "STEPS", 1)
+    words = [*SMALL, *own_images("RGB", (16, 12)), "--recipe=ours", "--batch_real=5"]
+    words += ["--save_path", tmp_path / "x"]
+    assert run("BACON_mnist.py", *words) == 0
+    assert "left out" not in capsys.readouterr().out
+    (path,) = (tmp_path / "x").glob("res_ours_*.pt")
+    assert canvases.load_distilled(path)[2]["chroma"] == "half"
+
+
+@pytest.mark.parametrize("size", [(15, 16), (16, 15)])
+def test_odd_pictures_get_the_flag_that_takes_them(size, quick, own_images, tmp_path, capsys):
+    words = [*SMALL, *own_images("RGB", size), "--batch_real=5", "--save_path", tmp_path / "x"]
+    assert run("BACON_mnist.py", *words) == 2
+    advice = f"{size[::-1]}; give --no_aug, or another --im_size"
+    assert_one_line(capsys, "--aug: needs an even height and width", advice)
+    assert run("BACON_mnist.py", *words, "--no_aug") == 0
+
+
+def test_a_default_that_the_data_cannot_serve_is_called_so(quick, own_images, tmp_path, capsys):
+    words = [word for word in [*SMALL, *own_images("L", (16, 16))] if not word.startswith("--ipc")]
+    assert run("BACON_mnist.py", *words, "--save_path", tmp_path / "x") == 2
+    assert_one_line(capsys, "--ipc 50 (the default): class 0 (a) of ImageFolder", "use --ipc 10")
+    assert run("BACON_mnist.py", *words, "--ipc=11", "--save_path", tmp_path / "x") == 2
+    assert_one_line(capsys, "--ipc 11: class 0 (a)")
