@@ -161,8 +161,10 @@ def check_data(args, dataset, given=("ipc",)):
         raise UserError(f"--ipc {args.ipc}{default}: {smallest}; use --ipc {most} or less, or --init noise")
     if fewest < 2:
         raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
-    if fewest < args.batch_real:
-        return [f"{smallest}, fewer than --batch_real {args.batch_real}: classes short of it give all they have"]
+    if fewest < args.batch_real and args.Iteration:
+        whose = "" if "batch_real" in given else "the recipe's "
+        short = f"{smallest}, fewer than {whose}--batch_real {args.batch_real}"
+        return [f"{short}: classes short of it give all they have"]
     return []
 
 

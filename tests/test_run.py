@@ -282,7 +282,11 @@ def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, 
         runner.check_data(make_args(ipc=1), short)
     (note,) = runner.check_data(make_args(batch_real=200), digits)
     assert "class 8" in note and "116" in note and "--batch_real 200" in note
+    assert "fewer than the recipe's --batch_real 200:" in note
+    (note,) = runner.check_data(make_args(batch_real=200), digits, {"batch_real"})
+    assert "fewer than --batch_real 200:" in note
     assert runner.check_data(make_args(batch_real=116), digits) == []
+    assert runner.check_data(make_args(batch_real=200, Iteration=0), digits) == []  # none is drawn
 
 
 def test_what_several_processes_cannot_do_is_refused(make_args):
