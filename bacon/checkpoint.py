@@ -10,6 +10,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from bacon import tables
 from bacon.canvases import read_result
 from bacon.errors import DamagedError, ParallelError, Stopped, UserError, in_group
 from bacon.files import load_torch, lock, save_torch
-from bacon.flags import DEAD_FLAGS, OF_THE_PROCESS
+from bacon.flags import DEAD_FLAGS, OF_THE_PROCESS, run_name
 from bacon.progress import duration
 
 FORMAT = "BACON checkpoint 2"
@@ -33,16 +34,60 @@ NOTHING, CHECKPOINT, STOP = range(3)  # what a process asks for at a `Record.poi
 
 
 class Files:
-    """The files of a run, or of the part of it that is one experiment of a job array, and what may be done to them."""
+    """The files of a run, or of the part of it that is one experiment of a job array, and what may
+    be done to them.
 
-    def __init__(self, args, exp_index=None):
+    They are named by `flags.run_name`. Where an earlier version left this very run under the name
+    that it gave, the run keeps that name, so that --resume goes on with it; --overwrite replaces
+    it by the run's own name.
+    """
+
+    def __init__(self, args, exp_index=None, name=None):
+        """name: of the whole run, where it is known."""
+        self.args = args
         self.folder = Path(os.path.expanduser(args.save_path))
-        self.name = f"{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc"
-        self.stem = self.name if exp_index is None else f"{self.name}_exp{exp_index}"
+        self.exp_index = exp_index
         self.experiments = args.num_exp if exp_index is None else 1
-        self.result, self.log = self.folder / f"res_{self.stem}.pt", self.folder / f"log_{self.stem}.jsonl"
+        self.replaced = None  # the `Files` under the earlier name, where both names are in use
+        own = run_name(args)
+        earlier = f"{args.method}_{args.dataset}_{args.model}_{args.ipc}ipc"
+        self.name = name or own
+        if name is None and earlier != own and self._is_of_this_run(earlier):
+            if args.overwrite or self._left_of(own):
+                self.replaced = Files(args, exp_index, earlier)
+            else:
+                self.name = earlier
+        self.stem = self.name if exp_index is None else f"{self.name}_exp{exp_index}"
+        self.result = self.folder / f"res_{self.stem}.pt"
+        self.log = self.folder / f"log_{self.stem}.jsonl"
         self.checkpoint = self.folder / f"ckpt_{self.stem}.pt"
         self.checkpoints = (self.checkpoint, self.folder / f"ckpt_{self.stem}_previous.pt")
+
+    def part(self, exp_index):
+        """The files of one experiment of the same run, or with None those of the whole run."""
+        return Files(self.args, exp_index, self.name)
+
+    def _left_of(self, name, kinds=("res", "log", "ckpt")):
+        """Files that a whole run of this name, and the experiments of a job array, left here."""
+        belongs = re.compile(re.escape(name) + r"(_exp\d+)?(_previous)?")
+        found = []
+        for kind in kinds:
+            for path in sorted(self.folder.glob(f"{kind}_{name}*")):
+                if belongs.fullmatch(path.stem[len(f"{kind}_") :]):
+                    found.append(path)
+        return found
+
+    def _is_of_this_run(self, name):
+        """Whether logs of this name say that they are of a run with these flags."""
+        return any(self._has_these_flags(log) for log in self._left_of(name, ["log"]))
+
+    def _has_these_flags(self, log):
+        try:
+            with log.open(encoding="utf-8") as lines:
+                start = json.loads(lines.readline())
+            return not flags_apart(start["args"], vars(self.args), ["exp_index"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another kind of file
+            return False
 
     def grid(self, exp, it):
         return self.folder / f"vis_{self.name}_exp{exp}_iter{it}.png"
@@ -51,6 +96,37 @@ class Files:
         """The files that a run of this name left here; a log without any event is none."""
         paths = (self.result, self.log, *self.checkpoints)
         return [path for path in paths if path.exists() and (path != self.log or path.stat().st_size)]
+
+    def pictures(self):
+        """The pictures of a run of this name. A whole run and the parts of a job array draw the
+        canvases of experiment k under one name: where both have files here, they are left to the
+        other one."""
+        found = []
+        whole_is_here = self.exp_index is not None and bool(self.part(None).earlier())
+        for path in sorted(self.folder.glob(f"vis_{self.name}_exp*.png")):
+            match = re.fullmatch(r"_exp(\d+)_iter\d+\.png", path.name[len(f"vis_{self.name}") :])
+            if match is None:
+                continue
+            exp = int(match[1])
+            if self.exp_index is None:
+                ours = not self.part(exp).earlier()
+            else:
+                ours = exp == self.exp_index and not whole_is_here
+            if ours:
+                found.append(path)
+        plot = self.folder / f"acc_{self.stem}.png"
+        if plot.exists():
+            found.append(plot)
+        return found
+
+    def clear(self):
+        """Remove what the run before left, once the new run's log and checkpoint have taken the
+        place of its own."""
+        for path in (self.result, self.checkpoints[1], *self.pictures()):
+            path.unlink(missing_ok=True)
+        if self.replaced:
+            for path in (*self.replaced.earlier(), *self.replaced.pictures()):
+                path.unlink(missing_ok=True)
 
     def is_unfinished(self):
         return any(path.exists() for path in self.checkpoints)
@@ -92,12 +168,16 @@ class Files:
         except OSError as error:
             raise self.refusal(f"cannot write there ({error.strerror})") from None
         notes = self._lock(stack)
-        half_written = [path for of in (self.result, self.checkpoint) for path in self.folder.glob(f"{of.name}.*.tmp")]
-        for path in half_written + (self.earlier() if overwrite else []):
-            path.unlink()
+        for of in (self.result, self.checkpoint, self.log):
+            for path in self.folder.glob(f"{of.name}.*.tmp"):  # half written by a killed process
+                path.unlink()
+        if overwrite:
+            if self.replaced:
+                notes += self.replaced._lock(stack)
+            return Left(None, False, notes)  # what is there goes in `Record.begin`
         earlier = self.earlier()
         if not earlier:
-            begins = "nothing to resume yet: starting from the beginning"
+            begins = f"nothing to resume yet: starting from the beginning{self._beside()}"
             return Left(None, False, [*notes, begins] if resume else notes)
         if not resume:  # another process finished it since `admit`
             raise self.refusal(f"holds {earlier[0].name} of an earlier run")
@@ -117,6 +197,23 @@ class Files:
         print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
         where = f"{self.stem} in {self.folder}"
         raise UserError(f"--resume: no valid checkpoint of {where}; --overwrite starts it anew")
+
+    def _beside(self):
+        """In words, the unfinished runs of the same dataset, network and ipc here: one of them may
+        have been meant."""
+        like = f"ckpt_*_{self.args.dataset}_{self.args.model}_{self.args.ipc}ipc*.pt"
+        others = []
+        for path in sorted(self.folder.glob(like)):
+            copy = "_previous" in path.name or "_damaged" in path.name
+            of_this_run = path.name.startswith(f"ckpt_{self.name}_exp")
+            if not copy and not of_this_run:
+                others.append(path.name)
+        if not others:
+            return ""
+        names = ", ".join(others[:3])
+        if len(others) > 3:
+            names += f" and {len(others) - 3} more"
+        return f" (unfinished here, with other flags: {names})"
 
     def _lock(self, stack):
         """Lock the run until `stack` closes: lines for the user. Parts of a job array run side by side, a whole run
@@ -156,15 +253,21 @@ class Files:
             path.unlink(missing_ok=True)
 
 
+def flags_apart(theirs, ours, ignored=()):
+    """In words, the flags that matter in which two runs differ, with both values.
+
+    theirs, ours: {flag: value}."""
+    ignored = {*ignored, *OF_THE_PROCESS, *(name for name, *_ in DEAD_FLAGS)}
+    return [
+        f"--{name} {theirs.get(name)} there, {value} here"
+        for name, value in ours.items()
+        if name not in ignored and theirs.get(name) != value
+    ]
+
+
 def differences(theirs, ours, ignored=()):
     """In words, how two runs differ by their metas: the flags that matter, with both values, and the data."""
-    ignored = {*ignored, *OF_THE_PROCESS, *(name for name, *_ in DEAD_FLAGS)}
-    values = theirs.get("args", {})
-    words = [
-        f"--{name} {values.get(name)} there, {value} here"
-        for name, value in ours["args"].items()
-        if name not in ignored and values.get(name) != value
-    ]
+    words = flags_apart(theirs.get("args", {}), ours["args"], ignored)
     if theirs.get("data_sha256") != ours["data_sha256"]:
         words.append(f"data {str(theirs.get('data_sha256'))[:12]} there, {ours['data_sha256'][:12]} here")
     return ", ".join(words)
@@ -176,10 +279,11 @@ def refuse_another_run(path, theirs, ours):
         raise UserError(f"--resume: {path} is of another run ({words}); give its flags, or choose another --save_path")
 
 
-def merge(args, meta):
-    """Join the results and logs of a job array's experiments once all have ended; returns a line for the user. The
-    joined files are those of the whole run, under its name. Whoever ends last does it; it may be done twice."""
-    whole, parts = Files(args), [Files(args, exp) for exp in range(args.num_exp)]
+def merge(files, args, meta):
+    """Join the results and logs of a job array's experiments once all have ended; returns a line
+    for the user. The joined files are those of the whole run, under its name. Whoever ends last
+    does it; it may be done twice. files: of any part."""
+    whole, parts = files.part(None), [files.part(exp) for exp in range(args.num_exp)]
     missing = [str(exp) for exp, part in enumerate(parts) if part.is_unfinished() or not part.result.exists()]
     if missing:
         words = f"{', '.join(missing)} have ended too (if they have: again with --resume)"
@@ -286,16 +390,52 @@ class RunLog:
         """Wait until every event is on the disk."""
         os.fsync(self.file.fileno())
 
+    def move(self, path):
+        """Take another name, in place of the file that had it."""
+        os.replace(self.path, path)
+        self.path = Path(path)
+
 
 class Record:
     """What a run at work leaves behind: the log, and checkpoints of what `state` returns. Of several processes the
     leading one writes; all have to call `point` and `save` at the same places."""
 
-    def __init__(self, files, minutes, signals, state, world, log_bytes=0):
-        """state: function() -> what to save, plain containers and tensors. log_bytes: of the log to go on with."""
+    def __init__(self, files, minutes, signals, state, world):
+        """state: function() -> what to save, plain containers and tensors. `begin` or `go_on` is
+        next."""
         self.files, self.seconds, self.signals, self.state, self.world = files, 60 * minutes, signals, state, world
-        self.log = RunLog(files.log, log_bytes) if world.leads else None
+        self.log = None
         self.saved = time.monotonic()
+
+    def begin(self, replaces, **about):
+        """Write the first event of a run and its first checkpoint, so that no log is ever without
+        one. replaces: whether an earlier run's files give way. They do so here, once this run's
+        first record is on the disk: until its checkpoint has its name they are all there, and from
+        then on --resume goes on with this run."""
+        state = self.state()
+        if not self.world.leads:
+            return
+        files = self.files
+        begun = files.log.with_name(f"{files.log.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+        self.log = RunLog(begun)
+        try:
+            self.event("start", **about)
+            self.log.sync()
+            # The log follows the checkpoint: until then --resume starts it anew, from byte 0.
+            first = {"format": FORMAT, "log_bytes": 0, "replaces": replaces, **state}
+            save_torch(first, files.checkpoint)
+            self.log.move(files.log)
+        except BaseException:
+            begun.unlink(missing_ok=True)
+            raise
+        if replaces:
+            files.clear()
+        self.saved = time.monotonic()
+
+    def go_on(self, log_bytes):
+        """Append to the log that is there, of which a checkpoint knows so many bytes."""
+        if self.world.leads:
+            self.log = RunLog(self.files.log, log_bytes)
 
     def event(self, name, **fields):
         if self.log:

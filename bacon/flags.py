@@ -1,12 +1,15 @@
-"""Every flag of the scripts: its name, type, default and help; and what a command line comes to. No torch."""
+"""Every flag of the scripts: its name, type, default and help; what a command line comes to, and
+how its run is named. No torch."""
 
 import argparse
 import dataclasses
 import difflib
 import functools
+import hashlib
 import itertools
 import math
 import os
+import re
 import sys
 import typing
 import unicodedata
@@ -118,7 +121,7 @@ FLAGS = {
         ("data_path", path, "data", "folder of the datasets; of ImageFolder, that with train/ and "
                                     "val/ or test/"),
         ("save_path", path, "result", "folder for results, logs and image grids"),
-        ("overwrite", _SWITCH, False, "replace an earlier run of the same name in save_path"),
+        ("overwrite", _SWITCH, False, "replace an earlier run of the same name once this one has begun"),
         ("resume", _SWITCH, False, "go on from the newest checkpoint in save_path; starts a run that is not there yet"),
         ("checkpoint_minutes", _WEIGHT, 10.0, "minutes between checkpoints; 0 writes one at every iteration"),
     ],
@@ -173,6 +176,67 @@ OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_m
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
 _OF_THE_RECIPE = {row[0] for title in ("recipe", "optimisation", "network pool", "evaluation") for row in FLAGS[title]}
 _OF_THE_RECIPE -= {"dataset", "ipc", "method", "im_size", "recipe"}
+
+# A run's name says where it departs from its recipe by these tags, in this order: a text around
+# the flag's value, or of a switch the words for on and off. No tag may read exp<k>: that ends the
+# files of a job array's experiment.
+TAGS = {
+    # what is distilled, and how
+    "Iteration": "{}it",
+    "seed": "seed{}",
+    "im_size": "{}px",
+    "validate": "validate{}",
+    "init": "{}init",
+    "chroma": "{}chroma",
+    "aug": ("aug", "noaug"),
+    "zca": ("zca", "nozca"),
+    "dsa_strategy": "dsa-{}",
+    "lr_img": "lr{}",
+    "optim": "{}",
+    "syn_ce": ("ce", "noce"),
+    "ce_weight": "ce{}",
+    "lh_weight": "lh{}",
+    "tv_weight": "tv{}",
+    "clip_weight": "clip{}",
+    "clip_prior": "{}clip",
+    "batch_real": "realbatch{}",
+    "embed_last": "embed{}",
+    "outer_loop": "outer{}",
+    "lr_net": "lrnet{}",
+    "net_decay": ("netdecay", "nonetdecay"),
+    "net_num": "{}nets",
+    "net_push_num": "push{}",
+    "net_generate_interval": "netevery{}",
+    "net_begin": "netbegin{}",
+    "net_end": "netend{}",
+    "train_net_num": "use{}",
+    "fetch_net_num": "fetch{}",
+    "model_train_steps": "netsteps{}",
+    "trained_bs": "netbatch{}",
+    "meter_reset": "meter{}",
+    "precision": "{}",
+    # how often that is done, and how it is judged: other figures, of the same images
+    "num_exp": "{}exp",
+    "eval_interval": "every{}",
+    "eval_mode": "mode{}",
+    "num_eval": "{}judges",
+    "epoch_eval_train": "{}epochs",
+    "judge_steps": "{}steps",
+    "batch_train": "judgebatch{}",
+}
+# Flags without a tag: those that every name begins with, and where and how fast to compute.
+UNTAGGED = {"dataset", "model", "ipc", "method", "recipe", "exp_index", *OF_THE_PROCESS}
+UNTAGGED |= {"device", "compile", "aug_num"}
+# Flags that random images, which are not distilled, do not depend on.
+_OF_DISTILLING = {
+    "Iteration", "lr_img", "optim", "syn_ce", "ce_weight", "lh_weight", "tv_weight", "clip_weight",
+    "clip_prior", "batch_real", "outer_loop", "net_num", "net_push_num", "net_generate_interval",
+    "net_begin", "net_end", "train_net_num", "fetch_net_num", "model_train_steps", "meter_reset",
+    "eval_interval",
+}  # fmt: skip
+# Characters of a name. With what files add, such as vis_ and _exp0_iter20000.png, they stay below
+# 120, and the first lines of a run fit their columns.
+LONGEST_NAME = 74
 # What --help shows; --help_all shows every flag.
 COMMON_FLAGS = ("dataset", "ipc", "model", "method", "recipe", "Iteration", "eval_interval", "seed", "data_path",
                 "save_path", "resume", "dry_run")  # fmt: skip
@@ -338,12 +402,14 @@ def build_parser(datasets, description, everything=True):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a command line came to: the values, what the recipe says, whose that is, and lines to tell the user."""
+    """What a command line came to: the values, what the recipe says, whose that is, lines to tell
+    the user, and the flags that were typed."""
 
     args: argparse.Namespace
     usual: dict
     recipe: str
     notes: list
+    given: frozenset
 
     @property
     def departures(self):
@@ -373,7 +439,7 @@ def parse_args(datasets, description, argv=None):
     for name, why, instead in _without_effect(values):
         notes.append(f"--{name} {values[name]} has no effect{why}")
         values[name] = instead
-    return Settings(argparse.Namespace(**values), usual, whose, notes)
+    return Settings(argparse.Namespace(**values), usual, whose, notes, frozenset(given))
 
 
 def _without_effect(values):
@@ -387,3 +453,48 @@ def _without_effect(values):
     for name, value in FIXED[values["method"]].items():
         if values[name] != value:
             yield name, f" with --method {values['method']}", value
+
+
+def run_name(args):
+    """What the files of a run are named after: <kind>_<dataset>_<model>_<ipc>ipc, and a tag for
+    every departure from the recipe.
+
+    The kind is the method where the paper's recipe is the base, `ours` with --recipe ours, and
+    `random` with --Iteration 0, whatever the method: the flags of distilling play no part there. Of
+    a longer name than LONGEST_NAME the last tags become a hash of all. args: every flag, as
+    `parse_args` fills them in.
+    """
+    base, without_effect = recipe(args.dataset, args.ipc, args.method, args.recipe)[0], set()
+    kind = "ours" if args.recipe == "ours" else args.method
+    if args.Iteration == 0:
+        kind, without_effect = "random", _OF_DISTILLING
+        base, _ = recipe(args.dataset, args.ipc)
+    usual = {**_DEFAULTS, **base}
+    tags = []
+    for name, text in TAGS.items():
+        value = getattr(args, name)
+        if name not in without_effect and value != usual[name]:
+            tags.append(_tag(text, value))
+    beginning = [kind, args.dataset, args.model, f"{args.ipc}ipc"]
+    name = "_".join([*beginning, *tags])
+    if len(name) <= LONGEST_NAME:
+        return name
+    ending = "more-" + hashlib.sha256("_".join(tags).encode()).hexdigest()[:8]
+    kept = list(beginning)
+    for tag in tags:
+        if len("_".join([*kept, tag, ending])) > LONGEST_NAME:
+            break
+        kept.append(tag)
+    return "_".join([*kept, ending])
+
+
+def _tag(text, value):
+    """A tag of TAGS for a flag's value, of characters that every shell and file system takes."""
+    if isinstance(text, tuple):
+        on, off = text
+        return on if value else off
+    shown = str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        shown = short if float(short) == value else repr(value)
+    return re.sub(r"[^A-Za-z0-9.+-]", "-", text.format(shown))

@@ -47,6 +47,7 @@ def run_settings(settings, world):
         spec = own or spec._replace(train=spec.train - held, test=held)
     with flag("--model"):
         args.model = networks.named(args.model)
+    notes = settings.notes + leave_chroma_out(settings, spec)
     check_settings(args, spec, world)
     files = checkpoint.Files(args, args.exp_index)
     with contextlib.ExitStack() as stack:
@@ -54,9 +55,9 @@ def run_settings(settings, world):
             nowhere = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(nowhere)))
         if args.dry_run:  # shapes and counts are in the table: no image is read
-            distilling, judging, notes = cost.arithmetics(args, spec)
+            distilling, judging, more = cost.arithmetics(args, spec)
             source = "random images, timed in place of the real ones"
-            tell(settings.notes, notes, describe(settings, spec, source, distilling, judging, files))
+            tell(notes, more, describe(settings, spec, source, distilling, judging, files))
             if world.leads:
                 cost.dry_run(args, spec, distilling, judging)
             return 0
@@ -66,7 +67,7 @@ def run_settings(settings, world):
         dataset = own or load_once(args, world)
         source = f"from {dataset.source} (sha256 {dataset.fingerprint[:12]})"
         distilling, judging, more = cost.arithmetics(args, dataset)
-        notes = settings.notes + checkpoint.time_left() + check_data(args, dataset) + more
+        notes += checkpoint.time_left() + check_data(args, dataset, settings.given) + more
         meta = about(settings, dataset)
         signals = stack.enter_context(checkpoint.StopSignals())
         left = world.from_leader(lambda: files.claim(stack, meta, args.resume, args.overwrite))
@@ -86,8 +87,32 @@ def run_settings(settings, world):
             del dataset, own, spec  # of several processes each keeps its share
             Run(args, meta, train, test, distilling, judging, world).go(files, signals, left.saved)
         if args.exp_index is not None and world.leads:
-            tell([checkpoint.merge(args, meta)])
+            tell([checkpoint.merge(files, args, meta)])
     return 0
+
+
+def leave_chroma_out(settings, spec):
+    """Our recipe's --chroma half, where nobody typed it and the images do not allow it, becomes
+    full: lines for the user. spec: as in `check_settings`."""
+    args = settings.args
+    why = no_half_chroma(args, spec)
+    if args.chroma != "half" or "chroma" in settings.given or why is None:
+        return []
+    args.chroma = "full"
+    return [f"--chroma half of our recipe is left out: {why}"]
+
+
+def no_half_chroma(args, spec):
+    """Why --chroma half is impossible for images of this shape, in words, or None."""
+    multiple = 2 * recipes.factor(args)
+    if spec.channels != 3:
+        return f"{args.dataset} has no colours"
+    if args.zca:
+        return "whitened images have no luma and chroma"
+    if any(side % multiple for side in spec.im_size):
+        found = f"{args.dataset} has {spec.im_size}"
+        return f"it needs a height and width divisible by {multiple}, {found}"
+    return None
 
 
 def check_settings(args, spec, world):
@@ -112,14 +137,15 @@ def check_settings(args, spec, world):
         none = f"--embed_last {args.embed_last}: leaves no module of the {len(net.features)} of {args.model}"
         raise UserError(f"{none}; give at least 1, or a negative number of modules to leave out")
     if args.aug and any(side % 2 for side in spec.im_size):
-        raise UserError(f"--aug: needs an even height and width, {found}")
-    half, multiple = args.chroma == "half", 2 * recipes.factor(args)
-    if half and spec.channels != 3:
-        raise UserError(f"--chroma half: {args.dataset} has no colours; leave it out")
-    if half and args.zca:
-        raise UserError("--chroma half: whitened images have no luma and chroma; leave out one of it and --zca")
-    if half and any(side % multiple for side in spec.im_size):
-        raise UserError(f"--chroma half: needs a height and width divisible by {multiple}, {found}")
+        instead = "--no_aug"
+        if args.dataset == recipes.IMAGE_FOLDER:
+            instead += ", or another --im_size"
+        raise UserError(f"--aug: needs an even height and width, {found}; give {instead}")
+    why = no_half_chroma(args, spec)
+    if args.chroma == "half" and why:
+        whitened = args.zca and spec.channels == 3
+        instead = "leave out one of it and --zca" if whitened else "leave it out"
+        raise UserError(f"--chroma half: {why}; {instead}")
     if args.resume and args.overwrite:
         raise UserError("--overwrite: contradicts --resume; give one of them")
     if args.exp_index is not None and args.exp_index >= args.num_exp:
@@ -132,17 +158,22 @@ def check_settings(args, spec, world):
     compute.check_device(args.device)
 
 
-def check_data(args, dataset):
-    """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user."""
+def check_data(args, dataset, given=("ipc",)):
+    """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user.
+
+    given: the flags that were typed."""
     fewest, c = min((count, c) for c, count in enumerate(torch.bincount(dataset.labels_train).tolist()))
     smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {fewest} training images"
     if args.init != "noise" and (wanted := recipes.canvases_per_class(args)) > fewest:
         most = fewest * args.ipc // wanted
-        raise UserError(f"--ipc {args.ipc}: {smallest}; use --ipc {most} or less, or --init noise")
+        default = "" if "ipc" in given else " (the default)"
+        raise UserError(f"--ipc {args.ipc}{default}: {smallest}; use --ipc {most} or less, or --init noise")
     if fewest < 2:
         raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
-    if fewest < args.batch_real:
-        return [f"{smallest}, fewer than --batch_real {args.batch_real}: classes short of it give all they have"]
+    if fewest < args.batch_real and args.Iteration:
+        whose = "" if "batch_real" in given else "the recipe's "
+        short = f"{smallest}, fewer than {whose}--batch_real {args.batch_real}"
+        return [f"{short}: classes short of it give all they have"]
     return []
 
 
@@ -172,7 +203,13 @@ def describe(settings, spec, source, distilling, judging, files, world=None):
         "device": f"{distilling}; judges {judging}{shares}",
         "files": f"{files.result}, {files.log.name}, {files.folder / 'vis_*.png'}",
     }
-    lines = [f"{args.method} distils {args.dataset}"]
+    if not args.Iteration:
+        about = f"images of {args.dataset} that are judged and not distilled"
+    elif args.recipe == "ours":
+        about = f"{args.method} distils {args.dataset}, by our recipe"
+    else:
+        about = f"{args.method} distils {args.dataset}"
+    lines = [about]
     wrapper = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
     for title, text in facts.items():
         wrapper.initial_indent = f"{title:<11}"
@@ -277,22 +314,21 @@ class Run:
 
     def go(self, files, signals, saved=None):
         """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""
-        bytes_kept = saved["log_bytes"] if saved else 0
         if saved:
             self.load_state_dict(saved)
             saved["experiment"] = None  # or a second copy of the pool would stay
         minutes = self.args.checkpoint_minutes
-        record = checkpoint.Record(files, minutes, signals, self.state_dict, self.world, bytes_kept)
+        record = checkpoint.Record(files, minutes, signals, self.state_dict, self.world)
         with contextlib.closing(record):
             try:
-                if not saved:
-                    record.save()  # before the first event, so that no log is ever without a checkpoint
-                if bytes_kept:
+                if saved and saved["log_bytes"]:
+                    record.go_on(saved["log_bytes"])
                     here = {"distilling": str(self.distilling), "judging": str(self.judging)}
                     about_here = {"command": sys.argv, "arithmetic": here, "versions": compute.versions()}
                     record.event("resume", **self.position(), **about_here)
                 else:
-                    record.event("start", command=sys.argv, **self.meta)
+                    replaces = saved.get("replaces", False) if saved else self.args.overwrite
+                    record.begin(replaces, command=sys.argv, **self.meta)
                 self.run_experiments(record)
             except DivergedError as error:
                 record.event("diverged", reason=str(error))
@@ -336,7 +372,8 @@ class Run:
         """The result as a newcomer understands it: a table where there is more to compare, and a sentence."""
         args, several = self.args, len(accuracies) > 1 or len(self.ended) > 1
         name, s = next((name, tables.summary(scores)) for name, scores in accuracies.items())
-        what = f"distilled by {args.method}" if args.Iteration else "not distilled"
+        by = "our recipe" if args.recipe == "ours" else args.method
+        what = f"distilled by {by}" if args.Iteration else "not distilled"
         stored = "1 canvas" if args.ipc == 1 else f"{args.ipc} canvases"
         found = f"train a fresh {name} to {s['mean']:.2f} % of the {recipes.judged_on(args)} images"
         spread = f"+- {s['std']:.2f} over {s['networks']} judges"

@@ -23,6 +23,12 @@ def run(script, *argv):
         return stop.code
 
 
+def run_name(script, *argv):
+    """What the files of a run with these flags are named after."""
+    module = importlib.import_module(script.removesuffix(".py"))
+    return flags.run_name(flags.parse_args(module.DATASETS, "", list(map(str, argv))).args)
+
+
 def events(log):
     return [json.loads(line) for line in log.read_text().splitlines()]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torture
-from scripts import assert_one_line, events, run
+from scripts import assert_one_line, events, run, run_name
 
 import networks
 from bacon import (
@@ -42,7 +42,7 @@ SMALL = [
     "--trained_bs=8", "--model_train_steps=2", "--net_generate_interval=2", "--net_num=5", "--meter_reset=3",
     "--num_exp=2", "--num_eval=2", "--epoch_eval_train=1", "--save_path=result",
 ]  # fmt: skip
-NAME = "BACON_Digits_ConvNetW32_1ipc"
+NAME = run_name("BACON_mnist.py", *SMALL)
 
 
 class Killed(BaseException):
@@ -128,7 +128,8 @@ def ask(name):
 
 
 def log_events(folder):
-    return events(folder / f"result/log_{NAME}.jsonl")
+    (log,) = folder.glob("result/log_*.jsonl")
+    return events(log)
 
 
 # A resumed run is the same run
@@ -311,7 +312,8 @@ def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_
     at_event(6, ask("SIGTERM"))
     assert script("--num_exp=1") == 75
     args = make_args(ipc=1, Iteration=6, net_generate_interval=2, net_num=5)
-    size = (tmp_path / f"run/result/ckpt_{NAME}.pt").stat().st_size
+    name = run_name("BACON_mnist.py", *SMALL, "--num_exp=1")
+    size = (tmp_path / f"run/result/ckpt_{name}.pt").stat().st_size
     announced = cost.checkpoint_bytes(args, recipes.DATASETS["Digits"])
     assert announced < size < 1.2 * announced
 
@@ -441,10 +443,8 @@ def test_a_log_shorter_than_its_checkpoint_is_refused(stopped, script, capsys):
 def test_other_settings_or_data_are_refused_by_name_and_value(stopped, script, capsys, monkeypatch):
     before = {path: path.read_bytes() for path in stopped.iterdir()}
     capsys.readouterr()
-    assert script("--resume", "--lr_img=0.3", "--seed=4", "--precision=fp32") == 2
-    assert_one_line(
-        capsys, "--lr_img 0.2 there, 0.3 here", "--seed 0 there, 4 here", "--precision auto there, fp32 here"
-    )
+    assert script("--resume", "--device=cpu", "--no_compile") == 2
+    assert_one_line(capsys, "--device auto there, cpu here", "--compile None there, False here")
     digits = data.load("Digits", "data")
     subset = dataclasses.replace(digits, fingerprint="f" * 64)
     with monkeypatch.context() as patch:
@@ -514,9 +514,125 @@ def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_is_not_repeated
     capsys.readouterr()
     assert script("--resume") == 0
     assert "finished already" in capsys.readouterr().out
-    assert script("--resume", "--lr_img=1") == 2
-    assert_one_line(capsys, "--lr_img 0.2 there, 1.0 here")
+    assert script("--resume", "--device=cpu") == 2
+    assert_one_line(capsys, "--device auto there, cpu here")
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("n", "owner", "name", "begun"),
+    [
+        (1, runner, "tell", False),
+        (1, checkpoint.Files, "claim", False),
+        (1, checkpoint.RunLog, "write", False),
+        (1, torch, "save", False),
+        (1, os, "replace", True),
+        (2, os, "replace", True),
+        (1, checkpoint.Files, "clear", True),
+        (2, os, "fsync", False),
+        (1, distill.Distiller, "iterate", True),
+    ],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+def test_overwrite_replaces_once_it_has_begun(n, owner, name, begun, script, at_event, assert_same, tmp_path):
+    folder = tmp_path / "run/result"
+    assert script("--device=cpu") == 0
+    (folder / f"vis_{NAME}_exp0_iter99.png").write_bytes(b"of the old run")
+    before = contents(folder)
+    at_event(n, kill, owner, name)
+    with pytest.raises(Killed):
+        script("--overwrite")
+    if not begun:
+        left = contents(folder)
+        assert {name: left.get(name) for name in before} == before
+        assert script("--device=cpu", "--resume") == 0  # the earlier run is there, and ended
+        assert contents(folder) == before
+        assert script("--overwrite") == 0
+    else:
+        assert script("--device=cpu", "--resume") == 2  # another run now
+        assert script("--resume") == 0
+    assert_same()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space"), errors.UserError("no"), MemoryError()])
+@pytest.mark.parametrize("name", ["save_torch", "RunLog"])
+def test_a_run_that_cannot_begin_overwrites_nothing(error, name, stopped, script, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error
+
+    before = contents(stopped)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, name, fail)
+        assert script("--overwrite", "--checkpoint_minutes=0") == 2
+    assert contents(stopped) == before
+    assert script("--resume", "--checkpoint_minutes=0") == 0
+
+
+def test_a_terminal_that_cannot_show_the_first_line_costs_no_run(script, monkeypatch, tmp_path):
+    assert script() == 0
+    before = contents(tmp_path / "run/result")
+
+    def fail(*lines):
+        "\u2014".encode("ascii")
+
+    with monkeypatch.context() as patch, pytest.raises(UnicodeEncodeError):
+        patch.setattr(runner, "tell", fail)
+        script("--overwrite")
+    assert contents(tmp_path / "run/result") == before
+
+
+def test_overwrite_removes_what_belongs_to_the_earlier_run_alone(script, at_event, tmp_path):
+    folder = tmp_path / "run/result"
+    assert script("--exp_index=1") == 0  # a task of a job array is another run
+    task = contents(folder)
+    old = {f"res_{NAME}.pt", f"acc_{NAME}.png", f"vis_{NAME}_exp0_iter5.png"}
+    old.add(f"vis_{NAME}_exp11_iter123.png")
+    others = {
+        f"res_{NAME}_tv0.pt", f"log_{NAME}_tv0.jsonl", f"acc_{NAME}_tv0.png",
+        f"vis_{NAME}_tv0_exp0_iter5.png", f"vis_{NAME}_exp0_iter5_mine.png",
+        f"vis_{NAME}_exp0_iter5.png.bak", f"acc_{NAME}.pdf", f"ckpt_{NAME}_tv0.pt",
+        f"ckpt_{NAME}_damaged0.pt", "acc_runs.png", "notes.txt", f"vis_{NAME}_exp1_iter99.png",
+    }  # fmt: skip
+    for name in old | others:
+        (folder / name).write_bytes(name.encode())
+    at_event(1, kill)
+    with pytest.raises(Killed):
+        script("--overwrite")
+    left = contents(folder)
+    assert not old & left.keys()
+    assert {name: left[name] for name in others} == {name: name.encode() for name in others}
+    assert {name: left[name] for name in task} == task
+    assert left.keys() - others - task.keys() == {f"ckpt_{NAME}.pt", f"log_{NAME}.jsonl"}
+    assert script("--resume") == 0
+
+
+def test_a_task_of_a_job_array_overwrites_its_own_experiment_alone(script, at_event, tmp_path):
+    folder = tmp_path / "run/result"
+    assert script("--exp_index=0") == 0
+    others = contents(folder)
+    assert script("--exp_index=1", "--num_exp=2") == 0
+    (folder / f"res_{NAME}.pt").unlink()  # the joined files, with which the pictures would stay
+    (folder / f"log_{NAME}.jsonl").unlink()
+    at_event(1, kill)
+    with pytest.raises(Killed):
+        script("--exp_index=1", "--overwrite")
+    left = contents(folder)
+    assert {name: left[name] for name in others} == others
+    assert left.keys() - others.keys() == {f"ckpt_{NAME}_exp1.pt", f"log_{NAME}_exp1.jsonl"}
+    assert script("--exp_index=1", "--resume") == 0
+    assert (folder / f"res_{NAME}.pt").exists()
+
+
+def test_a_run_without_overwrite_leaves_pictures_whose_result_is_gone(script, tmp_path):
+    folder = tmp_path / "run/result"
+    folder.mkdir(parents=True)
+    (folder / f"vis_{NAME}_exp0_iter99.png").write_bytes(b"kept")
+    assert script() == 0
+    assert (folder / f"vis_{NAME}_exp0_iter99.png").read_bytes() == b"kept"
 
 
 def test_resuming_where_nothing_is_starts_from_the_beginning(script, assert_same, capsys):
@@ -583,12 +699,12 @@ def test_a_task_that_looks_does_not_turn_away_one_that_starts(tmp_path):
 def test_a_job_array_leaves_an_unfinished_whole_run_alone(script, at_event, tmp_path, capsys):
     folder = tmp_path / "run/result"
     at_event(3, ask("SIGTERM"))
-    assert script("--seed=1") == 75
+    assert script("--device=cpu") == 75
     before = (folder / f"log_{NAME}.jsonl").read_bytes()
     assert script("--exp_index=0") == script("--exp_index=1") == 0
     assert "of an unfinished run" in capsys.readouterr().out
     assert (folder / f"log_{NAME}.jsonl").read_bytes() == before and not (folder / f"res_{NAME}.pt").exists()
-    assert script("--seed=1", "--resume") == 0
+    assert script("--device=cpu", "--resume") == 0
     (folder / f"res_{NAME}.pt").unlink()
     (folder / f"log_{NAME}_exp0.jsonl").write_text('{"event": "start"}\n')
     assert script("--exp_index=1", "--resume") == 0
@@ -598,7 +714,9 @@ def test_a_job_array_leaves_an_unfinished_whole_run_alone(script, at_event, tmp_
 def test_the_last_task_of_a_job_array_joins_experiments_with_half_chroma(colour, script, tmp_path):
     assert script("--chroma=half", folder="undisturbed") == 0
     assert script("--chroma=half", "--exp_index=1") == script("--chroma=half", "--exp_index=0") == 0
-    ours, theirs = (tmp_path / f"{folder}/result/res_{NAME}.pt" for folder in ("run", "undisturbed"))
+    name = run_name("BACON_mnist.py", *SMALL, "--chroma=half")
+    folders = tmp_path / "run/result", tmp_path / "undisturbed/result"
+    ours, theirs = (folder / f"res_{name}.pt" for folder in folders)
     for exp in (0, 1):
         (a, labels, meta), (b, *_) = (canvases.load_distilled(path, exp) for path in (ours, theirs))
         assert torch.equal(a, b) and meta["chroma"] == "half"
@@ -630,11 +748,11 @@ def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(scr
 
 def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_kept(script, tmp_path, capsys):
     folder = tmp_path / "run/result"
-    assert script("--exp_index=0", "--seed=1") == 0
+    assert script("--exp_index=0", "--device=cpu") == 0
     assert script("--exp_index=1") == 0
     assert "not joined, some are of another run" in capsys.readouterr().out
     assert not (folder / f"res_{NAME}.pt").exists()
-    assert script("--seed=2") == 0
+    assert script("--no_compile") == 0
     before = (folder / f"res_{NAME}.pt").read_bytes()
     (folder / f"res_{NAME}_exp0.pt").unlink()
     (folder / f"log_{NAME}_exp0.jsonl").unlink()

@@ -10,18 +10,26 @@ from bacon import compute, figures, recipes, spaces
 from bacon.experiment import Experiment
 from bacon.parallel import World
 
-NAME = "BACON_Digits_ConvNetW32_2ipc"
+
+def log_of(folder):
+    (log,) = folder.glob("log_*.jsonl")
+    return events(log)
+
+
+def saved(folder):
+    (result,) = folder.glob("res_*.pt")
+    return torch.load(result, weights_only=True)
 
 
 def test_evaluating_more_often_or_otherwise_changes_no_canvas(finished):
     names = [finished(folder="a"), finished("--eval_interval=1", "--num_eval=2", "--eval_mode=P", folder="b")]
-    a, b = (torch.load(f / f"res_{NAME}.pt", weights_only=True) for f in names)
+    a, b = (saved(folder) for folder in names)
     assert torch.equal(a["data"][0][0], b["data"][0][0])
 
 
 def test_the_log_has_losses_every_ten_iterations_and_every_evaluation(finished):
     folder = finished("--Iteration=25", "--eval_interval=12", "--num_eval=2")
-    log = events(folder / f"log_{NAME}.jsonl")
+    log = log_of(folder)
     assert log[0]["event"] == "start" and log[0]["args"]["Iteration"] == 25
     assert [e["it"] for e in log if e["event"] == "losses"] == [10, 12, 22, 24, 25]
     assert {"lh", "tv", "clip", "ce", "accuracy", "pool", "seconds"} <= log[1].keys()
@@ -33,15 +41,14 @@ def test_the_log_has_losses_every_ten_iterations_and_every_evaluation(finished):
 
 def test_iteration_0_evaluates_the_initialisation(finished):
     folder = finished("--Iteration=0")
-    log = events(folder / f"log_{NAME}.jsonl")
+    log = log_of(folder)
     assert [(e["event"], e.get("it")) for e in log] == [("start", None), ("evaluation", 0), ("end", None)]
 
 
 @pytest.mark.parametrize("mode", ["N", "A", "P"])
 def test_evaluation_modes_judge_with_each_of_their_networks(mode, finished):
     folder = finished(f"--eval_mode={mode}", "--Iteration=0")
-    saved = torch.load(folder / f"res_{NAME}.pt", weights_only=True)
-    assert list(saved["accs_all_exps"]) == list(recipes.EVAL_NETWORKS[mode])
+    assert list(saved(folder)["accs_all_exps"]) == list(recipes.EVAL_NETWORKS[mode])
 
 
 @pytest.mark.parametrize("zca", [False, True])
@@ -79,5 +86,5 @@ def test_a_diverging_run_stops_with_code_3_and_keeps_its_log(tmp_path, capsys):
     assert run("BACON_mnist.py", *SMALL, "--lr_img=1e30", "--Iteration=20", "--save_path", tmp_path) == 3
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and "iteration" in text and "class" in text
-    log = events(tmp_path / f"log_{NAME}.jsonl")
+    log = log_of(tmp_path)
     assert [e["event"] for e in log] == ["start", "diverged"] and not list(tmp_path.glob("res_*"))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import run
+from scripts import run, run_name
 
 import utils
 from bacon import clusters, compute, parallel
@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sys.platform.startswith("
 # difference of 1e-7 becomes one of 1e-3.
 SMOOTH = "--dataset Digits --model ConvNetASwish --tv_weight 0 --ipc 2 --batch_real 30 --trained_bs 64 --lr_img 1"
 SMALL = "--model_train_steps 2 --num_exp 1 --num_eval 3 --epoch_eval_train 1 --precision fp32 --no_compile"
-NAME = "BACON_Digits_ConvNetASwish_2ipc"
 ITERATIONS = 5
 KILLED = 1000  # iterations of the run that is killed
 
@@ -48,7 +47,8 @@ def finish(process, seconds=120):
 
 
 def result(folder):
-    saved = torch.load(folder / f"res_{NAME}.pt", weights_only=True)
+    (path,) = folder.glob("res_*.pt")
+    saved = torch.load(path, weights_only=True)
     return saved["data"][0][0], saved["accs_all_exps"]["ConvNetASwish"]
 
 
@@ -109,7 +109,8 @@ def two(folder, line, colour_line):
     """What two processes said, the last run of which was killed, and the iteration that its checkpoint had reached."""
     colour = f"{colour_line} --save_path {folder}/2_colour"
     process = torchrun(2, *both(line, folder, 2), colour, f"{line} --Iteration {KILLED} --save_path {folder}/killed")
-    checkpoint = folder / f"killed/ckpt_{NAME}.pt"
+    name = run_name("BACON_mnist.py", *line.split(), "--Iteration", KILLED)
+    checkpoint = folder / f"killed/ckpt_{name}.pt"
     until(lambda: process.poll() is not None or (checkpoint.exists() and reached_iteration(checkpoint) >= 4))
     assert process.poll() is None, finish(process)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -123,9 +124,14 @@ def two(folder, line, colour_line):
 def resumable(folder, line, two):
     """resumable(n): a copy of the killed run, as if it had been meant to end two iterations later, and its flags."""
 
+    def named(iterations):
+        return run_name("BACON_mnist.py", *line.split(), "--Iteration", iterations)
+
     def make(n):
         target, end = folder / f"resumed_{n}", two[1] + 2
         shutil.copytree(folder / "killed", target)
+        for path in target.glob("*_*"):
+            path.rename(target / path.name.replace(named(KILLED), named(end)))
         for path in target.glob("ckpt_*"):
             saved = load_torch(path)
             saved["meta"]["args"]["Iteration"] = end
@@ -151,7 +157,8 @@ def test_the_canvases_are_those_of_one_process_up_to_rounding(folder, alone, two
 
 
 def test_half_chroma_and_clusters_are_those_of_one_process_up_to_rounding(folder, alone, two):
-    sets = [load_distilled(folder / f"{n}_colour/res_{NAME.replace('Digits', 'ImageFolder')}.pt") for n in (1, 2)]
+    paths = [next((folder / f"{n}_colour").glob("res_*.pt")) for n in (1, 2)]
+    sets = [load_distilled(path) for path in paths]
     (one, labels, meta), (both, *_) = sets
     assert meta["chroma"] == "half" and one.shape == (3 * 4 * 4, 3, 8, 8) and labels.unique().tolist() == [0, 1, 2]
     torch.testing.assert_close(both, one, rtol=0, atol=1e-4)

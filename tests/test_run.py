@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from layouts import written
-from scripts import SMALL, assert_one_line, events, run
+from PIL import Image
+from scripts import SMALL, assert_one_line, events, run, run_name
 
 import networks
 import utils
-from bacon import canvases, checkpoint, clusters, compute, data, flags, judge, parallel, recipes, sets
+from bacon import canvases, checkpoint, clusters, compute, data, distill, flags, judge, parallel, recipes, sets
 from bacon import run as runner
-from bacon.errors import UserError
+from bacon.errors import DivergedError, UserError
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [line.split()[2:] for line in (ROOT / "Command.txt").read_text().splitlines() if line.startswith("python3 ")]
@@ -56,7 +57,9 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
     saved = torch.load(result, weights_only=True)
     meta, (canvases, labels) = saved["meta"], saved["data"][0]
     args = meta["args"]
-    assert result.name == f"res_{args['method']}_{args['dataset']}_ConvNet_{args['ipc']}ipc.pt"
+    kind = "ours" if args["recipe"] == "ours" else args["method"]
+    assert result.name.startswith(f"res_{kind}_{args['dataset']}_ConvNet_{args['ipc']}ipc_1it_")
+    assert result.name == f"res_{run_name(script, *flags, *fast)}.pt"
     spec = recipes.DATASETS[args["dataset"]]
     half = args["chroma"] == "half"
     shape = (6, *(side // 2 for side in spec.im_size)) if half else (spec.channels, *spec.im_size)
@@ -75,7 +78,7 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
 
 def test_the_saved_set_is_what_was_scored(finished, digits):
     folder = finished("--num_exp=2", "--num_eval=2", "--eval_mode=C")
-    path = folder / "res_BACON_Digits_ConvNetW32_2ipc.pt"
+    (path,) = folder.glob("res_*.pt")
     saved = torch.load(path, weights_only=True)
     test = digits.real("test")
     assert list(saved["accs_all_exps"]) == ["ConvNetW32", "ConvNet"] and len(saved["accs_all_exps"]["ConvNet"]) == 4
@@ -93,7 +96,8 @@ def test_the_saved_set_is_what_was_scored(finished, digits):
 
 def test_meta_says_what_made_the_set(finished, digits):
     folder = finished("--seed=5", "--zca")
-    _, _, meta = canvases.load_distilled(folder / "res_BACON_Digits_ConvNetW32_2ipc.pt")
+    (path,) = folder.glob("res_*.pt")
+    _, _, meta = canvases.load_distilled(path)
     args = meta["args"]
     assert (args["method"], args["dataset"], args["ipc"], args["seed"], meta["factor"]) == ("BACON", "Digits", 2, 5, 2)
     assert args["batch_real"] == 20 and meta["departures"]["batch_real"] == [20, 5000]
@@ -104,8 +108,9 @@ def test_meta_says_what_made_the_set(finished, digits):
 def test_one_experiment_alone_equals_it_within_the_whole_run(finished):
     whole = finished("--num_exp=2", folder="whole")
     part = finished("--num_exp=2", "--exp_index=1", folder="part")
-    whole = torch.load(whole / "res_BACON_Digits_ConvNetW32_2ipc.pt", weights_only=True)
-    part = torch.load(part / "res_BACON_Digits_ConvNetW32_2ipc_exp1.pt", weights_only=True)
+    name = run_name("BACON_mnist.py", *SMALL, "--num_exp=2")
+    whole = torch.load(whole / f"res_{name}.pt", weights_only=True)
+    part = torch.load(part / f"res_{name}_exp1.pt", weights_only=True)
     assert torch.equal(whole["data"][1][0], part["data"][0][0]) and part["meta"]["experiments"] == [1]
     assert whole["accs_all_exps"]["ConvNetW32"][1:] == part["accs_all_exps"]["ConvNetW32"]
 
@@ -228,15 +233,20 @@ def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, ca
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_an_earlier_run_is_replaced_only_on_request(finished, capsys):
+def test_an_earlier_run_is_replaced_only_on_request(finished, monkeypatch, capsys):
     folder = finished()
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert run("BACON_mnist.py", *SMALL, "--seed=1", "--save_path", folder) == 2
+    assert run("BACON_mnist.py", *SMALL, "--save_path", folder) == 2
     text = capsys.readouterr().err
     assert "--overwrite" in text and text.count("\n") == 1
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+    def diverge(*args):
+        raise DivergedError("iteration 0")
+
     # A run that fails leaves nothing of the earlier one that could pass for its own result.
-    assert run("BACON_mnist.py", *SMALL, "--overwrite", "--lr_img=1e30", "--save_path", folder) == 3
+    monkeypatch.setattr(distill.Distiller, "iterate", diverge)
+    assert run("BACON_mnist.py", *SMALL, "--overwrite", "--save_path", folder) == 3
     assert not list(folder.glob("res_*"))
 
 
@@ -272,7 +282,11 @@ def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, 
         runner.check_data(make_args(ipc=1), short)
     (note,) = runner.check_data(make_args(batch_real=200), digits)
     assert "class 8" in note and "116" in note and "--batch_real 200" in note
+    assert "fewer than the recipe's --batch_real 200:" in note
+    (note,) = runner.check_data(make_args(batch_real=200), digits, {"batch_real"})
+    assert "fewer than --batch_real 200:" in note
     assert runner.check_data(make_args(batch_real=116), digits) == []
+    assert runner.check_data(make_args(batch_real=200, Iteration=0), digits) == []  # none is drawn
 
 
 def test_what_several_processes_cannot_do_is_refused(make_args):
@@ -310,3 +324,81 @@ def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_
     command[-3] = "--ipc=-1"
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+
+
+# What nobody typed
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """Make a --data_path of two classes of pictures: own_images(mode, (width, height))."""
+
+    def make(mode, size):
+        generator = torch.Generator().manual_seed(0)
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        for split, count in (("train", 10), ("val", 2)):
+            for name in ("a", "b"):
+                folder = tmp_path / "images" / split / name
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+                    Image.fromarray(pixels.numpy(), mode).save(folder / f"{number}.png")
+        return ["--dataset=ImageFolder", f"--data_path={tmp_path / 'images'}", "--ipc=1"]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "flags", "why"),
+    [
+        ("L", (16, 16), [], "ImageFolder has no colours"),
+        ("RGB", (18, 16), [], "it needs a height and width divisible by 4, "),
+        ("RGB", (17, 16), ["--no_aug"], "it needs a height and width divisible by 2, "),
+        ("RGB", (16, 16), ["--zca"], "whitened images have no luma and chroma"),
+    ],
+)
+def test_our_recipe_leaves_chroma_out_where_there_is_none_and_says_so(
+    mode, size, flags, why, quick, own_images, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(clusters, "STEPS", 1)
+    words = [*SMALL, *own_images(mode, size), "--recipe=ours", *flags, "--batch_real=5"]
+    words += ["--save_path", tmp_path / "x"]
+    assert run("BACON_mnist.py", *words, "--dry_run") == 0
+    assert f"--chroma half of our recipe is left out: {why}" in capsys.readouterr().out
+    assert run("BACON_mnist.py", *words) == 0
+    text = capsys.readouterr().out
+    assert f"--chroma half of our recipe is left out: {why}" in text
+    assert "--chroma full (not half)" in " ".join(text.split())
+    (path,) = (tmp_path / "x").glob("res_ours_ImageFolder_*_fullchroma*.pt")
+    images, _, meta = canvases.load_distilled(path)
+    assert meta["chroma"] == "full" and images.shape[2:] == size[::-1]
+    assert run("BACON_mnist.py", *words, "--chroma=half") == 2  # typed, it is refused
+    instead = "leave out one of it and --zca" if "--zca" in flags else "leave it out"
+    assert_one_line(capsys, "--chroma half: ", instead)
+
+
+def test_our_recipe_keeps_chroma_where_it_can(quick, own_images, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(clusters, "STEPS", 1)
+    words = [*SMALL, *own_images("RGB", (16, 12)), "--recipe=ours", "--batch_real=5"]
+    words += ["--save_path", tmp_path / "x"]
+    assert run("BACON_mnist.py", *words) == 0
+    assert "left out" not in capsys.readouterr().out
+    (path,) = (tmp_path / "x").glob("res_ours_*.pt")
+    assert canvases.load_distilled(path)[2]["chroma"] == "half"
+
+
+@pytest.mark.parametrize("size", [(15, 16), (16, 15)])
+def test_odd_pictures_get_the_flag_that_takes_them(size, quick, own_images, tmp_path, capsys):
+    words = [*SMALL, *own_images("RGB", size), "--batch_real=5", "--save_path", tmp_path / "x"]
+    assert run("BACON_mnist.py", *words) == 2
+    advice = f"{size[::-1]}; give --no_aug, or another --im_size"
+    assert_one_line(capsys, "--aug: needs an even height and width", advice)
+    assert run("BACON_mnist.py", *words, "--no_aug") == 0
+
+
+def test_a_default_that_the_data_cannot_serve_is_called_so(quick, own_images, tmp_path, capsys):
+    words = [word for word in [*SMALL, *own_images("L", (16, 16))] if not word.startswith("--ipc")]
+    assert run("BACON_mnist.py", *words, "--save_path", tmp_path / "x") == 2
+    assert_one_line(capsys, "--ipc 50 (the default): class 0 (a) of ImageFolder", "use --ipc 10")
+    assert run("BACON_mnist.py", *words, "--ipc=11", "--save_path", tmp_path / "x") == 2
+    assert_one_line(capsys, "--ipc 11: class 0 (a)")

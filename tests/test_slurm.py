@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 import torture
+from scripts import run_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "docs" / "slurm"
-NAME = "BACON_Digits_ConvNetW32_1ipc"
 SMALL = [
     "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--eval_interval=100", "--net_num=6", "--batch_real=50",
     "--trained_bs=128", "--num_eval=2", "--epoch_eval_train=50", "--precision=fp32", "--no_compile", "--device=cpu",
@@ -228,8 +228,8 @@ def cluster(tmp_path_factory):
 class Run:
     """What a job's run has written so far: the folder it was submitted from, and the log to follow."""
 
-    def __init__(self, folder, part=""):
-        self.folder, self.log = folder, folder / "result" / f"log_{NAME}{part}.jsonl"
+    def __init__(self, folder, flags, part=""):
+        self.folder, self.log = folder, folder / "result" / f"log_{named(flags)}{part}.jsonl"
 
     def __str__(self):
         return "\n".join(map(tail, sorted(self.folder.glob("slurm-*.out"))))
@@ -251,6 +251,10 @@ def replaced(script, changes):
     return text
 
 
+def named(flags):
+    return run_name("BACON_mnist.py", *flags)
+
+
 def command(flags):
     return " ".join([str(ROOT / "BACON_mnist.py"), *flags])
 
@@ -263,7 +267,7 @@ def undisturbed(cluster, folder, launcher, flags):
         cwd=folder, env=cluster.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    log = folder / "result" / f"log_{NAME}.jsonl"
+    log = folder / "result" / f"log_{named(flags)}.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()], torture.outcome(folder)
 
 
@@ -283,7 +287,7 @@ def test_a_job_that_is_preempted_and_then_stopped_by_its_time_limit(cluster, fla
     flags = long_enough(cluster, tmp_path / "short", ["python"], [*flags, "--num_exp=1"])
     _, reference = undisturbed(cluster, tmp_path / "undisturbed", ["python"], flags)
     script = replaced("one_gpu.sh", {"BACON_cifar10.py --ipc 10 --resume": command(flags)})
-    run = Run(tmp_path / "job")
+    run = Run(tmp_path / "job", flags)
     job = cluster.submit(script, run.folder)
     cluster.preempt(job, run)
     cluster.stop_by_time_limit(job, run)
@@ -300,7 +304,7 @@ def test_a_job_array_of_which_one_task_is_preempted(cluster, flags, tmp_path):
     _, reference = undisturbed(cluster, tmp_path / "undisturbed", ["python"], flags)
     index = "--exp_index $SLURM_ARRAY_TASK_ID"
     script = replaced("array.sh", {f"BACON_cifar10.py --ipc 10 {index} --resume": f"{command(flags)} {index}"})
-    run = Run(tmp_path / "job", "_exp3")
+    run = Run(tmp_path / "job", flags, "_exp3")
     job = cluster.submit(script, run.folder)
     cluster.preempt(f"{job}_3", run)
     wait_for(lambda: cluster.ended(job, run), PATIENCE, lambda: f"job {job} goes on\n{run}")
@@ -319,11 +323,11 @@ def test_a_job_of_two_nodes_that_is_preempted_and_then_stopped_by_its_time_limit
     flags = long_enough(cluster, tmp_path / "short", both_here, [*flags, "--num_exp=1"])
     _, reference = undisturbed(cluster, tmp_path / "undisturbed", both_here, flags)
     changes = {
-        "log_BACON_TinyImageNet_ConvNet_10ipc": f"log_{NAME}",
+        "log_BACON_TinyImageNet_ConvNet_10ipc": f"log_{named(flags)}",
         "--nproc_per_node=4": "--nproc_per_node=1",
         "BACON_tiny.py --ipc 10 --resume": command(flags),
     }
-    run = Run(tmp_path / "job")
+    run = Run(tmp_path / "job", flags)
     job = cluster.submit(replaced("torchrun_nodes.sh", changes), run.folder)
     cluster.preempt(job, run)
     cluster.stop_by_time_limit(job, run)
