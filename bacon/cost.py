@@ -113,7 +113,9 @@ def seconds_per_image(args, spec, distilling, judging):
     seconds = {"real": measure(distiller.update_canvases, distilling.device, member, distill.Pass(0, 0, 0)) / len(real)}
     if training_steps(args):
         images = small.model_train_steps * min(args.trained_bs, len(real))
-        seconds["train"] = measure(distiller.trainer.train, distilling.device, member, small.model_train_steps, rng) / images
+        seconds["train"] = (
+            measure(distiller.trainer.train, distilling.device, member, small.model_train_steps, rng) / images
+        )
 
     chunk, device, classes = judging.chunk(spec.im_size), judging.device, spec.num_classes
     decoded = min(images_per_class(args) * classes, 4 * args.batch_train)

@@ -49,7 +49,7 @@ class Experiment:
         """
         distiller = self.distiller
         with Progress(self.args.Iteration, f"exp {self.exp}", done=self.it - self.unread) as progress:
-            if (seconds := self.seconds_of_clusters):
+            if seconds := self.seconds_of_clusters:
                 record.event("clusters", exp=self.exp, seconds=seconds)
                 progress.say(f"exp {self.exp}  initial images, one per cluster: {seconds:.0f} s")
             for it in range(self.it, self.args.Iteration + 1):

@@ -13,8 +13,9 @@ from scripts import SMALL, assert_one_line, events, run
 
 import networks
 import utils
-from bacon import canvases, checkpoint, clusters, compute, data, flags, judge, parallel, recipes, sets
+from bacon import canvases, checkpoint, compute, data, flags, judge, parallel, recipes, sets
 from bacon import run as runner
+from bacon.distill import clusters
 from bacon.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -234,9 +234,10 @@ class Distiller:
         return dict(zip(self.loss_names, values.mean(1).tolist(), strict=True))
 
     def _check_finite(self, of_pass):
-        broken = of_pass.values.isfinite().logical_not().nonzero().tolist()  # [row, class] of each
-        if not broken:
+        finite = of_pass.values.isfinite()
+        if finite.all():
             return
+        broken = finite.logical_not().nonzero().tolist()  # [row, class] of each
         # The total comes first but says least: name the term that broke it, if one did.
         terms = [place for place in broken if place[0] > 0]
         row, c = min(terms or broken, key=lambda place: (place[1], place[0]))
