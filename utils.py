@@ -14,11 +14,28 @@ import numpy as np
 import torch
 
 
-def class_moments(embedding, sizes):
-    """Mean z and unbiased standard deviation s of each class's real embeddings, both (classes, D), float32 or wider.
-    embedding: (sum(sizes), D), the rows of a class together. sizes: images per class, each at least 2."""
-    parts = embedding.split(sizes)
-    return torch.stack([p.mean(0) for p in parts]), torch.stack([p.std(0) for p in parts])
+def real_mean(embedding):
+    """z: the mean of a class's real embeddings (n, D), (D,)."""
+    return embedding.mean(0)
+
+
+def real_deviation(embedding):
+    """s: their unbiased standard deviation, (D,); n is at least 2."""
+    return embedding.std(0)
+
+
+# What may be kept of the real embeddings of a class for the terms of a loss, by the name that terms use.
+REAL_SUMMARIES = {"z": real_mean, "s": real_deviation}
+
+
+def summaries(embedding, sizes, names):
+    """What is kept of every class's real embeddings: {name: (classes, ...)}.
+
+    embedding: (sum(sizes), D), float32 or wider, the rows of a class together. sizes: images per class. names: of
+    REAL_SUMMARIES.
+    """
+    of_class = embedding.split(sizes)
+    return {name: torch.stack([REAL_SUMMARIES[name](part) for part in of_class]) for name in names}
 
 
 def log_likelihood(z_syn, z, s):
@@ -31,7 +48,7 @@ def log_likelihood(z_syn, z, s):
     return (squared + s + 0.5 * math.log(2 * math.pi)).sum(1)
 
 
-def total_variation(z_syn, z, s):
+def total_variation(z_syn, z):
     """L_TV: half the absolute distance of the means, summed over dimensions, (classes,)."""
     return (z_syn - z).abs().sum(1) / 2
 
@@ -49,7 +66,7 @@ def clip_residual(z_syn, z, s):
     return (r - r.clamp(0, 1)).square().sum(1)
 
 
-def mean_matching(z_syn, z, s):
+def mean_matching(z_syn, z):
     """The squared distance of the means, summed over dimensions, (classes,): the loss of DM and IDM."""
     return (z_syn - z).square().sum(1)
 
@@ -57,15 +74,9 @@ def mean_matching(z_syn, z, s):
 CLIP_PRIORS = {"released": clip_released, "residual": clip_residual}
 
 
-def objective_terms(method, lh_weight, tv_weight, clip_weight, clip_prior):
-    """The terms of a method's loss as {name: (weight, function(z~, z, s) -> (classes,))}."""
-    if method != "BACON":
-        return {"match": (1.0, mean_matching)}
-    return {
-        "lh": (lh_weight, log_likelihood),
-        "tv": (tv_weight, total_variation),
-        "clip": (clip_weight, CLIP_PRIORS[clip_prior]),
-    }
+def clip(z_syn, z, s, clip_prior):
+    """L_CLIP as --clip_prior says, a key of CLIP_PRIORS, (classes,)."""
+    return CLIP_PRIORS[clip_prior](z_syn, z, s)
 
 
 def stream(seed, *name):
@@ -78,5 +89,7 @@ def stream(seed, *name):
 
 def upload(array, device):
     """An array or tensor of the host as a tensor on `device`. A GPU fetches it from pinned memory: nobody waits."""
-    tensor, pinned = torch.as_tensor(array), torch.device(device).type == "cuda"
-    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
+    tensor = torch.as_tensor(array)
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

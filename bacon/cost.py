@@ -12,7 +12,7 @@ import augment
 import networks
 from bacon import compute, judge
 from bacon.data import RealData
-from bacon.distill import Distiller
+from bacon.distill import distiller as distill
 from bacon.progress import duration
 from bacon.recipes import architectures, experiments, images_per_class, number_of_evaluations, training_steps
 
@@ -108,12 +108,14 @@ def seconds_per_image(args, spec, distilling, judging):
     each = min(args.batch_real, spec.train // spec.num_classes)
     classes = min(spec.num_classes, max(2, distilling.chunk(spec.im_size) // each))
     real = random_images(spec, classes, each, distilling.device)
-    distiller = Distiller(small, 0, real, distilling)
+    distiller = distill.begin(small, 0, real, distilling)
     (member,) = distiller.pool.pick(1, rng)
-    seconds = {"real": measure(distiller.update_canvases, distilling.device, member, (0, 0, 0)) / len(real)}
+    seconds = {"real": measure(distiller.update_canvases, distilling.device, member, distill.Pass(0, 0, 0)) / len(real)}
     if training_steps(args):
         images = small.model_train_steps * min(args.trained_bs, len(real))
-        seconds["train"] = measure(distiller.train_network, distilling.device, member, rng) / images
+        seconds["train"] = (
+            measure(distiller.trainer.train, distilling.device, member, small.model_train_steps, rng) / images
+        )
 
     chunk, device, classes = judging.chunk(spec.im_size), judging.device, spec.num_classes
     decoded = min(images_per_class(args) * classes, 4 * args.batch_train)

@@ -5,7 +5,7 @@ import time
 
 from bacon import figures, tables
 from bacon.canvases import colours, decode
-from bacon.distill import Distiller
+from bacon.distill import distiller
 from bacon.errors import DivergedError, Stopped
 from bacon.judge import Protocol, judge
 from bacon.progress import Progress
@@ -18,22 +18,30 @@ REPORT_EVERY = 10  # iterations between readings of the loss; a reading waits fo
 class Experiment:
     """Its distiller, and how far it and its evaluation have come."""
 
-    def __init__(self, args, exp, train, test, distilling, judging, world, canvases=None):
-        """canvases: to start from, see Distiller."""
+    def __init__(self, args, exp, train, test, distilling, judging, world, saved=None):
+        """saved: a `state_dict` to go on from; None: from the beginning."""
         self.args, self.exp, self.test, self.judging, self.world = args, exp, test, judging, world
-        self.distiller = Distiller(args, exp, train, distilling, world, canvases)
         self.it = 0  # the iteration that comes next
-        self.unread, self.since = 0, time.perf_counter()  # iterations whose losses are not reported yet, and since when
+        self.unread = 0  # iterations whose losses are not reported yet
         self.scores = {}  # {architecture: [accuracy]}: the judges of iteration `it` that have finished
+        self.seconds_of_clusters = 0
+        began = time.perf_counter()
+        if saved:
+            self.distiller = distiller.resumed(args, exp, train, distilling, world, saved["distiller"])
+            self.it = saved["it"]
+            self.unread = saved["unread"]
+            self.scores = saved["scores"]
+            began = time.perf_counter() - saved["seconds"]
+        else:
+            self.distiller = distiller.begin(args, exp, train, distilling, world)
+            if args.init == "cluster":
+                self.seconds_of_clusters = time.perf_counter() - began
+            began = time.perf_counter()
+        self.since = began  # since when the unread iterations run
 
     def state_dict(self):
         so_far = {"exp": self.exp, "it": self.it, "unread": self.unread, "seconds": time.perf_counter() - self.since}
         return {**so_far, "scores": self.scores, "distiller": self.distiller.state_dict()}
-
-    def load_state_dict(self, state):
-        self.it, self.unread, self.scores = state["it"], state["unread"], state["scores"]
-        self.since = time.perf_counter() - state["seconds"]
-        self.distiller.load_state_dict(state["distiller"])
 
     def run(self, record):
         """Distil what is left: canvases (n,ch,H,W) and labels on the host, and {architecture: [accuracy]} at the end.
@@ -41,7 +49,7 @@ class Experiment:
         """
         distiller = self.distiller
         with Progress(self.args.Iteration, f"exp {self.exp}", done=self.it) as progress:
-            if (seconds := distiller.seconds_of_clusters) and not self.it:
+            if seconds := self.seconds_of_clusters:
                 record.event("clusters", exp=self.exp, seconds=seconds)
                 progress.say(f"exp {self.exp}  initial images, one per cluster: {seconds:.0f} s")
             for it in range(self.it, self.args.Iteration + 1):

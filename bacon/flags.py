@@ -16,7 +16,8 @@ import unicodedata
 
 from bacon import hints
 from bacon.errors import one_line
-from bacon.recipes import EVAL_NETWORKS, FIXED, IMAGE_FOLDER, METHODS, RECIPES, SCRIPTS, recipe
+from bacon.methods import METHODS
+from bacon.recipes import EVAL_NETWORKS, IMAGE_FOLDER, RECIPES, SCRIPTS, recipe
 
 
 def _bounded(convert, kind, low, high):
@@ -63,7 +64,7 @@ FLAGS = {
         ("im_size", whole(4), None, "of ImageFolder: side in pixels that images are resized to (default: as they are)"),
         ("model", str, "ConvNet", "network that distils, of the ConvNet family: ConvNet, ConvNetW32, ConvNetD4, ..."),
         ("ipc", whole(1), 50, "synthetic canvases per class"),
-        ("method", METHODS, "BACON", "BACON, its parent IDM, or plain distribution matching DM"),
+        ("method", tuple(METHODS), "BACON", "BACON, its parent IDM, or plain distribution matching DM"),
         ("recipe", ("paper", "ours"), "paper", "the paper's settings, or ours, which reach a higher accuracy (BACON)"),
         ("dsa_strategy", str, None, "DSA operations joined by _, one drawn per batch; 'none' switches DSA off"),
         ("init", ("real", "noise", "cluster"), None, "canvases start from real training images at random, from "
@@ -450,7 +451,7 @@ def _without_effect(values):
         value = values[dead.name]
         if value not in (dead.default, dead.commands):
             yield dead.name, f": {dead.why}", value
-    for name, value in FIXED[values["method"]].items():
+    for name, value in METHODS[values["method"]].fixed.items():
         if values[name] != value:
             yield name, f" with --method {values['method']}", value
 

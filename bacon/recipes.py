@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from bacon.methods import METHODS
+
 
 class Spec(NamedTuple):
     """What a dataset looks like: mean and std of pixels in [0,1], and how many images the whole of it has."""
@@ -66,17 +68,6 @@ RECIPES = {  # the flags of the released command list, by dataset and ipc
 _BORROWED = {"Digits": "MNIST", "ImageFolder": "CIFAR10"}  # whose recipe stands where none is published
 _IDM = {("CIFAR100", 50): {"model_train_steps": 10}, ("TinyImageNet", 10): {"model_train_steps": 10}}
 
-# DM in terms of the pool: one untrained network, replaced at every iteration. These are the method, not settings.
-_DM_FIXED = {
-    "net_num": 1, "net_push_num": 1, "net_generate_interval": 1, "net_begin": 0, "net_end": 100000,
-    "train_net_num": 1, "fetch_net_num": 0, "outer_loop": 1, "syn_ce": False, "ce_weight": 0.5, "model_train_steps": 0,
-    "trained_bs": 256, "net_decay": True, "meter_reset": 2000,
-}  # fmt: skip
-_MEAN_MATCHING_FIXED = {"lh_weight": 1.0, "tv_weight": 0.8, "clip_weight": 0.2, "clip_prior": "released"}
-FIXED = {"BACON": {}, "IDM": _MEAN_MATCHING_FIXED, "DM": {**_MEAN_MATCHING_FIXED, **_DM_FIXED}}
-METHODS = tuple(FIXED)
-
-
 # Our own recipe, on top of the paper's: chosen on training images held out of MNIST and CIFAR-10, see docs/beyond.md.
 _COLOUR = {"init": "cluster", "chroma": "half"}
 OURS = {
@@ -119,7 +110,7 @@ def recipe(dataset, ipc, method="BACON", kind="paper"):
             settings.update(_IDM.get((dataset, listed), {}))
         if dataset in _BORROWED or owner != method or listed != ipc:
             words += f" (none is published for {method} on {dataset} at ipc {ipc})"
-    settings.update(FIXED[method])
+    settings.update(METHODS[method].fixed)
     settings.setdefault("meter_reset", settings["eval_interval"])
     return settings, words
 

@@ -18,6 +18,7 @@ from bacon import checkpoint, compute, cost, data, parallel, recipes, tables
 from bacon.errors import DivergedError, Stopped, UserError, damaged, exit_code, flag
 from bacon.experiment import Experiment
 from bacon.files import save_torch
+from bacon.methods import METHODS
 from bacon.spaces import Whitening
 
 COLUMNS = 100  # of a terminal that the lines at the start and at the end of a run fit
@@ -129,7 +130,7 @@ def check_settings(args, spec, world):
     model, found = f"--model {args.model}:", f"{args.dataset} has {spec.im_size}"
     if not isinstance(net, networks.ConvNet):
         raise UserError(f"{model} only networks of the ConvNet family can distil; others can judge")
-    if net.has_batch_statistics and args.method != "DM":
+    if net.has_batch_statistics and not METHODS[args.method].joint_step:
         raise UserError(f"{model} batch normalisation can distil with --method DM only")
     if net.has_batch_statistics and world.size > 1:
         raise UserError(f"{model} batch normalisation needs all classes in one process; start one process")
@@ -288,7 +289,7 @@ class Run:
 
     def __init__(self, args, meta, train, test, distilling, judging, world):
         self.args, self.meta, self.distilling, self.judging, self.world = args, meta, distilling, judging, world
-        self.start = lambda exp, *canvases: Experiment(args, exp, train, test, distilling, judging, world, *canvases)
+        self.start = lambda exp, *saved: Experiment(args, exp, train, test, distilling, judging, world, *saved)
         self.ended = []  # [experiment, canvases, labels, {architecture: [accuracy]}] of each
         self.experiment = None
         self.began = time.perf_counter()
@@ -309,8 +310,7 @@ class Run:
             self.began -= state["seconds"]
             if state["experiment"]:
                 saved = state["experiment"]
-                self.experiment = self.start(saved["exp"], saved["distiller"]["canvases"])
-                self.experiment.load_state_dict(saved)
+                self.experiment = self.start(saved["exp"], saved)
 
     def go(self, files, signals, saved=None):
         """Run what is left and write its records. saved: the checkpoint to go on from; None: from the beginning."""

@@ -38,7 +38,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bacon import canvases, compute, cost, data, distill, flags, judge
+from bacon import canvases, compute, cost, data, flags, judge
+from bacon.distill import distiller as distill
 from bacon.errors import UserError, exit_code
 from bacon.recipes import DATASETS
 
@@ -142,18 +143,18 @@ def distillation(table, title, line, data_path, iterations):
     gflop = {kind: images[kind] * flop[kind] / args.Iteration / 1e9 for kind in ("real", "synthetic", "train")}
     before = yardstick(arithmetic, args.model, spec, flop["train"])
 
-    distiller = distill.Distiller(args, 0, dataset.real("train", arithmetic.device), arithmetic)
+    distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)
     watch = Stopwatch(arithmetic.device)
-    watch.watch(distiller, "real_moments")
+    watch.watch(distiller, "real_summaries")
     watch.watch(distiller, "update_canvases")
-    watch.watch(distiller, "train_network")
+    watch.watch(distiller.trainer, "train")
     rounds = []
     for it in range(2 + iterations):
         start = synchronised(arithmetic.device)
         distiller.iterate(it)
         parts = watch.take()
         parts["iteration"] = synchronised(arithmetic.device) - start
-        parts["update_canvases"] -= parts["real_moments"]
+        parts["update_canvases"] -= parts["real_summaries"]
         if it >= 2:
             rounds.append(parts)
     seconds = {name: statistics.median(parts[name] for parts in rounds) for name in rounds[0]}
@@ -161,9 +162,9 @@ def distillation(table, title, line, data_path, iterations):
     reference = (before + yardstick(arithmetic, args.model, spec, flop["train"])) / 2
     step = 256 * flop["train"] / 1e9
     table.row(title, f"training step, the yardstick ({arithmetic})", step / reference, step, reference)
-    table.row(title, "real embeddings", seconds["real_moments"], gflop["real"], reference)
+    table.row(title, "real embeddings", seconds["real_summaries"], gflop["real"], reference)
     table.row(title, "synthetic update", seconds["update_canvases"], gflop["synthetic"], reference)
-    table.row(title, "pool training", seconds["train_network"], gflop["train"], reference)
+    table.row(title, "pool training", seconds["train"], gflop["train"], reference)
     table.row(title, "**iteration**", seconds["iteration"], sum(gflop.values()), reference)
 
 
@@ -173,7 +174,7 @@ def evaluation(table, title, line, data_path):
     arithmetic = cost.arithmetics(args, dataset)[1]
     spec, flop = DATASETS[args.dataset], cost.flop_per_image(args, DATASETS[args.dataset])
     test = dataset.real("test", arithmetic.device)
-    distiller = distill.Distiller(args, 0, dataset.real("train", arithmetic.device), arithmetic)
+    distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)
     images, labels = canvases.decode(distiller.all_canvases(), distiller.labels, distiller.factor)
     protocol = judge.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
 
@@ -248,7 +249,7 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     (arithmetic, _, notes), flop = cost.arithmetics(args, dataset), cost.flop_per_image(args, dataset)
     work = sum(n * flop[kind] for kind, n in cost.images_per_kind(args, dataset).items() if isinstance(kind, str))
     work /= args.Iteration
-    distiller = distill.Distiller(args, 0, dataset.real("train", device), arithmetic)
+    distiller = distill.begin(args, 0, dataset.real("train", device), arithmetic)
     numbers = iter(range(1, 1000))  # none of them pushes a network
 
     def iterate():
@@ -359,12 +360,14 @@ def one_pass(name, classes, ipc):
     dataset = random_dataset(name, 256, int(classes))
     compute.keep_freed_memory()  # as in a run
     arithmetic = compute.Arithmetic(DEVICE, "bf16" if DEVICE == "cuda" else "fp32")
-    distiller = distill.Distiller(args, 0, dataset.real("train", DEVICE), arithmetic)
+    distiller = distill.begin(args, 0, dataset.real("train", DEVICE), arithmetic)
     start = megabytes()
     (member,) = distiller.pool.pick(1, distiller.stream("pick", 0))
 
     print(
-        median_seconds(lambda: distiller.update_canvases(member, (0, 0, 0)), 3, arithmetic.device, warm_up=1),
+        median_seconds(
+            lambda: distiller.update_canvases(member, distill.Pass(0, 0, 0)), 3, arithmetic.device, warm_up=1
+        ),
         megabytes() - start,
     )
 

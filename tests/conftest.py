@@ -10,7 +10,8 @@ import torch
 from scripts import SMALL, run
 
 import networks
-from bacon import cost, data, flags
+from bacon import compute, cost, data, flags
+from bacon.distill import distiller
 
 torch.set_num_threads(1)  # on images this small a second thread only waits
 
@@ -68,6 +69,17 @@ def make_args():
         switches = [f"--{'' if value else 'no_'}{name}" for name, value in given.items() if isinstance(value, bool)]
         values = [f"--{name}={value}" for name, value in given.items() if not isinstance(value, bool)]
         return flags.parse_args(("Digits", "MNIST"), "", [*SMALL, *switches, *values]).args
+
+    return make
+
+
+@pytest.fixture
+def make_distiller(digits, make_args):
+    """Make the Distiller of a small Digits run; keyword arguments are flags."""
+
+    def make(exp=0, **given):
+        args = make_args(**given)
+        return distiller.begin(args, exp, digits.real("train"), compute.Arithmetic("cpu"))
 
     return make
 

@@ -27,7 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import released
 
 import augment
-from bacon import canvases, compute, data, distill, flags, judge, spaces
+from bacon import canvases, compute, data, flags, judge, spaces
+from bacon.distill import distiller as distill
+from bacon.distill import pool
 from bacon.recipes import DATASETS
 
 # Script in a checkout: (method, dataset whose shape the images get, any of 10 classes will do). IDM_tiny.py is left
@@ -109,10 +111,10 @@ def run_ours(args, dataset, draws):
         draws.recorded(data.RealData, "indices", "images of a class"),
         draws.recorded(data.RealData, "any_indices", "images of all classes"),
         draws.recorded(augment, "draw", "augmentations", siamese),
-        draws.recorded(distill.NetPool, "pick", "networks of the pool", places),
+        draws.recorded(pool.NetPool, "pick", "networks of the pool", places),
         draws.recorded(compute.Arithmetic, "build", "initial weights", weights),
     ):
-        d = distill.Distiller(args, 0, dataset.real("train"), compute.Arithmetic("cpu"))
+        d = distill.begin(args, 0, dataset.real("train"), compute.Arithmetic("cpu"))
         start, judges, accuracies = d.all_canvases().clone(), [], []
         test, rng = dataset.real("test"), Shuffling(draws)
         protocol = judge.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, d.strategy)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import BACON_mnist
-from bacon import clusters, compute, data, distill, errors, flags, parallel, run
+from bacon import compute, data, errors, flags, parallel, run
+from bacon.distill import clusters
+from bacon.distill import distiller as distill
 
 clusters.STEPS = 5
 
@@ -21,7 +23,7 @@ def work():
         args = every[0].args
         dataset = data.load(args.dataset, args.data_path)
         train, _ = run.real_data(args, dataset, "cpu", world.share(dataset.num_classes))
-        distiller = distill.Distiller(args, 0, train, compute.Arithmetic("cpu"), world)
+        distiller = distill.begin(args, 0, train, compute.Arithmetic("cpu"), world)
         held = (distiller.canvases, distiller.optimizer.velocity, train.images, train.labels)
         print(f"PROCESS holds {sum(t.numel() * t.element_size() for t in held)} bytes", flush=True)
         for settings in every:

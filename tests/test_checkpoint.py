@@ -23,11 +23,9 @@ import networks
 from bacon import (
     canvases,
     checkpoint,
-    clusters,
     compute,
     cost,
     data,
-    distill,
     errors,
     experiment,
     figures,
@@ -36,6 +34,7 @@ from bacon import (
     tables,
 )
 from bacon import run as runner
+from bacon.distill import clusters, distiller
 
 SMALL = [
     "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=6", "--eval_interval=4", "--batch_real=8",
@@ -103,7 +102,7 @@ def colour(monkeypatch, quick, few_digits):
 def at_event(monkeypatch):
     """Do something after the n-th call, from now on, of a function: at_event(n, action, owner, name)."""
 
-    def plan(n, action, owner=distill.Distiller, name="iterate"):
+    def plan(n, action, owner=distiller.Distiller, name="iterate"):
         inner, calls = getattr(owner, name), []
 
         def spy(*args, **kwargs):
@@ -175,7 +174,7 @@ def resume_after_signals(flags, script, at_event, assert_same, capsys):
 
 @pytest.mark.parametrize(
     ("n", "owner", "name"),
-    [(n, distill.Distiller, "iterate") for n in (1, 4, 6, 7, 11)]
+    [(n, distiller.Distiller, "iterate") for n in (1, 4, 6, 7, 11)]
     + [(n, experiment, "judge") for n in (1, 2, 4, 6)]
     + [(n, torch, "save") for n in (1, 2, 7, 20)]
     + [(n, os, "replace") for n in (1, 2, 3, 20)]
@@ -411,7 +410,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(error, st
     assert_one_line(capsys, "I/O error" if isinstance(error, OSError) else "out of memory")
     assert sorted(stopped.iterdir()) == before
     with monkeypatch.context() as patch:
-        patch.setattr(distill.Distiller, "__init__", fail)
+        patch.setattr(distiller.Distiller, "__init__", fail)
         if not isinstance(error, OSError):
             assert script("--resume") == 2
             assert_one_line(capsys, "out of memory")
@@ -534,7 +533,7 @@ def contents(folder):
         (2, os, "replace", True),
         (1, checkpoint.Files, "clear", True),
         (2, os, "fsync", False),
-        (1, distill.Distiller, "iterate", True),
+        (1, distiller.Distiller, "iterate", True),
     ],
     ids=lambda v: getattr(v, "__name__", str(v)),
 )

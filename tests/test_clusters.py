@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bacon import clusters, data
+from bacon import data
+from bacon.distill import clusters
 
 CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
 

@@ -14,7 +14,7 @@ from scripts import SMALL, assert_one_line, run
 
 import networks
 from bacon import compute
-from bacon.distill import Distiller
+from bacon.distill import distiller
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -45,7 +45,7 @@ def test_logits_are_float32_even_in_bf16_so_that_classes_do_not_tie():
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_networks_compute_the_same(digits, make_args, monkeypatch):
     def canvases(arithmetic):
-        d = Distiller(make_args(), 0, real, arithmetic)
+        d = distiller.begin(make_args(), 0, real, arithmetic)
         d.iterate(0)
         d.iterate(1)
         return d.canvases

@@ -15,7 +15,7 @@ from scripts import SMALL, events, run
 import augment
 import utils
 from bacon import compute, judge
-from bacon.distill import Distiller
+from bacon.distill.distiller import Distiller
 from bacon.recipes import EVAL_NETWORKS
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,9 @@ from PIL import Image
 from scripts import run, run_name
 
 import utils
-from bacon import clusters, compute, parallel
+from bacon import compute, parallel
 from bacon.canvases import load_distilled
-from bacon.distill import Distiller
+from bacon.distill import clusters, distiller
 from bacon.errors import ParallelError, UserError
 from bacon.files import load_torch
 
@@ -270,11 +270,11 @@ def test_networks_that_differ_between_processes_end_the_run(digits, make_args):
 
     world = World(0, 2)
     real = digits.real("train", own=world.share(10))
-    distiller = Distiller(make_args(), 0, real, compute.Arithmetic("cpu"), world)
-    distiller.check_networks()
+    d = distiller.begin(make_args(), 0, real, compute.Arithmetic("cpu"), world)
+    d.check_networks()
     world.drift = 1e-12
     with pytest.raises(ParallelError, match="no longer the same"):
-        distiller.check_networks()
+        d.check_networks()
 
 
 def test_indices_mean_the_same_image_in_every_share(digits):

@@ -14,8 +14,9 @@ from scripts import SMALL, assert_one_line, events, run, run_name
 
 import networks
 import utils
-from bacon import canvases, checkpoint, clusters, compute, data, distill, flags, judge, parallel, recipes, sets
+from bacon import canvases, checkpoint, compute, data, flags, judge, parallel, recipes, sets
 from bacon import run as runner
+from bacon.distill import clusters, distiller
 from bacon.errors import DivergedError, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -245,7 +246,7 @@ def test_an_earlier_run_is_replaced_only_on_request(finished, monkeypatch, capsy
         raise DivergedError("iteration 0")
 
     # A run that fails leaves nothing of the earlier one that could pass for its own result.
-    monkeypatch.setattr(distill.Distiller, "iterate", diverge)
+    monkeypatch.setattr(distiller.Distiller, "iterate", diverge)
     assert run("BACON_mnist.py", *SMALL, "--overwrite", "--save_path", folder) == 3
     assert not list(folder.glob("res_*"))
 

@@ -12,7 +12,8 @@ from layouts import written
 from scripts import SMALL, assert_one_line, run, run_name
 
 import networks
-from bacon import clusters, data, errors, experiment, flags, tables
+from bacon import data, errors, experiment, flags, tables
+from bacon.distill import clusters
 
 ROOT = Path(__file__).parents[1]
 DATASETS = ("CIFAR10", "CIFAR100")

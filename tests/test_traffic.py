@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 import augment
 import utils
 from bacon import compute, judge
-from bacon.distill import Distiller
+from bacon.distill import distiller
 from bacon.recipes import EVAL_NETWORKS
 
 # Operations whose result the host needs, or whose result's size depends on values.
@@ -108,12 +108,12 @@ def test_what_would_wait_is_counted(traffic):
 @pytest.mark.parametrize("flags", [{}, {"zca": True}, {"init": "noise", "aug": False}, {"clip_prior": "residual"}])
 def test_an_iteration_waits_for_nothing_and_uploads_little(flags, traffic, arithmetic, digits, make_args):
     args = make_args(net_generate_interval=2, fetch_net_num=2, **flags)
-    d = Distiller(args, 0, digits.real("train"), arithmetic)
+    d = distiller.begin(args, 0, digits.real("train"), arithmetic)
     canvases = 3  # indices of the real images, and what DSA does to them and to the synthetic ones
     pool = args.fetch_net_num * args.model_train_steps
     assert traffic.of(d.iterate, 0) == ({}, canvases + pool + args.net_push_num * OF_A_NETWORK)
     assert traffic.of(d.iterate, 1) == ({}, canvases + pool)
-    assert traffic.of(d.train_network, d.pool.members[0], utils.stream(0, "x")) == ({}, args.model_train_steps)
+    assert traffic.of(d.trainer.train, d.pool.members[0], 2, utils.stream(0, "x")) == ({}, 2)
     waits, uploads = traffic.of(d.read_losses)
     assert sum(waits.values()) <= 5 and uploads == 0  # once in ten iterations
 

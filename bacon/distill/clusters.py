@@ -8,16 +8,35 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import augment
+from bacon.recipes import factor
+
 STEPS = 500  # that the embedding network is trained for, with DSA
 DIMENSIONS = 64  # that embeddings are projected to at random
 _PIECE = 1000  # images at a time
 
 
-def representatives(embed, real, count, factor, streams):
+def by_trained_network(trainer, count, rng, streams):
+    """Real images to start from, {class: indices (count,)}, as a network trained for it sees them.
+
+    trainer: a pool.Trainer; the network is none of the pool's. rng: for its training. streams: see `representatives`.
+    """
+    args = trainer.args
+    member = trainer.fresh("cluster")
+    trainer.train(member, STEPS, rng, augment.parse_strategy(args.dsa_strategy))
+    net = member.net.eval()
+
+    def embed(images):
+        return trainer.arithmetic.embed_and_classify(net, images, args.embed_last)
+
+    return representatives(embed, trainer.real, count, factor(args), streams)
+
+
+def representatives(embed, real, count, shrink, streams):
     """For each class of `streams`, {class: generator}, indices (count,) of its real images in random order.
 
-    embed: images -> (embeddings (n, D), logits (n, classes)). real: a data.RealData. factor: images are seen as a
-    canvas will hold them, 1/factor of their size. Embeddings, projected to DIMENSIONS, fall into `count` clusters by
+    embed: images -> (embeddings (n, D), logits (n, classes)). real: a data.RealData. shrink: images are seen as a
+    canvas will hold them, 1/shrink of their size. Embeddings, projected to DIMENSIONS, fall into `count` clusters by
     k-means; of the half of a cluster that is nearest to its centre (of two images, which are equally near, both) the
     likeliest image of the class is taken. A class of fewer images gives all it has, some of them again.
     """
@@ -27,7 +46,7 @@ def representatives(embed, real, count, factor, streams):
     chosen = {}
     for c, rng in streams.items():
         indices = np.sort(real.indices(c, real.counts[c], rng))
-        embeddings, confidence = _seen(embed, real, indices, factor, c)
+        embeddings, confidence = _seen(embed, real, indices, shrink, c)
         embeddings = embeddings @ rng.standard_normal((embeddings.shape[1], DIMENSIONS))
         with threadpool_limits(1):  # sums over threads come in any order
             means = KMeans(min(count, len(indices)), n_init=1, random_state=int(rng.integers(2**31))).fit(embeddings)
@@ -42,13 +61,13 @@ def representatives(embed, real, count, factor, streams):
 
 
 @torch.no_grad()
-def _seen(embed, real, indices, factor, c):
+def _seen(embed, real, indices, shrink, c):
     """Embeddings (n, D) of images and their probabilities of class c (n,), float64 on the host."""
     embeddings, confidence = [], []
     for start in range(0, len(indices), _PIECE):
         images = real.take(indices[start : start + _PIECE])
         height, width = images.shape[2:]
-        for size in ((height // factor, width // factor), (height, width)):
+        for size in ((height // shrink, width // shrink), (height, width)):
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         embedding, logits = embed(images)
         embeddings.append(embedding.double().cpu().numpy())

@@ -1,0 +1,354 @@
+"""Algorithm 1: distil a training set into a few synthetic canvases per class, by BACON, IDM or DM.
+
+    for every iteration:
+        push fresh networks into the pool
+        canvases step down the gradient of the loss, on networks drawn from the pool
+        networks drawn from the pool train on real images
+
+`Distiller.iterate` is that loop's body, `update_canvases` its middle line, `loss` what is minimised. plain.py is the
+same algorithm in a hundred plain lines, which the tests hold this module to. Sources: BACON (Zhou et al. 2024,
+arXiv:2406.01112), IDM (Zhao et al., CVPR 2023), DM (Zhao & Bilen, WACV 2023).
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import augment
+import utils
+from bacon.canvases import decode_by_class, initial
+from bacon.distill import clusters
+from bacon.distill.optimizers import OPTIMIZERS
+from bacon.distill.pool import NetPool, Trainer
+from bacon.errors import DivergedError, ParallelError
+from bacon.methods import METHODS, TERMS
+from bacon.parallel import World
+from bacon.recipes import canvases_per_class, factor, images_per_class
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """Which pass of canvas updates it is; it names the random streams."""
+
+    iteration: int
+    loop: int  # of --outer_loop
+    network: int  # which of the --train_net_num networks picked
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What the update of a class draws: real images, and the DSA that these and the synthetic ones share (Siamese)."""
+
+    indices: np.ndarray
+    transform: augment.Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The loss of G classes, (G,), and what the log shows of it: (names, G), without a graph; see `loss_names`."""
+
+    total: torch.Tensor
+    logged: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """The gradient of the loss of some classes with respect to their canvases, and the values of that loss."""
+
+    canvases: torch.Tensor
+    logged: torch.Tensor  # (names, classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class PassLosses:
+    """The values of a pass for the log, (names, own classes), on the device."""
+
+    iteration: int
+    values: torch.Tensor
+
+
+class Distiller:
+    """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them.
+
+    canvases: (own classes, canvases per class, ...), as they are stored. Of a parallel run's classes it holds those
+    that `world` gives to this process; see parallel.py.
+    """
+
+    def __init__(self, args, exp, real, arithmetic, world, canvases):
+        """args: the flags. exp: number of the experiment. real: training images, a data.RealData. arithmetic: a
+        compute.Arithmetic. world: a parallel.World. canvases: of own classes, changed in place."""
+        self.args = args
+        self.exp = exp
+        self.real = real
+        self.arithmetic = arithmetic
+        self.world = world
+        self.canvases = canvases
+        self.num_classes = len(real.counts)
+        self.factor = factor(args)  # images along each side of a canvas
+        self.own = world.share(self.num_classes)
+        self.strategy = augment.parse_strategy(args.dsa_strategy)
+        every_class = torch.arange(self.num_classes, device=real.images.device)
+        self.labels = every_class.repeat_interleave(canvases_per_class(args))  # of the canvases of all classes
+
+        self.method = METHODS[args.method]
+        self.terms = active_terms(args)
+        seen = {name for term in self.terms.values() for name in TERMS[term.name].sees}
+        self.kept_of_real = sorted(seen & utils.REAL_SUMMARIES.keys())
+        if self.method.joint_step:
+            served = [range(self.num_classes)]
+        else:
+            served = [range(c, c + 1) for c in range(self.num_classes)]
+        self.optimizer = OPTIMIZERS[args.optim](canvases, args.lr_img, served, self.own)
+        self.trainer = Trainer(args, exp, real, arithmetic, world)
+        self.pool = NetPool(self.trainer.fresh, args.net_num)
+        self.unread = []  # PassLosses since the last `read_losses`
+
+    def stream(self, *name):
+        return utils.stream(self.args.seed, self.exp, *name)
+
+    def iterate(self, it):
+        """Iteration `it` of Algorithm 1."""
+        args = self.args
+        pool = self.pool
+        if it > 0 and it % args.meter_reset == 0:
+            pool.reset_meters()
+        if it % args.net_generate_interval == 0:
+            pool.push(args.net_push_num)
+        matched_on = pool.pick(args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end)
+        for k in range(args.outer_loop):
+            for i, member in enumerate(matched_on):
+                self.update_canvases(member, Pass(it, k, i))
+            trained = pool.pick(args.fetch_net_num, self.stream("fetch", it, k))
+            for i, member in enumerate(trained):
+                self.trainer.train(member, args.model_train_steps, self.stream("train", it, k, i))
+
+    def update_canvases(self, member, this_pass):
+        """One pass on one network: every class steps down the gradient of its loss."""
+        logged = []
+        for classes in self.optimizer.turns:
+            self.optimizer.drift_before_(self.canvases)
+            gradient = self.gradient(member, this_pass, classes)
+            self.optimizer.step_(self.canvases, classes, gradient.canvases)
+            self.optimizer.drift_after_(self.canvases)
+            logged.append(gradient.logged)
+        self.unread.append(PassLosses(this_pass.iteration, torch.cat(logged, 1)))
+
+    def gradient(self, member, this_pass, classes):
+        """The `Gradient` of the loss of `classes`, a range of own ones, at their current canvases."""
+        net = member.net
+        # Batch statistics, which only a joint step allows, are those of all classes together.
+        all_in_one_batch = net.has_batch_statistics
+        limit = math.inf if all_in_one_batch else self.arithmetic.chunk(self.real.images.shape[2:])
+        net.train(all_in_one_batch)
+        draws = [self.draw(this_pass, c) for c in classes]
+        real = self.real_summaries(net, draws, limit)
+
+        first = classes.start - self.own.start
+        canvases = self.canvases[first : first + len(classes)]
+        gradient = torch.empty_like(canvases)
+        logged = canvases.new_empty(len(self.loss_names), len(classes))
+        labels = torch.arange(classes.start, classes.stop, device=canvases.device)
+        images_each = images_per_class(self.args)
+        for group in chunks([images_each] * len(classes), limit):
+            x = canvases[group].detach().requires_grad_()  # (G, canvases, ...)
+            transforms = [draw.transform for draw in draws[group]]
+            images = decode_by_class(x, self.factor, self.args.chroma)  # (G * n, C, H, W)
+            images = augment.dsa_per_class(images, transforms, [images_each] * len(x))
+            embedding, logits = self.arithmetic.embed_and_classify(net, images, self.args.embed_last)
+            embedding = embedding.unflatten(0, (len(x), images_each))  # (G, n, D)
+            logits = logits.unflatten(0, (len(x), images_each))  # (G, n, all classes)
+            real_of_group = {name: values[group] for name, values in real.items()}
+            loss = self.loss(embedding, real_of_group, logits, labels[group], member.percent())
+            (gradient[group],) = torch.autograd.grad(loss.total.sum(), x)
+            logged[:, group] = loss.logged
+        return Gradient(gradient, logged)
+
+    def draw(self, this_pass, c):
+        """The `Draw` of class c in a pass."""
+        rng = self.stream("class", this_pass.iteration, this_pass.loop, this_pass.network, c)
+        indices = self.real.indices(c, self.args.batch_real, rng)
+        return Draw(indices, augment.draw(self.strategy, 1, rng))
+
+    def loss(self, embedding, real, logits, labels, percent):
+        """The `Loss` of G classes.
+
+        embedding: (G, n, D), of the synthetic images. real: {name: (G, ...)}, what is kept of the real embeddings.
+        logits: (G, n, all classes), of the synthetic images. labels: (G,). percent: the network's training accuracy.
+        """
+        seen = {"synthetic": embedding, "z_syn": embedding.mean(1), **real}
+        total = 0
+        values = []
+        for term in self.terms.values():
+            value = term.of(seen)
+            values.append(value)
+            if term.weight:
+                total = total + term.weight * value
+        labels = labels[:, None].expand(-1, logits.shape[1])  # (G, n)
+        cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+        if self.args.syn_ce:
+            total = total + self.args.ce_weight * percent * cross_entropy
+        accuracy = 100 * (logits.argmax(2) == labels).float().mean(1)
+        logged = [total, *values, cross_entropy, accuracy]
+        return Loss(total, torch.stack([value.detach() for value in logged]))
+
+    @property
+    def loss_names(self):
+        """The rows of logged values: the loss, each term before its weight, cross-entropy, accuracy in percent."""
+        return ["loss", *self.terms, "ce", "accuracy"]
+
+    def real_summaries(self, net, draws, limit):
+        """What the terms see of the real embeddings of each class: {name: (classes, ...)}; no graph is built.
+
+        At most `limit` images are computed at once. Results go into one tensor for each name: small ones of each chunk,
+        lying between large ones that are freed, would keep the C library from using their memory again.
+        """
+        kept = {}
+        for group in chunks([len(draw.indices) for draw in draws], limit):
+            sizes = [len(draw.indices) for draw in draws[group]]
+            transforms = [draw.transform for draw in draws[group]]
+            images = self.real.take(np.concatenate([draw.indices for draw in draws[group]]))
+            with torch.no_grad():
+                images = augment.dsa_per_class(images, transforms, sizes)
+                pieces = images.split(int(min(limit, len(images))))
+                embeddings = [self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces]
+                found = utils.summaries(torch.cat(embeddings), sizes, self.kept_of_real)
+            for name, values in found.items():
+                if name not in kept:
+                    kept[name] = values.new_empty(len(draws), *values.shape[1:])
+                kept[name][group] = values
+        return kept
+
+    def read_losses(self):
+        """Mean over classes of each logged value since the last reading, {name: float}; waits for the device.
+        Raises DivergedError if any of them is NaN or infinite."""
+        passes = self.losses_of_all_classes()
+        self.unread = []
+        for one in passes:
+            self._check_finite(one)
+        if not passes:
+            return {}
+        values = torch.cat([one.values.double() for one in passes], 1)
+        return dict(zip(self.loss_names, values.mean(1).tolist(), strict=True))
+
+    def _check_finite(self, of_pass):
+        finite = of_pass.values.isfinite()
+        if finite.all():
+            return
+        broken = finite.logical_not().nonzero().tolist()  # [row, class] of each
+        # The total comes first but says least: name the term that broke it, if one did.
+        terms = [place for place in broken if place[0] > 0]
+        row, c = min(terms or broken, key=lambda place: (place[1], place[0]))
+        value = of_pass.values[row, c].item()
+        found = f"iteration {of_pass.iteration}, class {c}: {self.loss_names[row]} is {value}"
+        raise DivergedError(f"{found}; a smaller --lr_img or --precision fp32 may help")
+
+    def losses_of_all_classes(self):
+        """The unread `PassLosses` with the values of all classes, on the host."""
+        passes = []
+        for one in self.unread:
+            rows = self.gather(one.values.T.contiguous())  # a row for each class
+            passes.append(PassLosses(one.iteration, rows.T.cpu()))
+        return passes
+
+    def all_canvases(self):
+        """Canvases of all classes as they are stored, (n, ch, H, W) or, with --chroma half, (n, 6, H/2, W/2)."""
+        return self.gather(self.canvases).flatten(0, 1)
+
+    def gather(self, rows):
+        """Rows of own classes to the rows of all classes, on every process."""
+        return self.world.gather(rows, self.num_classes)
+
+    def check_networks(self):
+        """Raises ParallelError unless the networks are the same on all processes, to the bit."""
+        if self.world.size == 1:
+            return
+        sums = []
+        for member in self.pool.members:
+            sums.append(sum(p.double().sum() for p in member.net.parameters()).item())
+        everywhere = self.world.gather_objects(sums)
+        if len({repr(of_process) for of_process in everywhere}) > 1:
+            found = "the networks of the pool are no longer the same on all processes"
+            raise ParallelError(f"{found}, whose hardware or PyTorch may differ")
+
+    def state_dict(self):
+        """All that the next iteration depends on, of all processes, for `resumed`. Random streams need no state: they
+        are named by the iteration."""
+        return {
+            "canvases": self.gather(self.canvases),
+            "optimizer": self.optimizer.state_dict(self.gather),
+            "pool": self.pool.state_dict(),
+            "losses": [(one.iteration, one.values) for one in self.losses_of_all_classes()],
+        }
+
+
+def begin(args, exp, real, arithmetic, world=None):
+    """A Distiller before its first iteration, its canvases as --init says; with --init cluster a network is trained
+    for them. The arguments are those of `Distiller`."""
+    world = world or World()
+    trainer = Trainer(args, exp, real, arithmetic, world)
+    own = world.share(len(real.counts))
+    count = canvases_per_class(args)
+    chosen = None
+    if args.init == "cluster":
+        streams = {c: utils.stream(args.seed, exp, "cluster", c) for c in own}
+        rng = utils.stream(args.seed, exp, "cluster")
+        chosen = clusters.by_trained_network(trainer, count * factor(args) ** 2, rng, streams)
+    streams = {c: utils.stream(args.seed, exp, "init", c) for c in own}
+    canvases = initial(real, count, args.init, factor(args), streams, args.chroma, chosen)
+    return Distiller(args, exp, real, arithmetic, world, canvases)
+
+
+def resumed(args, exp, real, arithmetic, world, state):
+    """A Distiller that goes on from a `state_dict`, from any device and any number of processes, of the same settings.
+    The other arguments are those of `Distiller`."""
+    own = world.share(len(real.counts))
+    canvases = state["canvases"][own.start : own.stop].to(real.images.device, copy=True)
+    distiller = Distiller(args, exp, real, arithmetic, world, canvases)
+    distiller.optimizer.load_state_dict(state["optimizer"])
+    distiller.pool.load_state_dict(state["pool"])
+    for iteration, values in state["losses"]:
+        of_own = values[:, own.start : own.stop].to(real.images.device)
+        distiller.unread.append(PassLosses(iteration, of_own))
+    return distiller
+
+
+def chunks(sizes, limit):
+    """Slices over classes with `sizes` images each: as many classes at a time as `limit` images hold, at least one."""
+    start = 0
+    total = 0
+    for stop, size in enumerate(sizes):
+        if stop > start and total + size > limit:
+            yield slice(start, stop)
+            start = stop
+            total = 0
+        total += size
+    yield slice(start, len(sizes))
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveTerm:
+    """A term of the loss of a run, with its weight and its settings."""
+
+    name: str
+    weight: float
+    settings: dict
+
+    def of(self, seen):
+        """The term's values for G classes, (G,), before its weight. seen: {name: (G, ...)}, see methods.Term."""
+        term = TERMS[self.name]
+        function = getattr(utils, term.function)
+        return function(*[seen[name] for name in term.sees], **self.settings)
+
+
+def active_terms(args):
+    """The terms of a run's loss, {name: ActiveTerm}, in the order of the log."""
+    terms = {}
+    for name in METHODS[args.method].terms:
+        term = TERMS[name]
+        weight = term.weight if term.about is None else getattr(args, f"{name}_weight")
+        settings = {setting: getattr(args, setting) for setting in term.settings}
+        terms[name] = ActiveTerm(name, weight, settings)
+    return terms
