@@ -60,7 +60,7 @@ def test_log_sigma_has_no_gradient_and_is_the_mean_of_a_perfect_match(moments):
 
 
 def test_total_variation_and_mean_matching_are_plain_sums(moments):
-    z_syn, z, s = moments
+    z_syn, z, _ = moments
     plain_tv, plain_match = torch.zeros(4, dtype=z.dtype), torch.zeros(4, dtype=z.dtype)
     for c in range(4):
         for d in range(7):
