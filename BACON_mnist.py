@@ -22,7 +22,9 @@ from bacon.flags import parse_args
 DATASETS = ("MNIST", "FashionMNIST", "Digits")
 
 if __name__ == "__main__":
-    settings = parse_args(DATASETS, __doc__)  # --help and wrong flags end here, before PyTorch is imported
-    from bacon import run
+    settings = parse_args(
+        DATASETS, __doc__
+    )  # --help and wrong flags end here, before PyTorch is imported
+    from bacon.run import run
 
     raise SystemExit(run.main(settings))

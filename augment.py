@@ -25,7 +25,9 @@ def _columns(images, u):
 
 def _pixels(images):
     """Row numbers (H, 1) and column numbers (W,) of the images' pixels, in the images' dtype."""
-    y, x = (torch.arange(size, device=images.device, dtype=images.dtype) for size in images.shape[2:])
+    y, x = (
+        torch.arange(size, device=images.device, dtype=images.dtype) for size in images.shape[2:]
+    )
     return y[:, None], x
 
 
@@ -93,7 +95,14 @@ def _warp(images, matrix):
 
 
 # Each op takes images (N, C, H, W) and u (N, 3), or (1, 3) for one draw shared by the batch, uniform in [0, 1).
-OPS = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": scale, "rotate": rotate}
+OPS = {
+    "color": color,
+    "crop": crop,
+    "cutout": cutout,
+    "flip": flip,
+    "scale": scale,
+    "rotate": rotate,
+}
 
 
 class Transform(NamedTuple):
@@ -108,7 +117,9 @@ def parse_strategy(text):
     ops = () if text in ("", "none", "None") else tuple(text.split("_"))
     for op in ops:
         if op not in OPS:
-            raise ValueError(f"unknown DSA op {op!r} in {text!r}; allowed: none or {', '.join(OPS)}, joined by _")
+            raise ValueError(
+                f"unknown DSA op {op!r} in {text!r}; allowed: none or {', '.join(OPS)}, joined by _"
+            )
     return ops
 
 
@@ -123,13 +134,19 @@ def draw(strategy, n, rng):
 
 def dsa(images, transform):
     """Apply a Transform with one row, or one row per image, to images (N, C, H, W)."""
-    return OPS[transform.op](images, utils.upload(transform.u, images.device)) if transform.op else images
+    return (
+        OPS[transform.op](images, utils.upload(transform.u, images.device))
+        if transform.op
+        else images
+    )
 
 
 def dsa_per_class(images, transforms, sizes):
     """Apply transforms[g] (one row each) to class g, the next sizes[g] images; one call per distinct op. The result is
     that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together."""
-    drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(1)
+    drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(
+        1
+    )
     rows = [u.expand(size, 3) for u, size in zip(drawn, sizes, strict=True)]
     parts, classes = list(images.split(sizes)), {}
     for g, transform in enumerate(transforms):

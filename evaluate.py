@@ -25,7 +25,7 @@ from pathlib import Path
 # python -P, python -I and PYTHONSAFEPATH leave this folder out.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bacon import scorer
+from bacon.score import command
 
 if __name__ == "__main__":
-    raise SystemExit(scorer.main(__doc__))
+    raise SystemExit(command.main(__doc__))

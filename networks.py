@@ -73,7 +73,9 @@ class GroupNorm(nn.GroupNorm):
         if not x.is_cuda:
             return super().forward(x)
         with torch.autocast("cuda", enabled=False):
-            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+            return F.group_norm(
+                x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
+            )
 
 
 # The keys are the endings of ConvNet's names. A norm is made for a (C, H, W) feature map; only LN asks for H and W. The
@@ -91,7 +93,13 @@ POOLINGS = {"MP": nn.MaxPool2d, "AP": nn.AvgPool2d}
 # A stage of `conv_stages`: a convolution of stride 1, norm, activation, and a pooling by 2, a key of POOLINGS, if any.
 Conv = collections.namedtuple("Conv", "width kernel padding pooling", defaults=(3, 1, None))
 LENET = (Conv(6, 5, 0, "MP"), Conv(16, 5, 0, "MP"))
-ALEXNET = (Conv(128, 5, 2, "MP"), Conv(192, 5, 2, "MP"), Conv(256), Conv(192), Conv(192, pooling="MP"))
+ALEXNET = (
+    Conv(128, 5, 2, "MP"),
+    Conv(192, 5, 2, "MP"),
+    Conv(256),
+    Conv(192),
+    Conv(192, pooling="MP"),
+)
 VGG11 = (Conv(64, pooling="MP"), Conv(128, pooling="MP"), Conv(256), Conv(256, pooling="MP"))
 VGG11 += 2 * (Conv(512), Conv(512, pooling="MP"))
 
@@ -117,7 +125,9 @@ def conv_stages(convs, channels, im_size, norm, activation="AR"):
 
 def _nonempty(im_size, c, h, w):
     if min(h, w) < 1:
-        raise ValueError(f"cannot take {im_size[0]}x{im_size[1]} images: a feature map would reach size 0")
+        raise ValueError(
+            f"cannot take {im_size[0]}x{im_size[1]} images: a feature map would reach size 0"
+        )
     return c, h, w
 
 
@@ -125,7 +135,17 @@ class ConvNet(Network):
     """`depth` times conv3x3 - norm - activation - pool2: the network of the paper, and the only family whose features
     count one index per conv, norm, activation and pool, which is what `last` of the published recipes means."""
 
-    def __init__(self, channels, num_classes, im_size, depth=3, width=128, norm="IN", activation="AR", pooling="AP"):
+    def __init__(
+        self,
+        channels,
+        num_classes,
+        im_size,
+        depth=3,
+        width=128,
+        norm="IN",
+        activation="AR",
+        pooling="AP",
+    ):
         convs = [Conv(width, pooling=pooling)] * depth
         features, (c, h, w) = conv_stages(convs, channels, im_size, norm, activation)
         super().__init__(features, c * h * w, num_classes)
@@ -159,7 +179,9 @@ class BasicBlock(nn.Module):
         )
         self.shortcut = nn.Identity()
         if inputs != width:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), *pool, NORMS[norm](width))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, width, 1, stride, bias=False), *pool, NORMS[norm](width)
+            )
         self.activation = nn.ReLU()
 
     def forward(self, x):
@@ -174,7 +196,9 @@ def resnet18(channels, num_classes, im_size, norm, halve="stride"):
         features.append(BasicBlock(inputs, width, norm, halve if inputs != width else None))
         features.append(BasicBlock(width, width, norm))
     size = [side // 8 for side in im_size]
-    if halve == "stride":  # three times a stride of 2, which rounds up, then the pooling, which rounds down
+    if (
+        halve == "stride"
+    ):  # three times a stride of 2, which rounds up, then the pooling, which rounds down
         features.append(nn.AvgPool2d(4))
         size = [(side + 7) // 8 // 4 for side in im_size]
     c, h, w = _nonempty(im_size, 512, *size)
@@ -185,7 +209,9 @@ def resnet18(channels, num_classes, im_size, norm, halve="stride"):
 NETWORKS = {
     "ConvNet": ConvNet,
     **{f"ConvNetD{depth}": partial(ConvNet, depth=depth) for depth in range(1, 9)},
-    **{f"ConvNetW{width}": partial(ConvNet, width=width) for width in (32, 64, 128, 256, 512, 1024)},
+    **{
+        f"ConvNetW{width}": partial(ConvNet, width=width) for width in (32, 64, 128, 256, 512, 1024)
+    },
     **{f"ConvNet{name}": partial(ConvNet, activation=name) for name in ACTIVATIONS},
     "ConvNetASwishBN": partial(ConvNet, activation="ASwish", norm="BN"),
     **{f"ConvNet{name or 'NN'}": partial(ConvNet, norm=name) for name in (None, *NORMS)},
@@ -206,8 +232,13 @@ def named(name):
     """The key of NETWORKS that `name` is, in any letter case. ValueError, in one line, for a name that is none."""
     known = {key.lower(): key for key in NETWORKS}
     if name.lower() not in known:
-        near = [f"did you mean {known[key]}? " for key in difflib.get_close_matches(name.lower(), known, 1)]
-        raise ValueError(f"unknown network {name!r}; {''.join(near)}known are {', '.join(NETWORKS)}")
+        near = [
+            f"did you mean {known[key]}? "
+            for key in difflib.get_close_matches(name.lower(), known, 1)
+        ]
+        raise ValueError(
+            f"unknown network {name!r}; {''.join(near)}known are {', '.join(NETWORKS)}"
+        )
     return known[name.lower()]
 
 

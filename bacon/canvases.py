@@ -10,10 +10,10 @@ utils.py, networks.py and augment.py would be found in place of ours.
 
 import torch
 
+from bacon.data.spaces import from_planes, to_planes
 from bacon.errors import UserError, damaged
 from bacon.files import load_torch
 from bacon.formation import split, tile
-from bacon.spaces import from_planes, to_planes
 
 
 def initial(real, count, init, factor, streams, chroma="full", chosen=None):
@@ -23,13 +23,19 @@ def initial(real, count, init, factor, streams, chroma="full", chosen=None):
     import numpy as np
 
     height, width = real.images.shape[2:]
-    shape = (count, *real.images.shape[1:]) if chroma == "full" else (count, 6, height // 2, width // 2)
+    shape = (
+        (count, *real.images.shape[1:]) if chroma == "full" else (count, 6, height // 2, width // 2)
+    )
     if init == "noise":
         noise = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in streams.values()])
         return torch.from_numpy(noise).to(real.images.device)
     canvases = []
     for c, rng in streams.items():
-        drawn = chosen[c] if chosen else np.concatenate([real.indices(c, count, rng) for _ in range(factor**2)])
+        drawn = (
+            chosen[c]
+            if chosen
+            else np.concatenate([real.indices(c, count, rng) for _ in range(factor**2)])
+        )
         images = tile(real.take(drawn), factor)
         canvases.append(images if chroma == "full" else to_planes(images))
     return torch.stack(canvases)
@@ -54,7 +60,11 @@ def decode_by_class(canvases, factor, chroma="full"):
 
 def is_result(saved):
     """Whether the content of a file is a result of these scripts."""
-    meta = saved.get("meta") if isinstance(saved, dict) and saved.keys() >= {"data", "accs_all_exps"} else None
+    meta = (
+        saved.get("meta")
+        if isinstance(saved, dict) and saved.keys() >= {"data", "accs_all_exps"}
+        else None
+    )
     return isinstance(meta, dict) and {"args", "factor", "zca"} <= meta.keys()
 
 

@@ -30,7 +30,9 @@ def _embed_and_classify(net, images, last):
 def _loss_and_correct(net, images, labels, total):
     logits = net.classify(images).float()
     hard = labels if labels.dim() == 1 else labels.argmax(1)
-    loss = F.cross_entropy(logits, labels, reduction="sum" if total else "mean")  # the label -100 weighs nothing
+    loss = F.cross_entropy(
+        logits, labels, reduction="sum" if total else "mean"
+    )  # the label -100 weighs nothing
     return loss / total if total else loss, (logits.argmax(1) == hard).sum()
 
 
@@ -72,14 +74,22 @@ class Arithmetic:
         fast_layout = compiled or self.device.type == "cuda"  # on CPUs a trap outside compiled code
         self.memory_format = torch.channels_last if fast_layout else torch.contiguous_format
         if compiled:
-            config = torch._dynamo.config  # shapes and architectures of one run, none of them endless
-            setattr(config, "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit", 256)
+            config = (
+                torch._dynamo.config
+            )  # shapes and architectures of one run, none of them endless
+            setattr(
+                config,
+                "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit",
+                256,
+            )
         functions = (_embed, _embed_and_classify, _loss_and_correct, _correct)
         self._functions = {f: torch.compile(f, dynamic=False) if compiled else f for f in functions}
 
     def _call(self, function, net, images, *rest):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self._functions[function](net, images.contiguous(memory_format=self.memory_format), *rest)
+            return self._functions[function](
+                net, images.contiguous(memory_format=self.memory_format), *rest
+            )
 
     def build(self, name, shape, num_classes, rng):
         """A fresh network on the device. shape: (channels, H, W) of an image."""
@@ -116,7 +126,9 @@ class Arithmetic:
             gradients = [parameter.grad for parameter in net.parameters()]
             buffer = torch.cat([*(g.flatten() for g in gradients), correct[None]])
             world.sum_(buffer)
-            for gradient, summed in zip(gradients, buffer[:-1].split([g.numel() for g in gradients]), strict=True):
+            for gradient, summed in zip(
+                gradients, buffer[:-1].split([g.numel() for g in gradients]), strict=True
+            ):
                 gradient.copy_(summed.view_as(gradient))
             correct = buffer[-1].to(correct.dtype)
         optimizer.step()
@@ -167,11 +179,17 @@ def check_device(name):
 
 def working(name):
     """The kind of device that --device `name` means, of auto the best; UserError if a tiny operation fails there."""
-    kind = name if name != "auto" else next(kind for kind in ("cuda", "mps", "cpu") if has_device(kind))
+    kind = (
+        name
+        if name != "auto"
+        else next(kind for kind in ("cuda", "mps", "cpu") if has_device(kind))
+    )
     try:
         torch.ones(2, device=kind).sum().item()
     except RuntimeError as error:
-        raise UserError(f"--device {name}: {kind} cannot compute here ({short(error)}); use --device cpu") from error
+        raise UserError(
+            f"--device {name}: {kind} cannot compute here ({short(error)}); use --device cpu"
+        ) from error
     return kind
 
 
@@ -224,11 +242,29 @@ def choose(device, precision, compiled, planned_flop):
 
 def versions():
     """What computed a result: Python, PyTorch and NumPy, the git revision of this folder, the GPU or kind of CPU."""
-    git = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--dirty", "--abbrev=12"]
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parents[1]),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
     try:
-        revision = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        revision = subprocess.run(
+            git, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         revision = "unknown"
-    describe = torch.cuda.get_device_name if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability
-    libraries = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    describe = (
+        torch.cuda.get_device_name
+        if torch.cuda.is_available()
+        else torch.backends.cpu.get_cpu_capability
+    )
+    libraries = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
     return {**libraries, "git": revision, "processor": describe()}

@@ -11,7 +11,9 @@ PAD, ZOOM, DEGREES, NOISE = 4, 0.2, 45, 0.001
 
 def strategy(dataset, network):
     """The operations that DC's judge draws from, names in OPS: of MNIST, and for ConvNetBN on any dataset; else ()."""
-    return {"ConvNetBN": ("crop", "noise")}.get(network, ("crop", "scale", "rotate") if dataset == "MNIST" else ())
+    return {"ConvNetBN": ("crop", "noise")}.get(
+        network, ("crop", "scale", "rotate") if dataset == "MNIST" else ()
+    )
 
 
 def _crop(image, mean, rng):
@@ -27,8 +29,14 @@ def _scale(image, mean, rng):
     height, width = image.shape[1:]
     h, w = (int(rng.uniform(1 - ZOOM, 1 + ZOOM) * height) for _ in range(2))
     side = max(h, w, height, width)
-    framed, top, left = np.zeros((len(image), side, side), image.dtype), (side - h) // 2, (side - w) // 2
-    framed[:, top : top + h, left : left + w] = image[:, np.arange(h) * height // h][:, :, np.arange(w) * width // w]
+    framed, top, left = (
+        np.zeros((len(image), side, side), image.dtype),
+        (side - h) // 2,
+        (side - w) // 2,
+    )
+    framed[:, top : top + h, left : left + w] = image[:, np.arange(h) * height // h][
+        :, :, np.arange(w) * width // w
+    ]
     return _centre(framed, height, width)
 
 
@@ -37,7 +45,9 @@ def _rotate(image, mean, rng):
     from scipy import ndimage
 
     angle = int(rng.integers(-DEGREES, DEGREES))
-    return _centre(ndimage.rotate(image, angle, axes=(-2, -1), cval=float(mean.mean())), *image.shape[1:])
+    return _centre(
+        ndimage.rotate(image, angle, axes=(-2, -1), cval=float(mean.mean())), *image.shape[1:]
+    )
 
 
 def _noise(image, mean, rng):

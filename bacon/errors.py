@@ -41,7 +41,10 @@ ENDINGS = {
     Stopped: (75, "", ""),  # EX_TEMPFAIL: start again with --resume
     KeyboardInterrupt: (130, "interrupted", ""),
 }
-OF_ALL_PROCESSES = (DivergedError, Stopped)  # the same on every process of a parallel run: the first one says it
+OF_ALL_PROCESSES = (
+    DivergedError,
+    Stopped,
+)  # the same on every process of a parallel run: the first one says it
 
 
 def exit_code(program, work, outlives_output=False):
@@ -92,7 +95,9 @@ def is_lack_of_memory(error):
     """Whether an exception means that the machine or the device has no memory left."""
     # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, of CPUs, of cuBLAS and cuDNN.
     words = ("out of memory", "allocate memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+    )
 
 
 @contextlib.contextmanager

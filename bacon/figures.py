@@ -9,8 +9,8 @@ import math
 import numpy as np
 import torch
 
+from bacon.data.known_classes import plain
 from bacon.errors import UserError
-from bacon.names import plain
 
 SIDE = 64  # screen pixels that an image gets at least, where there are not too many
 AREA = 6_000_000  # screen pixels of a grid at most
@@ -29,7 +29,11 @@ def grid(images, labels, classes, path):
     of_class = [(labels == c).nonzero().flatten().tolist() for c in range(len(classes))]
     (height, width), most = images.shape[2:], max(map(len, of_class))
     zoom, room = max(1, -(-SIDE // width)), AREA // len(classes)
-    while zoom > 1 and zoom * width > SIDE // 2 and most * (zoom * width + 2) * (zoom * height + 2) > room:
+    while (
+        zoom > 1
+        and zoom * width > SIDE // 2
+        and most * (zoom * width + 2) * (zoom * height + 2) > room
+    ):
         zoom -= 1
     w, h = zoom * width + 2, zoom * height + 2
     shown = min(most, max(1, room // (w * h)))
@@ -52,7 +56,9 @@ def grid(images, labels, classes, path):
     draw.text((4, 2), caption, "black", font)
     for c, (name, members) in enumerate(zip(classes, of_class, strict=True)):
         x, y, text, cut = c // rows * block_w, top + c % rows * block_h, name, len(name)
-        while cut and font.getlength(text := name[:cut] + "..." * (cut < len(name))) > label_width - 8:
+        while (
+            cut and font.getlength(text := name[:cut] + "..." * (cut < len(name))) > label_width - 8
+        ):
             cut -= 1
         draw.text((x + label_width - 6, y + lines * h // 2), text, "black", font, anchor="rm")
         pixels = images[members[:shown]].clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
@@ -98,7 +104,9 @@ def curve(curves, lines, title, path, split="test"):
             its = sorted(points)
             mean, std = (np.array([f(points[it]) for it in its]) for f in (np.mean, np.std))
             axes.plot(its, mean, "o-", color=f"C{color}", markersize=4, label=_words(name))
-            axes.fill_between(its, mean - std, mean + std, color=f"C{color}", alpha=0.2, linewidth=0)
+            axes.fill_between(
+                its, mean - std, mean + std, color=f"C{color}", alpha=0.2, linewidth=0
+            )
         for k, (name, value) in enumerate(lines.items()):
             style = ("--", ":", "-.")[k % 3]
             axes.axhline(value, linestyle=style, color="0.35", label=_words(f"{name}: {value:.2f}"))
@@ -113,7 +121,9 @@ def tsne(real, real_labels, synthetic, synthetic_labels, classes, path, title=""
 
     with _plot(path, 7, 5.5) as (_, axes):
         both = torch.cat([real, synthetic]).cpu().numpy()
-        points = TSNE(init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
+        points = TSNE(
+            init="pca", perplexity=min(30, (len(both) - 1) / 3), random_state=0
+        ).fit_transform(both)
         dots, stars = points[: len(real)], points[len(real) :]
         for k, (c, name) in enumerate(classes.items()):
             dot = {"color": f"C{k}", "s": 16, "alpha": 0.6, "linewidths": 0}

@@ -130,7 +130,9 @@ def lock(stack, path, refusal, patience=0, say=None):
             holder = file.read().strip()
             file.close()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return [f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"]
+                return [
+                    f"{path}: this file system has no locks ({error.strerror}); do not start the same run twice"
+                ]
             if time.monotonic() >= until:
                 raise UserError(f"{path}: held by {holder}: {refusal}") from None
             if say:

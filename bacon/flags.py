@@ -169,13 +169,19 @@ DEAD_FLAGS = (
     DeadFlag("model_evaluate", _SWITCH, False, False, "networks of the pool are not tested"),
 )
 
-SHARED = {name: (kind, text) for flags in FLAGS.values() for name, kind, _, text in flags}  # with evaluate.py
+SHARED = {
+    name: (kind, text) for flags in FLAGS.values() for name, kind, _, text in flags
+}  # with evaluate.py
 _DEFAULTS = {name: default for flags in FLAGS.values() for name, _, default, _ in flags}
 _DEFAULTS |= {dead.name: dead.default for dead in DEAD_FLAGS}
 # How this process was started, not what the run is: --resume accepts other values of these.
 OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
-_OF_THE_RECIPE = {row[0] for title in ("recipe", "optimisation", "network pool", "evaluation") for row in FLAGS[title]}
+_OF_THE_RECIPE = {
+    row[0]
+    for title in ("recipe", "optimisation", "network pool", "evaluation")
+    for row in FLAGS[title]
+}
 _OF_THE_RECIPE -= {"dataset", "ipc", "method", "im_size", "recipe"}
 
 # A run's name says where it departs from its recipe by these tags, in this order: a text around
@@ -248,7 +254,9 @@ class OneLineParser(argparse.ArgumentParser):
     No flag is abbreviated; a word that is none is answered with the nearest one."""
 
     def __init__(self, **options):
-        formatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=80, max_help_position=22)
+        formatter = functools.partial(
+            argparse.RawDescriptionHelpFormatter, width=80, max_help_position=22
+        )
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
 
     def parse_args(self, argv=None):
@@ -327,7 +335,10 @@ def one_of(names):
 
     def parse(text):
         if text.lower() not in known:
-            near = [f"; did you mean {known[key]}?" for key in difflib.get_close_matches(text.lower(), known, 1)]
+            near = [
+                f"; did you mean {known[key]}?"
+                for key in difflib.get_close_matches(text.lower(), known, 1)
+            ]
             allowed = ", ".join(map(str, names))
             found = f"{hints.found(text)}{''.join(near)}"
             raise argparse.ArgumentTypeError(f"must be one of {allowed}, {found}")
@@ -340,7 +351,9 @@ def _dataset_of(datasets):
     names = (*datasets, IMAGE_FOLDER)
 
     def parse(text):
-        elsewhere = {name.lower(): name for name in SCRIPTS if name not in datasets}.get(text.lower())
+        elsewhere = {name.lower(): name for name in SCRIPTS if name not in datasets}.get(
+            text.lower()
+        )
         if elsewhere:
             raise argparse.ArgumentTypeError(f"{elsewhere} is distilled by {SCRIPTS[elsewhere]}")
         return one_of(names)(text)
@@ -375,15 +388,21 @@ def _default_text(name, default, datasets):
 def build_parser(datasets, description, everything=True):
     """The parser of one script. Absent flags stay absent, so that the recipe can fill them in. everything: whether its
     help shows all flags, by group, or COMMON_FLAGS."""
-    epilog = None if everything else "Every flag, by group: --help_all. What a run writes: README.md."
-    parser = OneLineParser(description=description, epilog=epilog, usage="%(prog)s [--flag value ...]", add_help=False)
+    epilog = (
+        None if everything else "Every flag, by group: --help_all. What a run writes: README.md."
+    )
+    parser = OneLineParser(
+        description=description, epilog=epilog, usage="%(prog)s [--flag value ...]", add_help=False
+    )
     common = None if everything else parser.add_argument_group("the flags that people change")
     for title, flags in FLAGS.items():
         group = parser.add_argument_group(title)
         for name, kind, default, text in flags:
             if name == "dataset":
                 kind, default = _dataset_of(datasets), datasets[0]
-                text = f"{text}: {', '.join(datasets)}, or {IMAGE_FOLDER}: your own, see --data_path"
+                text = (
+                    f"{text}: {', '.join(datasets)}, or {IMAGE_FOLDER}: your own, see --data_path"
+                )
             elif isinstance(kind, tuple):
                 if name not in ("eval_mode", "method"):
                     text = f"{text}; one of {', '.join(map(str, kind))}"
@@ -415,7 +434,11 @@ class Settings:
     @property
     def departures(self):
         """{flag: (value, the recipe's value)} where they differ."""
-        values = {name: (getattr(self.args, name), self.usual[name]) for name in self.usual if name in _OF_THE_RECIPE}
+        values = {
+            name: (getattr(self.args, name), self.usual[name])
+            for name in self.usual
+            if name in _OF_THE_RECIPE
+        }
         return {name: (value, usual) for name, (value, usual) in values.items() if value != usual}
 
 
@@ -432,7 +455,9 @@ def parse_args(datasets, description, argv=None):
     given = vars(parser.parse_args(words))
     values = {**_DEFAULTS, "dataset": datasets[0], **given}
     if values["recipe"] == "ours" and values["method"] != "BACON":
-        parser.error(f"--recipe ours: is for --method BACON, found {values['method']}; give its flags one by one")
+        parser.error(
+            f"--recipe ours: is for --method BACON, found {values['method']}; give its flags one by one"
+        )
     settings, whose = recipe(*(values[name] for name in ("dataset", "ipc", "method", "recipe")))
     usual = {**_DEFAULTS, **settings}
     values = {**values, **settings, **given}

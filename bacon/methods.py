@@ -27,10 +27,21 @@ class Term:
 
 # The keys name a term in the log, in its flag and in Method.terms.
 TERMS = {
-    "lh": Term("log_likelihood", ("z_syn", "z", "s"), 1.0, "weight of the log-likelihood term (BACON)"),
-    "tv": Term("total_variation", ("z_syn", "z"), 0.8, "weight of the total-variation prior (BACON: lambda)"),
+    "lh": Term(
+        "log_likelihood", ("z_syn", "z", "s"), 1.0, "weight of the log-likelihood term (BACON)"
+    ),
+    "tv": Term(
+        "total_variation",
+        ("z_syn", "z"),
+        0.8,
+        "weight of the total-variation prior (BACON: lambda)",
+    ),
     "clip": Term(
-        "clip", ("z_syn", "z", "s"), 0.2, "weight of the clip prior (BACON: 1 - lambda)", settings=("clip_prior",)
+        "clip",
+        ("z_syn", "z", "s"),
+        0.2,
+        "weight of the clip prior (BACON: 1 - lambda)",
+        settings=("clip_prior",),
     ),
     "match": Term("mean_matching", ("z_syn", "z"), 1.0),
 }

@@ -76,7 +76,9 @@ class World:
         try:
             operation(*args)
         except RuntimeError as error:  # how the backends report a closed connection or a timeout
-            raise ParallelError(f"process {self.rank} of {self.size} lost contact with the others") from error
+            raise ParallelError(
+                f"process {self.rank} of {self.size} lost contact with the others"
+            ) from error
 
 
 def number_of(name, missing=None):
@@ -106,7 +108,9 @@ def joined(device):
         raise UserError("--device mps: several processes need cuda or cpu")
     if cuda and local >= torch.cuda.device_count():
         there = f"process {local} has no GPU of its own, there are {torch.cuda.device_count()}"
-        raise UserError(f"--nproc_per_node: {there}; start one process per GPU, or use --device cpu")
+        raise UserError(
+            f"--nproc_per_node: {there}; start one process per GPU, or use --device cpu"
+        )
     try:
         if cuda:
             torch.cuda.set_device(local)
@@ -115,7 +119,9 @@ def joined(device):
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
     except RuntimeError as error:
-        raise ParallelError(f"process {rank} of {size} cannot reach the others ({error})") from error
+        raise ParallelError(
+            f"process {rank} of {size} cannot reach the others ({error})"
+        ) from error
     world = World(rank, size, control)
     try:
         yield world

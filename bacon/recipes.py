@@ -22,9 +22,15 @@ DATASETS = {
     "MNIST": Spec(1, (28, 28), 10, (0.1307,), (0.3081,), 60000, 10000),
     "FashionMNIST": Spec(1, (28, 28), 10, (0.2861,), (0.3530,), 60000, 10000),
     "SVHN": Spec(3, (32, 32), 10, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), 73257, 26032),
-    "CIFAR10": Spec(3, (32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 50000, 10000),
-    "CIFAR100": Spec(3, (32, 32), 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), 50000, 10000),
-    "TinyImageNet": Spec(3, (64, 64), 200, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 100000, 10000),
+    "CIFAR10": Spec(
+        3, (32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 50000, 10000
+    ),
+    "CIFAR100": Spec(
+        3, (32, 32), 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), 50000, 10000
+    ),
+    "TinyImageNet": Spec(
+        3, (64, 64), 200, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 100000, 10000
+    ),
     "Digits": Spec(1, (8, 8), 10, (0.3048,), (0.3757,), 1201, 596),
 }
 SCRIPTS = {  # which script distils a dataset
@@ -65,8 +71,14 @@ RECIPES = {  # the flags of the released command list, by dataset and ipc
         50: {"ce_weight": 0.8, "eval_interval": 1000, **_LONG},  # IDM's line: BACON published none
     },
 }
-_BORROWED = {"Digits": "MNIST", "ImageFolder": "CIFAR10"}  # whose recipe stands where none is published
-_IDM = {("CIFAR100", 50): {"model_train_steps": 10}, ("TinyImageNet", 10): {"model_train_steps": 10}}
+_BORROWED = {
+    "Digits": "MNIST",
+    "ImageFolder": "CIFAR10",
+}  # whose recipe stands where none is published
+_IDM = {
+    ("CIFAR100", 50): {"model_train_steps": 10},
+    ("TinyImageNet", 10): {"model_train_steps": 10},
+}
 
 # Our own recipe, on top of the paper's: chosen on training images held out of MNIST and CIFAR-10, see docs/beyond.md.
 _COLOUR = {"init": "cluster", "chroma": "half"}
@@ -99,7 +111,12 @@ def recipe(dataset, ipc, method="BACON", kind="paper"):
         listed = _listed(OURS[chosen_on], ipc)
         return settings | OURS[chosen_on][listed], f"ours for {chosen_on} at ipc {listed}"
     if method == "DM":  # DM's own recipe has no ipc or dataset in it but for the rate
-        settings = {**COMMON, "aug": False, "lr_img": 10.0 if ipc >= 100 else 1.0, "eval_interval": 2000}
+        settings = {
+            **COMMON,
+            "aug": False,
+            "lr_img": 10.0 if ipc >= 100 else 1.0,
+            "eval_interval": 2000,
+        }
         words = "DM's own"
     else:
         listed = _listed(RECIPES[dataset], ipc)

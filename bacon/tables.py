@@ -11,8 +11,8 @@ import textwrap
 from pathlib import Path
 
 from bacon import figures, outputs
+from bacon.data.known_classes import plain
 from bacon.errors import UserError, damaged
-from bacon.names import plain
 from bacon.recipes import DATASETS, paper_figure
 
 WIDTH = 120  # columns of a text table at most
@@ -30,7 +30,13 @@ def summary(accuracies):
     within = statistics.fmean(map(statistics.pvariance, percent)) ** 0.5
     between = statistics.pstdev(map(statistics.fmean, percent)) if len(percent) > 1 else None
     mean, std = statistics.fmean(every), statistics.pstdev(every)
-    return {"mean": mean, "std": std, "networks": len(every), "std_networks": within, "std_experiments": between}
+    return {
+        "mean": mean,
+        "std": std,
+        "networks": len(every),
+        "std_networks": within,
+        "std_experiments": between,
+    }
 
 
 def as_fractions(recorded):
@@ -53,13 +59,19 @@ def as_fractions(recorded):
 def cells(s):
     """A `summary` as a table shows it."""
     between = "-" if s["std_experiments"] is None else f"{s['std_experiments']:.2f}"
-    spread = {"networks": s["networks"], "std networks": f"{s['std_networks']:.2f}", "std experiments": between}
+    spread = {
+        "networks": s["networks"],
+        "std networks": f"{s['std_networks']:.2f}",
+        "std experiments": between,
+    }
     return {"accuracy %": f"{s['mean']:.2f} +- {s['std']:.2f}", **spread}
 
 
 def of_scores(by_architecture):
     """A text table of `summary` per architecture: {name: [[accuracy per network] per experiment]}."""
-    return render([{"network": name, **cells(summary(scores))} for name, scores in by_architecture.items()])
+    return render(
+        [{"network": name, **cells(summary(scores))} for name, scores in by_architecture.items()]
+    )
 
 
 def render(rows, markdown=False, cut=None):
@@ -81,11 +93,16 @@ def render(rows, markdown=False, cut=None):
             excess, widths[k] = max(0, excess + CUT - widths[k]), max(CUT, widths[k] - excess)
             for line in lines:
                 if len(line[k]) > widths[k]:
-                    line[k] = line[k][: (widths[k] - 3) // 2] + "..." + line[k][-((widths[k] - 2) // 2) :]
+                    line[k] = (
+                        line[k][: (widths[k] - 3) // 2] + "..." + line[k][-((widths[k] - 2) // 2) :]
+                    )
         widths[widths.index(max(widths))] -= max(0, excess)
     text = []
     for line in lines:
-        wrapped = (textwrap.wrap(cell, max(1, w), break_on_hyphens=False) for cell, w in zip(line, widths, strict=True))
+        wrapped = (
+            textwrap.wrap(cell, max(1, w), break_on_hyphens=False)
+            for cell, w in zip(line, widths, strict=True)
+        )
         for part in itertools.zip_longest(*wrapped, fillvalue=""):
             text.append((left + gap.join(map(str.ljust, part, widths)) + right).rstrip())
     return "\n".join(text)
@@ -98,8 +115,13 @@ def _markdown(cell):
 
 def pick(lines, columns):
     """Of lines, each {column: cell}, those of `columns` in which one of them has something; elsewhere '-'."""
-    used = [column for column in columns if any(line.get(column) not in (None, "") for line in lines)]
-    return [{column: "-" if line.get(column) in (None, "") else line[column] for column in used} for line in lines]
+    used = [
+        column for column in columns if any(line.get(column) not in (None, "") for line in lines)
+    ]
+    return [
+        {column: "-" if line.get(column) in (None, "") else line[column] for column in used}
+        for line in lines
+    ]
 
 
 # Flags that a table shows in columns or words of their own, or that change no figure.
@@ -108,8 +130,20 @@ _COLUMNS = (
     "judge_steps", "validate",
 )  # fmt: skip
 BIASED = "best iteration on test (biased)"
-_TERMS = ("log-likelihood", "total variation", "clip prior", "cross-entropy")  # of BACON's loss, and their flags
-_TERM_FLAGS = ("--lh_weight", "--tv_weight", "--clip_weight", "--clip_prior", "--syn_ce", "--ce_weight")
+_TERMS = (
+    "log-likelihood",
+    "total variation",
+    "clip prior",
+    "cross-entropy",
+)  # of BACON's loss, and their flags
+_TERM_FLAGS = (
+    "--lh_weight",
+    "--tv_weight",
+    "--clip_weight",
+    "--clip_prior",
+    "--syn_ce",
+    "--ce_weight",
+)
 _WHOLE = "all images"  # how a row says that its data is not a part
 
 # A finished run as its log tells it: its flags; what was run, but for the seed (runs that agree in it and in the judge
@@ -126,14 +160,18 @@ def read_run(log):
         start, scores = events[0], {}
         for event in events:
             if event["event"] == "evaluation":
-                scores.setdefault(event["network"], {}).setdefault(event["it"], {})[event["exp"]] = event["accuracy"]
+                scores.setdefault(event["network"], {}).setdefault(event["it"], {})[
+                    event["exp"]
+                ] = event["accuracy"]
         args, sizes = start["args"], (start["train_images"], start["test_images"])
         shown, kinds = _COLUMNS, ("distilling", "judging")
         if not args["Iteration"]:  # random images: that is the set, which its judges alone computed
             shown, kinds = (*_COLUMNS, "init"), ("judging",)
         formats = ["bf16" if "bf16" in start["arithmetic"][kind] else "fp32" for kind in kinds]
         spec = DATASETS.get(args["dataset"])
-        whole = _WHOLE if spec and sizes == (spec.train, spec.test) else f"{sizes[0]}+{sizes[1]} images"
+        whole = (
+            _WHOLE if spec and sizes == (spec.train, spec.test) else f"{sizes[0]}+{sizes[1]} images"
+        )
         held, steps = args.get("validate"), args.get("judge_steps")
         kind = "one per cluster" if args["init"] == "cluster" else f"random ({args['init']})"
         if args["Iteration"]:
@@ -180,7 +218,12 @@ def _by_kind(runs):
             about = {**run.about, "judge": judge}
             _, experiments, _ = found.setdefault(tuple(about.values()), (about, {}, run))
             for exp in sorted(by_it.get(run.args["Iteration"], ())):
-                _add(experiments, run.args["seed"], exp, {it: at[exp] for it, at in by_it.items() if exp in at})
+                _add(
+                    experiments,
+                    run.args["seed"],
+                    exp,
+                    {it: at[exp] for it, at in by_it.items() if exp in at},
+                )
     return [kind for kind in found.values() if kind[1]]
 
 
@@ -188,7 +231,9 @@ def _add(experiments, seed, exp, by_it):
     last = by_it[max(by_it)]
     for key, other in experiments.items():
         theirs = other[max(other)]
-        if key[:2] == (seed, exp) and last[: len(theirs)] == theirs[: len(last)]:  # the same judges, or some of them
+        if (
+            key[:2] == (seed, exp) and last[: len(theirs)] == theirs[: len(last)]
+        ):  # the same judges, or some of them
             if (len(last), len(by_it)) > (len(theirs), len(other)):
                 experiments[key] = by_it
             return
@@ -209,12 +254,17 @@ def of_runs(folder, biased=False, say=print):
         row["paper %"] = paper_figure(about["set"], about["dataset"], about["ipc"])
         if spec := DATASETS.get(args["dataset"]):
             row["numbers"] = args["ipc"] * spec.channels * math.prod(spec.im_size)
-        row["images"] = args["ipc"] * (4 if args["aug"] else 1) * (2 if args.get("chroma") == "half" else 1)
+        row["images"] = (
+            args["ipc"] * (4 if args["aug"] else 1) * (2 if args.get("chroma") == "half" else 1)
+        )
         if biased:
             best = [max(map(statistics.fmean, by_it.values())) for by_it in experiments.values()]
             row[BIASED] = round(100 * statistics.fmean(best), 2)
         if about["set"] == "BACON":
-            clip, ce = f"{args['clip_weight']} {args['clip_prior']}", args["ce_weight"] if args["syn_ce"] else 0
+            clip, ce = (
+                f"{args['clip_weight']} {args['clip_prior']}",
+                args["ce_weight"] if args["syn_ce"] else 0,
+            )
             row |= zip(_TERMS, (args["lh_weight"], args["tv_weight"], clip, ce), strict=True)
         rows.append(row)
     if not rows:
@@ -232,7 +282,9 @@ _OF_A_ROW = {
 def kept_scores(folder, say=print):
     """Rows of evaluate.py in the files below `folder` that its --format json filled, by their protocol."""
     kept = {}
-    for path in sorted(path for path in Path(folder).rglob("*.jsonl") if not path.name.startswith("log_")):
+    for path in sorted(
+        path for path in Path(folder).rglob("*.jsonl") if not path.name.startswith("log_")
+    ):
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
@@ -254,27 +306,46 @@ def shown(rows, details=False):
         budget = "; the paper's at its own budget" if any(row["paper %"] for row in of_it) else ""
         split = "" if "validation" in dataset else "test "
         title = f"{dataset}: {split}accuracy, mean +- std over all networks{budget}"
-        tables[title] = _table(of_it, ("paper %", "ipc", "set", "network", "judge", "networks", BIASED))
+        tables[title] = _table(
+            of_it, ("paper %", "ipc", "set", "network", "judge", "networks", BIASED)
+        )
         if not details:
             continue
-        behind = ("std networks", "std experiments", "networks", "experiments", "ipc", "numbers", "images", "set")
+        behind = (
+            "std networks",
+            "std experiments",
+            "networks",
+            "experiments",
+            "ipc",
+            "numbers",
+            "images",
+            "set",
+        )
         title = f"{dataset}: what is behind each figure (numbers stored and images of a class); the same for all: "
         title += _settings(of_it, networks=True)[0]
         tables[title] = _table(of_it, behind, networks=True)
         alike = {}  # runs of BACON that differ in the weights of its terms alone
         for row in of_it:
             if row["set"] == "BACON":
-                row = {**row, "flags": [flag for flag in row["flags"] if not flag.startswith(_TERM_FLAGS)]}
+                row = {
+                    **row,
+                    "flags": [flag for flag in row["flags"] if not flag.startswith(_TERM_FLAGS)],
+                }
                 alike.setdefault(str([row["ipc"], _settings([row], networks=True)]), []).append(row)
         if ablated := [row for group in alike.values() if len(group) > 1 for row in group]:
-            tables[f"{dataset}: weights of BACON's terms"] = _table(ablated, (*_TERMS, "ipc", "judge"))
+            tables[f"{dataset}: weights of BACON's terms"] = _table(
+                ablated, (*_TERMS, "ipc", "judge")
+            )
     return tables
 
 
 def _table(rows, columns, networks=False):
     """Cells of `rows`, of one dataset: the accuracy, `columns`, and the settings that tell a row from others."""
     columns, settings = ("accuracy %", *columns, "settings"), _settings(rows, networks)[1]
-    return pick([{**row, **cells(row), "settings": own} for row, own in zip(rows, settings, strict=True)], columns)
+    return pick(
+        [{**row, **cells(row), "settings": own} for row, own in zip(rows, settings, strict=True)],
+        columns,
+    )
 
 
 def _settings(rows, networks=False):
@@ -284,7 +355,9 @@ def _settings(rows, networks=False):
     """
     iterations, words = {row["iterations"] for row in rows} - {0}, []
     for row in rows:
-        own = {row["iterations"]} - {0} or (iterations if len(iterations) == 1 else ())  # random images have any number
+        own = {row["iterations"]} - {0} or (
+            iterations if len(iterations) == 1 else ()
+        )  # random images have any number
         line = [f"{row['network']} judged by {row['judge']}"] if networks else []
         line += [*(f"{n:,} iterations" for n in own), row["training"]]
         chroma = ", chroma at half resolution" if row["chroma"] == "half" else ""
@@ -292,7 +365,9 @@ def _settings(rows, networks=False):
         words.append([*line, row["precision"], row["data"], *row["flags"]])
     shared = [word for word in words[0] if all(word in line for line in words)]
     shared = [word for word in shared if word != rows[0]["data"] or word.startswith(_WHOLE)]
-    return ", ".join(shared), [", ".join(word for word in line if word not in shared) for line in words]
+    return ", ".join(shared), [
+        ", ".join(word for word in line if word not in shared) for line in words
+    ]
 
 
 def plot_run(log, path=None, say=print):
@@ -316,12 +391,24 @@ def plot_run(log, path=None, say=print):
     outputs.check([output], outputs.Inputs(logs))
     found = _read_runs(logs, say) if log.is_dir() else filter(None, map(read_run, logs))
     runs = [run for run in found if run.args["Iteration"]]
-    kinds = {tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data")) for run in runs}
+    kinds = {
+        tuple(run.about[name] for name in ("dataset", "ipc", "network", "iterations", "data"))
+        for run in runs
+    }
     if len(kinds) != 1:
-        raise UserError(f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one")
+        raise UserError(
+            f"--plot {log}: holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one"
+        )
     ((dataset, ipc, model, iterations, _),) = kinds
-    published = {method: paper_figure(method, dataset, ipc) for method in dict.fromkeys(r.about["set"] for r in runs)}
-    lines = {f"the paper's {method} (ConvNet, full budget)": figure for method, figure in published.items() if figure}
+    published = {
+        method: paper_figure(method, dataset, ipc)
+        for method in dict.fromkeys(r.about["set"] for r in runs)
+    }
+    lines = {
+        f"the paper's {method} (ConvNet, full budget)": figure
+        for method, figure in published.items()
+        if figure
+    }
     lines |= _random_images(near, runs)
     title = f"{dataset}, ipc {ipc}, {model}, {iterations:,} iterations"
     split = ["validation"] if runs[0].args.get("validate") else []
@@ -354,16 +441,38 @@ def _random_images(near, runs):
     """{label: accuracy in percent} of random images, by runs in the folder `near` or one beside it, for each judge."""
     run, seeds, others, lines = runs[0], {r.args["seed"] for r in runs}, [], {}
     for log in sorted({*near.rglob("log_*.jsonl"), *near.parent.glob("*/log_*.jsonl")}):
-        with contextlib.suppress(UserError, OSError):  # a damaged log of another run does not matter here
+        with contextlib.suppress(
+            UserError, OSError
+        ):  # a damaged log of another run does not matter here
             others.append(read_run(log))
     others = [other for other in others if other and not other.args["Iteration"]]
-    others = [other for other in others if other.args["seed"] in seeds] or others  # of the same seeds if there are such
-    alike = ("dataset", "ipc", "aug", "init", "epoch_eval_train", "lr_net", "batch_train", "dsa_strategy", "zca")
+    others = [
+        other for other in others if other.args["seed"] in seeds
+    ] or others  # of the same seeds if there are such
+    alike = (
+        "dataset",
+        "ipc",
+        "aug",
+        "init",
+        "epoch_eval_train",
+        "lr_net",
+        "batch_train",
+        "dsa_strategy",
+        "zca",
+    )
     alike += ("chroma", "judge_steps", "validate")
-    others = [other for other in others if all(other.args.get(name) == run.args.get(name) for name in alike)]
+    others = [
+        other
+        for other in others
+        if all(other.args.get(name) == run.args.get(name) for name in alike)
+    ]
     others = [other.scores for other in others if other.about["data"] == run.about["data"]]
     for judge in run.scores:
-        experiments = [accuracies for scores in others for accuracies in scores.get(judge, {}).get(0, {}).values()]
+        experiments = [
+            accuracies
+            for scores in others
+            for accuracies in scores.get(judge, {}).get(0, {}).values()
+        ]
         if found := list(itertools.chain(*experiments)):
             lines[f"random images, judged by {judge}"] = 100 * statistics.fmean(found)
     return lines
@@ -372,11 +481,15 @@ def _random_images(near, runs):
 def _curves(runs):
     """{label: {iteration: [accuracy in percent]}} of runs of one kind; a label says in what its runs differ."""
     kinds, curves = _by_kind(runs), {}
-    for (about, experiments, _), words in zip(kinds, _settings([kind[0] for kind in kinds])[1], strict=True):
+    for (about, experiments, _), words in zip(
+        kinds, _settings([kind[0] for kind in kinds])[1], strict=True
+    ):
         together = {}  # experiments that were judged at the same iterations: those judged most often are drawn
         for by_it in experiments.values():
             together.setdefault(frozenset(by_it), []).append(by_it)
         drawn = max(together, key=lambda its: (len(its), len(together[its])))
         label = ", ".join(filter(None, [about["set"], f"judged by {about['judge']}", words]))
-        curves[label] = {it: [100 * a for by_it in together[drawn] for a in by_it[it]] for it in sorted(drawn)}
+        curves[label] = {
+            it: [100 * a for by_it in together[drawn] for a in by_it[it]] for it in sorted(drawn)
+        }
     return curves

@@ -38,10 +38,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bacon import canvases, compute, cost, data, flags, judge
+from bacon import canvases, compute, flags, judge
+from bacon.data import loading
 from bacon.distill import distiller as distill
 from bacon.errors import UserError, exit_code
 from bacon.recipes import DATASETS
+from bacon.run import cost
 
 HERE = Path(__file__).resolve().parent.parent
 DEVICE = "cpu"  # --device
@@ -54,7 +56,7 @@ def settings(line):
 def load(name, data_path):
     """The dataset, or random images in its shapes."""
     try:
-        return data.load(name, data_path, say=lambda line: None)
+        return loading.load(name, data_path, say=lambda line: None)
     except UserError:
         print(f"({name} was not found under {data_path}: random images)")
         return random_dataset(name, 5000)
@@ -65,8 +67,17 @@ def random_dataset(name, per_class, classes=None):
     classes = classes or spec.num_classes
     labels = torch.arange(classes).repeat(per_class)
     images = torch.randint(0, 256, (len(labels), spec.channels, *spec.im_size), dtype=torch.uint8)
-    return data.Dataset(
-        name, list(map(str, range(classes))), spec.mean, spec.std, images, labels, images, labels, "", ""
+    return loading.Dataset(
+        name,
+        list(map(str, range(classes))),
+        spec.mean,
+        spec.std,
+        images,
+        labels,
+        images,
+        labels,
+        "",
+        "",
     )
 
 
@@ -112,10 +123,14 @@ def yardstick(arithmetic, name, spec, flop):
     rng = np.random.default_rng(0)
     net = arithmetic.build(name, (spec.channels, *spec.im_size), spec.num_classes, rng)
     optimizer = arithmetic.optimizer(net, 0.01, decay=True)
-    images = torch.from_numpy(rng.standard_normal((256, spec.channels, *spec.im_size), dtype="float32"))
+    images = torch.from_numpy(
+        rng.standard_normal((256, spec.channels, *spec.im_size), dtype="float32")
+    )
     labels = torch.from_numpy(rng.integers(spec.num_classes, size=256))
     batch = [x.to(arithmetic.device) for x in (images, labels)]
-    seconds = median_seconds(lambda: arithmetic.training_step(net, optimizer, *batch), 20, arithmetic.device)
+    seconds = median_seconds(
+        lambda: arithmetic.training_step(net, optimizer, *batch), 20, arithmetic.device
+    )
     return 256 * flop / seconds / 1e9
 
 
@@ -130,7 +145,8 @@ class Table:
     def row(self, workload, part, seconds, gflop, reference):
         rate = gflop / seconds
         print(
-            f"| {workload} | {part} | {seconds:.3g} | {gflop:,.0f} | {rate:.0f} | {rate / reference:.0%} |", flush=True
+            f"| {workload} | {part} | {seconds:.3g} | {gflop:,.0f} | {rate:.0f} | {rate / reference:.0%} |",
+            flush=True,
         )
 
 
@@ -140,7 +156,10 @@ def distillation(table, title, line, data_path, iterations):
     arithmetic = cost.arithmetics(args, dataset)[0]
     spec, flop = DATASETS[args.dataset], cost.flop_per_image(args, DATASETS[args.dataset])
     images = cost.images_per_kind(args, dataset)
-    gflop = {kind: images[kind] * flop[kind] / args.Iteration / 1e9 for kind in ("real", "synthetic", "train")}
+    gflop = {
+        kind: images[kind] * flop[kind] / args.Iteration / 1e9
+        for kind in ("real", "synthetic", "train")
+    }
     before = yardstick(arithmetic, args.model, spec, flop["train"])
 
     distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)
@@ -161,7 +180,9 @@ def distillation(table, title, line, data_path, iterations):
     # The machine may change its pace over minutes: the yardstick is the mean of before and after.
     reference = (before + yardstick(arithmetic, args.model, spec, flop["train"])) / 2
     step = 256 * flop["train"] / 1e9
-    table.row(title, f"training step, the yardstick ({arithmetic})", step / reference, step, reference)
+    table.row(
+        title, f"training step, the yardstick ({arithmetic})", step / reference, step, reference
+    )
     table.row(title, "real embeddings", seconds["real_summaries"], gflop["real"], reference)
     table.row(title, "synthetic update", seconds["update_canvases"], gflop["synthetic"], reference)
     table.row(title, "pool training", seconds["train"], gflop["train"], reference)
@@ -176,25 +197,45 @@ def evaluation(table, title, line, data_path):
     test = dataset.real("test", arithmetic.device)
     distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)
     images, labels = canvases.decode(distiller.all_canvases(), distiller.labels, distiller.factor)
-    protocol = judge.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy)
+    protocol = judge.Protocol(
+        args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy
+    )
 
     def train(epochs=args.epoch_eval_train):
         rng = np.random.default_rng(0)
         net = arithmetic.build(args.model, images.shape[1:], spec.num_classes, rng)
-        judge.train(net, images, labels, dataclasses.replace(protocol, epochs=epochs), rng, arithmetic)
+        judge.train(
+            net, images, labels, dataclasses.replace(protocol, epochs=epochs), rng, arithmetic
+        )
         return net
 
     net = train(3)
     judge.accuracy(net, test, arithmetic)
     before = yardstick(arithmetic, args.model, spec, flop["train", args.model])
     seconds = median_seconds(train, 3, arithmetic.device, warm_up=0)
-    scoring = median_seconds(lambda: judge.accuracy(net, test, arithmetic), 3, arithmetic.device, warm_up=1)
+    scoring = median_seconds(
+        lambda: judge.accuracy(net, test, arithmetic), 3, arithmetic.device, warm_up=1
+    )
     reference = (before + yardstick(arithmetic, args.model, spec, flop["train", args.model])) / 2
     step = 256 * flop["train", args.model] / 1e9
     gflop = (args.epoch_eval_train + 1) * len(images) * flop["train", args.model] / 1e9
-    table.row(title, f"training step, the yardstick ({arithmetic})", step / reference, step, reference)
-    table.row(title, f"**training, {args.epoch_eval_train} epochs of {len(images)}**", seconds, gflop, reference)
-    table.row(title, f"testing, {len(test):,} images", scoring, len(test) * flop["test", args.model] / 1e9, reference)
+    table.row(
+        title, f"training step, the yardstick ({arithmetic})", step / reference, step, reference
+    )
+    table.row(
+        title,
+        f"**training, {args.epoch_eval_train} epochs of {len(images)}**",
+        seconds,
+        gflop,
+        reference,
+    )
+    table.row(
+        title,
+        f"testing, {len(test):,} images",
+        scoring,
+        len(test) * flop["test", args.model] / 1e9,
+        reference,
+    )
 
 
 def peak_megabytes(command):
@@ -211,9 +252,19 @@ def memory(data_path):
     for line in ("--ipc 10", "--ipc 10 --model ConvNetW32"):
         with tempfile.TemporaryDirectory() as folder:
             short = f"--Iteration 2 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --compile --data_path {data_path}"
-            command = [sys.executable, "BACON_cifar10.py", *line.split(), *short.split(), "--save_path", folder]
+            command = [
+                sys.executable,
+                "BACON_cifar10.py",
+                *line.split(),
+                *short.split(),
+                "--save_path",
+                folder,
+            ]
             peak = peak_megabytes(command)
-        print(f"| BACON_cifar10.py {line}, 2 iterations, compiled | {peak:,.0f} | {peak - imported:,.0f} |", flush=True)
+        print(
+            f"| BACON_cifar10.py {line}, 2 iterations, compiled | {peak:,.0f} | {peak - imported:,.0f} |",
+            flush=True,
+        )
 
 
 class Bytes(TorchDispatchMode):
@@ -225,10 +276,18 @@ class Bytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
-        view = any(a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments)
+        view = any(
+            a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments
+        )
         if not view and not name.startswith(("empty", "new_empty", "detach")):
-            moved = 2 * [out] if name in ("index", "index_select", "gather") else [args, kwargs, out]
-            self.total += sum(t.numel() * t.element_size() for t in tree_leaves(moved) if isinstance(t, torch.Tensor))
+            moved = (
+                2 * [out] if name in ("index", "index_select", "gather") else [args, kwargs, out]
+            )
+            self.total += sum(
+                t.numel() * t.element_size()
+                for t in tree_leaves(moved)
+                if isinstance(t, torch.Tensor)
+            )
         return out
 
 
@@ -246,8 +305,15 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     """Print the row of the second table: see the top."""
     args, device = settings(line), torch.device(DEVICE)
     dataset = load(args.dataset, data_path)
-    (arithmetic, _, notes), flop = cost.arithmetics(args, dataset), cost.flop_per_image(args, dataset)
-    work = sum(n * flop[kind] for kind, n in cost.images_per_kind(args, dataset).items() if isinstance(kind, str))
+    (arithmetic, _, notes), flop = (
+        cost.arithmetics(args, dataset),
+        cost.flop_per_image(args, dataset),
+    )
+    work = sum(
+        n * flop[kind]
+        for kind, n in cost.images_per_kind(args, dataset).items()
+        if isinstance(kind, str)
+    )
     work /= args.Iteration
     distiller = distill.begin(args, 0, dataset.real("train", device), arithmetic)
     numbers = iter(range(1, 1000))  # none of them pushes a network
@@ -282,7 +348,10 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
         with moved:
             iterate()
     seconds, bounds = statistics.median(whole), (moved.total / bandwidth, work / peak)
-    share, traffic = statistics.median(host) / seconds, f"{moved.total / 1e9:.1f}" if moved.total else "-"
+    share, traffic = (
+        statistics.median(host) / seconds,
+        f"{moved.total / 1e9:.1f}" if moved.total else "-",
+    )
     print(
         f"| {title} | {arithmetic} | {1e3 * seconds:.1f} | {kernels:,} | {waits} | {share:.0%} | {memory / 1e9:.2f} "
         f"| {traffic} | {1e3 * bounds[0]:.1f} | {1e3 * bounds[1]:.1f} |{'; '.join(notes)}",
@@ -290,21 +359,25 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     )
 
 
-GPU_COLUMNS = (
-    "an iteration|computed|ms|kernels|waits of the host|host's share|GB beside the data|GB moved|ms to move|ms"
-)
+GPU_COLUMNS = "an iteration|computed|ms|kernels|waits of the host|host's share|GB beside the data|GB moved|ms to move|ms"
 GPU_COLUMNS += " to compute"
 
 
 def on_gpu(data_path):
     """The tables of a GPU."""
     peak, bandwidth = rates()
-    print(f"Measured: {peak / 1e12:.0f} TFLOP/s of a bf16 product, {bandwidth / 1e12:.2f} TB/s of a copy\n")
+    print(
+        f"Measured: {peak / 1e12:.0f} TFLOP/s of a bf16 product, {bandwidth / 1e12:.2f} TB/s of a copy\n"
+    )
     print(f"|{GPU_COLUMNS}|\n|{'---|' * len(GPU_COLUMNS.split('|'))}")
     workloads = {"CIFAR-10 ipc 10, ConvNet": "--dataset CIFAR10 --ipc 10"}
     workloads["CIFAR-100 ipc 10, ConvNet"] = "--dataset CIFAR100 --ipc 10"
     workloads["CIFAR-10 ipc 10, ConvNetW32"] = "--dataset CIFAR10 --ipc 10 --model ConvNetW32"
-    ways = [(title, f"{line} {way}") for title, line in workloads.items() for way in ("--no_compile", "--compile")]
+    ways = [
+        (title, f"{line} {way}")
+        for title, line in workloads.items()
+        for way in ("--no_compile", "--compile")
+    ]
     for title, line in ways:
         iteration_on_gpu(title, line, data_path, peak, bandwidth)
     table = Table()
@@ -327,8 +400,19 @@ class Both(io.TextIOBase):
         return len(text)
 
 
-SCALING = [("CIFAR100", 25, 1), ("CIFAR100", 50, 1), ("CIFAR100", 100, 1), ("CIFAR100", 100, 10), ("CIFAR100", 100, 50)]
-SCALING += [("TinyImageNet", 50, 1), ("TinyImageNet", 100, 1), ("TinyImageNet", 200, 1), ("TinyImageNet", 200, 10)]
+SCALING = [
+    ("CIFAR100", 25, 1),
+    ("CIFAR100", 50, 1),
+    ("CIFAR100", 100, 1),
+    ("CIFAR100", 100, 10),
+    ("CIFAR100", 100, 50),
+]
+SCALING += [
+    ("TinyImageNet", 50, 1),
+    ("TinyImageNet", 100, 1),
+    ("TinyImageNet", 200, 1),
+    ("TinyImageNet", 200, 10),
+]
 
 
 def scaling():
@@ -337,9 +421,19 @@ def scaling():
         "| peak memory beside the data, MB |\n|---|---|---|---|---|---|"
     )
     for name, classes, ipc in SCALING:
-        command = [sys.executable, __file__, "--device", DEVICE, "--one_pass", name, str(classes), str(ipc)]
+        command = [
+            sys.executable,
+            __file__,
+            "--device",
+            DEVICE,
+            "--one_pass",
+            name,
+            str(classes),
+            str(ipc),
+        ]
         seconds, megabytes = map(
-            float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            float,
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(),
         )
         print(
             f"| {name}, 256 real images per class | {classes} | {ipc} | {seconds:.2f} | {seconds / classes:.3f} "
@@ -354,9 +448,13 @@ def one_pass(name, classes, ipc):
     def megabytes():
         if DEVICE == "cuda":
             return torch.cuda.max_memory_allocated() / 1e6
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1e6 if sys.platform == "darwin" else 1e3
+        )
 
-    args = settings(f"--dataset {name} --ipc {ipc} --model ConvNetW32 --batch_real 256 --Iteration 1000")
+    args = settings(
+        f"--dataset {name} --ipc {ipc} --model ConvNetW32 --batch_real 256 --Iteration 1000"
+    )
     dataset = random_dataset(name, 256, int(classes))
     compute.keep_freed_memory()  # as in a run
     arithmetic = compute.Arithmetic(DEVICE, "bf16" if DEVICE == "cuda" else "fp32")
@@ -366,7 +464,10 @@ def one_pass(name, classes, ipc):
 
     print(
         median_seconds(
-            lambda: distiller.update_canvases(member, distill.Pass(0, 0, 0)), 3, arithmetic.device, warm_up=1
+            lambda: distiller.update_canvases(member, distill.Pass(0, 0, 0)),
+            3,
+            arithmetic.device,
+            warm_up=1,
         ),
         megabytes() - start,
     )
@@ -374,9 +475,13 @@ def one_pass(name, classes, ipc):
 
 def main():
     global DEVICE
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_path", default="data", help="folder of the datasets (default data)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="what to measure (default cpu)")
+    parser.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda"], help="what to measure (default cpu)"
+    )
     parser.add_argument("--one_pass", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     DEVICE = options.device
@@ -388,26 +493,34 @@ def main():
         name = torch.cuda.get_device_name()
         path = HERE / "docs/runs" / f"benchmark_{re.sub(r'[^A-Za-z0-9]+', '_', name)}.md"
         with open(path, "w") as file, contextlib.redirect_stdout(Both(sys.stdout, file)):
-            print(f"{name}, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {compute.versions()['git']}\n")
+            print(
+                f"{name}, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {compute.versions()['git']}\n"
+            )
             on_gpu(data_path)
             scaling()
         return print(path)
     day = time.strftime("%Y-%m-%d")
-    print(f"{platform.machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {day}\n")
+    print(
+        f"{platform.machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {day}\n"
+    )
     memory(data_path)
     scaling()
     table = Table()
-    distillation(table, "MNIST ipc 10, ConvNet", "--dataset MNIST --ipc 10", data_path, iterations=3)
+    distillation(
+        table, "MNIST ipc 10, ConvNet", "--dataset MNIST --ipc 10", data_path, iterations=3
+    )
     small = "--dataset CIFAR10 --ipc 10 --model ConvNetW32"
     distillation(table, "CIFAR-10 ipc 10, ConvNetW32", small, data_path, iterations=15)
     ours = f"{small} --recipe ours"
     distillation(table, "CIFAR-10 ipc 10, ConvNetW32, our recipe", ours, data_path, iterations=15)
     evaluation(table, "CIFAR-10 ipc 10, ConvNetW32", f"{small} --epoch_eval_train 200", data_path)
     with contextlib.suppress(UserError):
-        data.load("CIFAR10", data_path)
+        loading.load("CIFAR10", data_path)
         start = time.perf_counter()
-        data.load("CIFAR10", data_path).real("train")
-        print(f"\nLoading CIFAR-10 from cifar10.pt, hash and index included: {time.perf_counter() - start:.2f} s")
+        loading.load("CIFAR10", data_path).real("train")
+        print(
+            f"\nLoading CIFAR-10 from cifar10.pt, hash and index included: {time.perf_counter() - start:.2f} s"
+        )
 
 
 if __name__ == "__main__":

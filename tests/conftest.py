@@ -10,8 +10,10 @@ import torch
 from scripts import SMALL, run
 
 import networks
-from bacon import compute, cost, data, flags
+from bacon import compute, flags
+from bacon.data import loading
 from bacon.distill import distiller
+from bacon.run import cost
 
 torch.set_num_threads(1)  # on images this small a second thread only waits
 
@@ -19,7 +21,9 @@ torch.set_num_threads(1)  # on images this small a second thread only waits
 def pytest_configure(config):
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     if config.getoption("markexpr") != "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what the other tests say of a run is said of a CPU's
+        os.environ["CUDA_VISIBLE_DEVICES"] = (
+            ""  # what the other tests say of a run is said of a CPU's
+        )
 
 
 def pytest_collection_modifyitems(items):
@@ -31,7 +35,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def digits():
-    return data.load("Digits", os.devnull)
+    return loading.load("Digits", os.devnull)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +43,9 @@ def digits_folder(tmp_path_factory, digits):
     """A --data_path with Digits as a .pt file: processes that find it start without importing scikit-learn."""
     folder = tmp_path_factory.mktemp("data")
     tensors = digits.images_train, digits.labels_train, digits.images_test, digits.labels_test
-    torch.save(dict(zip(data.KEYS, (digits.classes, *tensors), strict=True)), folder / "digits.pt")
+    torch.save(
+        dict(zip(loading.KEYS, (digits.classes, *tensors), strict=True)), folder / "digits.pt"
+    )
     return folder
 
 
@@ -48,14 +54,16 @@ def few_digits(digits):
     """A reader of Digits with few images."""
     images, labels = digits.images_train[:300], digits.labels_train[:300]
     entries = (digits.classes, images, labels, digits.images_test[:50], digits.labels_test[:50])
-    return lambda *args: (dict(zip(data.KEYS, entries, strict=True)), "scikit-learn")
+    return lambda *args: (dict(zip(loading.KEYS, entries, strict=True)), "scikit-learn")
 
 
 @pytest.fixture
 def quick(monkeypatch, few_digits):
     """Runs on Digits take a fraction of a second: few images, narrow networks, no FLOP counted, no fsync."""
-    monkeypatch.setitem(data.READERS, "Digits", few_digits)
-    monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4))
+    monkeypatch.setitem(loading.READERS, "Digits", few_digits)
+    monkeypatch.setitem(
+        networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4)
+    )
     monkeypatch.setattr(cost, "flop_per_image", lambda *args: collections.defaultdict(float))
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(sys, "argv", ["BACON_mnist.py"])
@@ -66,8 +74,14 @@ def make_args():
     """Settings of a small Digits run; keyword arguments are flags."""
 
     def make(**given):
-        switches = [f"--{'' if value else 'no_'}{name}" for name, value in given.items() if isinstance(value, bool)]
-        values = [f"--{name}={value}" for name, value in given.items() if not isinstance(value, bool)]
+        switches = [
+            f"--{'' if value else 'no_'}{name}"
+            for name, value in given.items()
+            if isinstance(value, bool)
+        ]
+        values = [
+            f"--{name}={value}" for name, value in given.items() if not isinstance(value, bool)
+        ]
         return flags.parse_args(("Digits", "MNIST"), "", [*SMALL, *switches, *values]).args
 
     return make

@@ -56,12 +56,20 @@ def write_idx(name, root, splits, monkeypatch):
 
 def write_pickles(name, root, splits, monkeypatch):
     kind = getattr(datasets, name)
-    folder, label_key = root / kind.base_folder, {"CIFAR10": "labels", "CIFAR100": "fine_labels"}[name]
+    folder, label_key = (
+        root / kind.base_folder,
+        {"CIFAR10": "labels", "CIFAR100": "fine_labels"}[name],
+    )
     folder.mkdir()
     for attribute, (images, labels) in zip(("train_list", "test_list"), splits, strict=True):
         batches = [batch for batch, _ in getattr(kind, attribute)]
-        for batch, rows in zip(batches, np.array_split(np.arange(len(labels)), len(batches)), strict=True):
-            content = {"data": images[rows].reshape(len(rows), -1), label_key: labels[rows].tolist()}
+        for batch, rows in zip(
+            batches, np.array_split(np.arange(len(labels)), len(batches)), strict=True
+        ):
+            content = {
+                "data": images[rows].reshape(len(rows), -1),
+                label_key: labels[rows].tolist(),
+            }
             (folder / batch).write_bytes(pickle.dumps(content, protocol=2))
         # torchvision knows the md5 of the official files: let it know those of ours
         monkeypatch.setattr(kind, attribute, [[batch, md5(folder / batch)] for batch in batches])
@@ -93,18 +101,29 @@ def write_tiny(name, root, splits, monkeypatch):
     for split, (images, labels) in enumerate(splits):
         for i, (image, c) in enumerate(zip(images, labels, strict=True)):
             label = sorted(wnids).index(wnids[c])
-            path = folder / ("val/images" if split else f"train/{wnids[c]}/images") / f"{split}_{i}.JPEG"
+            path = (
+                folder
+                / ("val/images" if split else f"train/{wnids[c]}/images")
+                / f"{split}_{i}.JPEG"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             picture = Image.fromarray(image.transpose(1, 2, 0))
             (picture.convert("L") if i == 3 else picture).save(path)
-            decoded = np.asarray(Image.open(path)) if i != 3 else np.stack([np.asarray(Image.open(path))] * 3, axis=2)
+            decoded = (
+                np.asarray(Image.open(path))
+                if i != 3
+                else np.stack([np.asarray(Image.open(path))] * 3, axis=2)
+            )
             rows[split].append((label, path.name, decoded.transpose(2, 0, 1)))
             if split:
                 annotations.append(f"{path.name}\t{wnids[c]}\t0\t0\t63\t63\n")
     (folder / "val/val_annotations.txt").write_text("".join(annotations))
     for split in (0, 1):
         rows[split].sort(key=lambda row: row[:2])
-        splits[split] = (np.stack([row[2] for row in rows[split]]), np.array([row[0] for row in rows[split]]))
+        splits[split] = (
+            np.stack([row[2] for row in rows[split]]),
+            np.array([row[0] for row in rows[split]]),
+        )
 
 
 WRITERS = {

@@ -107,7 +107,10 @@ class Images(torch.utils.data.Dataset):
 
     def __init__(self, dataset, train=False, split=None, transform=None):
         part = "train" if train or split == "train" else "test"
-        self.images, self.labels = getattr(dataset, f"images_{part}"), getattr(dataset, f"labels_{part}")
+        self.images, self.labels = (
+            getattr(dataset, f"images_{part}"),
+            getattr(dataset, f"labels_{part}"),
+        )
         self.classes, self.transform = dataset.classes, transform
 
     def __len__(self):
@@ -135,7 +138,9 @@ def run(path, words, model, dataset, draws):
         places[:] = picked + [place for place in places if place not in picked]
 
     def diff_augment(x, strategy, seed=-1, param=None):
-        op, u = draws.take("augmentations", lambda draw: len(draw.u) == (len(x) if seed == -1 else 1))
+        op, u = draws.take(
+            "augmentations", lambda draw: len(draw.u) == (len(x) if seed == -1 else 1)
+        )
         columns = iter(u.to(x).expand(len(x), -1).T.clone())
 
         def rand(*size, **options):
@@ -149,7 +154,9 @@ def run(path, words, model, dataset, draws):
         tools.torch = Instead(torch, float=x.dtype, rand=rand, randint=randint)
         # With one channel, strides after a crop say channels_last to today's convolutions; `view` refuses what they
         # give back.
-        return released.DiffAugment(x, strategy, seed=seed, param=param).clone(memory_format=torch.contiguous_format)
+        return released.DiffAugment(x, strategy, seed=seed, param=param).clone(
+            memory_format=torch.contiguous_format
+        )
 
     def get_network(name, *shape):
         # `name` is another for judges: width 128, whatever has distilled
@@ -164,7 +171,9 @@ def run(path, words, model, dataset, draws):
             self.size = len(images)
 
         def __iter__(self):
-            return iter(draws.take("orders of a judge's images", lambda order: len(order) == self.size))
+            return iter(
+                draws.take("orders of a judge's images", lambda order: len(order) == self.size)
+            )
 
     def loader(images, batch_size, shuffle, num_workers, inner=torch.utils.data.DataLoader):
         return inner(images, batch_size, sampler=Order(images) if shuffle else None)
@@ -191,12 +200,16 @@ def run(path, words, model, dataset, draws):
         ):
             stack.enter_context(patch)
         tools, losses = importlib.import_module("dc_utils"), importlib.import_module("utils")
-        released = types.SimpleNamespace(DiffAugment=tools.DiffAugment, get_network=tools.get_network)
+        released = types.SimpleNamespace(
+            DiffAugment=tools.DiffAugment, get_network=tools.get_network
+        )
         tools.DiffAugment, tools.get_network = diff_augment, get_network
         images = {dataset.name: lambda root, download, **options: Images(dataset, **options)}
         tools.datasets = losses.datasets = types.SimpleNamespace(**images)
         script = importlib.import_module(path.stem)
-        script.torch = Instead(torch, float=torch.get_default_dtype(), optim=Instead(torch.optim, SGD=sgd))
+        script.torch = Instead(
+            torch, float=torch.get_default_dtype(), optim=Instead(torch.optim, SGD=sgd)
+        )
         script.np = Instead(np, random=Instead(np.random, permutation=permutation))
         script.random = types.SimpleNamespace(shuffle=shuffle)
         script.main()

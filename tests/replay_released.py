@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import released
 
 import augment
-from bacon import canvases, compute, data, flags, judge, spaces
+from bacon import canvases, compute, flags, judge
+from bacon.data import loading, spaces
 from bacon.distill import distiller as distill
 from bacon.distill import pool
 from bacon.recipes import DATASETS
@@ -54,7 +55,7 @@ BOUND = 1e-10  # the largest difference that passes for rounding in float64
 
 
 def made_images(name, per_class=40):
-    """A data.Dataset in the shape of `name`: a faint coarse pattern per class under noise."""
+    """A loading.Dataset in the shape of `name`: a faint coarse pattern per class under noise."""
     spec, rng = DATASETS[name], np.random.default_rng(0)
     patterns = torch.from_numpy(rng.random((10, spec.channels, 4, 4), dtype="float32"))
     patterns = F.interpolate(patterns, spec.im_size, mode="bilinear")
@@ -63,7 +64,9 @@ def made_images(name, per_class=40):
         labels = torch.from_numpy(rng.permutation(np.repeat(np.arange(10), per_class)))
         noise = torch.from_numpy(rng.random((len(labels), *patterns.shape[1:]), dtype="float32"))
         tensors += [(255 * (0.2 * patterns[labels] + 0.8 * noise)).to(torch.uint8), labels]
-    return data.Dataset(name, [str(c) for c in range(10)], spec.mean, spec.std, *tensors, "", "made")
+    return loading.Dataset(
+        name, [str(c) for c in range(10)], spec.mean, spec.std, *tensors, "", "made"
+    )
 
 
 @contextlib.contextmanager
@@ -74,7 +77,7 @@ def double_precision():
     try:
         with (
             mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
-            mock.patch.object(data, "torch", wider),
+            mock.patch.object(loading, "torch", wider),
             mock.patch.object(spaces, "torch", wider),
         ):
             yield
@@ -98,18 +101,25 @@ class Shuffling(np.random.Generator):
 def run_ours(args, dataset, draws):
     """Our run, whose draws go into `draws`: (Distiller, canvases at the start, births of judges, their accuracies)."""
 
-    def siamese(transform, *rest):  # drawn once for a class: for its real images, and for its synthetic ones
+    def siamese(
+        transform, *rest
+    ):  # drawn once for a class: for its real images, and for its synthetic ones
         return [transform] * (2 if len(transform.u) == 1 else 1)
 
     def places(picked, pool, *rest):
-        return [([[p is member for member in pool.members].index(True) for p in picked], len(pool.members))]
+        return [
+            (
+                [[p is member for member in pool.members].index(True) for p in picked],
+                len(pool.members),
+            )
+        ]
 
     def weights(net, *rest):
         return [(net, copy.deepcopy(net.state_dict()))]
 
     with (
-        draws.recorded(data.RealData, "indices", "images of a class"),
-        draws.recorded(data.RealData, "any_indices", "images of all classes"),
+        draws.recorded(loading.RealData, "indices", "images of a class"),
+        draws.recorded(loading.RealData, "any_indices", "images of all classes"),
         draws.recorded(augment, "draw", "augmentations", siamese),
         draws.recorded(pool.NetPool, "pick", "networks of the pool", places),
         draws.recorded(compute.Arithmetic, "build", "initial weights", weights),
@@ -122,7 +132,9 @@ def run_ours(args, dataset, draws):
             if it and it % args.eval_interval == 0:
                 judges.append(len(draws["initial weights"]))
                 images = canvases.decode(d.all_canvases(), d.labels, d.factor)
-                accuracies.append(judge.judge(args.model, *images, test, 10, protocol, rng, d.arithmetic))
+                accuracies.append(
+                    judge.judge(args.model, *images, test, 10, protocol, rng, d.arithmetic)
+                )
             d.iterate(it)
     return d, start, judges, accuracies
 
@@ -141,13 +153,17 @@ def differences(d, start, judges, accuracies, made):
     momenta = []
     for member, b in zip(d.pool.members, of_networks[-len(d.pool.members) :], strict=True):
         a = member.optimizer.state_dict()["state"]
-        momenta += [(a[key]["momentum_buffer"], b[key]["momentum_buffer"]) for key in a.keys() | b.keys()]
+        momenta += [
+            (a[key]["momentum_buffer"], b[key]["momentum_buffer"]) for key in a.keys() | b.keys()
+        ]
     found = {
         "canvases at the start": largest([(start, made.start)]),
         "canvases at the end": largest([(d.all_canvases(), made.canvases)]),
         "half of their values": (d.all_canvases() - made.canvases).abs().median().item(),
         "labels": largest([(d.labels, made.labels)]),
-        "momentum of the canvases": largest([(d.optimizer.velocity.flatten(0, 1), of_canvases[0]["momentum_buffer"])]),
+        "momentum of the canvases": largest(
+            [(d.optimizer.velocity.flatten(0, 1), of_canvases[0]["momentum_buffer"])]
+        ),
         "networks of the pool": largest(weights(set(range(len(made.networks))) - set(judges))),
         "momentum of the networks": largest(momenta),
     }
@@ -160,10 +176,14 @@ def differences(d, start, judges, accuracies, made):
 def replay(path, method, dataset_name, *more):
     """Of a run with the flags COMMAND and `more`: `differences`, and what it did, in lines."""
     words = [f"--dataset={dataset_name}", *COMMAND, *more]
-    args = flags.parse_args((dataset_name,), "", [*words, f"--method={method}", "--meter_reset=3"]).args
+    args = flags.parse_args(
+        (dataset_name,), "", [*words, f"--method={method}", "--meter_reset=3"]
+    ).args
     dataset, draws = made_images(dataset_name), released.Draws()
     d, start, _, accuracies = ours = run_ours(args, dataset, draws)
-    ops = collections.Counter((transform.op, len(transform.u) > 1) for transform in draws["augmentations"])
+    ops = collections.Counter(
+        (transform.op, len(transform.u) > 1) for transform in draws["augmentations"]
+    )
     found = differences(*ours, released.run(path, words, args.model, dataset, draws))
     moved, evicted = (d.all_canvases() - start).abs().max(), d.pool.born - len(d.pool.members)
     did = [
@@ -187,18 +207,29 @@ def agrees(path, method, dataset_name):
     for what, value in found.items():
         print(f"  {what:26}{value:8.1e}")
     half, largest = single["half of their values"], single["canvases at the end"]
-    print(f"  in float32, canvases after one iteration: half within {half:.1e}, all within {largest:.1e}")
+    print(
+        f"  in float32, canvases after one iteration: half within {half:.1e}, all within {largest:.1e}"
+    )
     return all(value <= BOUND for value in found.values())
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", type=Path, help="checkout of the authors' repository")
     folder = parser.parse_args(argv).folder
     found = [name for name in SCRIPTS if folder and (folder / name).is_file()]
     if not found:
-        what = f"{folder} holds none of the authors' scripts" if folder else "needs a checkout of the authors' code"
-        print(f"replay_released.py: {what}; git clone https://github.com/zhouzhengqd/BACON", file=sys.stderr)
+        what = (
+            f"{folder} holds none of the authors' scripts"
+            if folder
+            else "needs a checkout of the authors' code"
+        )
+        print(
+            f"replay_released.py: {what}; git clone https://github.com/zhouzhengqd/BACON",
+            file=sys.stderr,
+        )
         return 2
     torch.set_num_threads(1)
     git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]

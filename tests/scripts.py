@@ -4,7 +4,7 @@ import importlib
 import json
 
 from bacon import flags
-from bacon import run as runner
+from bacon.run import run as runner
 
 # A run on Digits that takes a second: two canvases per class, three iterations.
 SMALL = [
@@ -36,5 +36,9 @@ def events(log):
 def assert_one_line(capsys, *words):
     """Standard error holds one line with all the words in it; returns it."""
     text = capsys.readouterr().err
-    assert text.count("\n") == 1 and "Traceback" not in text and all(str(word) in text for word in words), text
+    assert (
+        text.count("\n") == 1
+        and "Traceback" not in text
+        and all(str(word) in text for word in words)
+    ), text
     return text

@@ -10,9 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import BACON_mnist
-from bacon import compute, data, errors, flags, parallel, run
+from bacon import compute, errors, flags, parallel
+from bacon.data import loading
 from bacon.distill import clusters
 from bacon.distill import distiller as distill
+from bacon.run import run
 
 clusters.STEPS = 5
 
@@ -21,7 +23,7 @@ def work():
     every = [flags.parse_args(BACON_mnist.DATASETS, "", line.split()) for line in sys.argv[1:]]
     with parallel.joined("cpu") as world:
         args = every[0].args
-        dataset = data.load(args.dataset, args.data_path)
+        dataset = loading.load(args.dataset, args.data_path)
         train, _ = run.real_data(args, dataset, "cpu", world.share(dataset.num_classes))
         distiller = distill.begin(args, 0, train, compute.Arithmetic("cpu"), world)
         held = (distiller.canvases, distiller.optimizer.velocity, train.images, train.labels)

@@ -15,7 +15,9 @@ SIZES = [(8, 8), (10, 10), (9, 7), (8, 12)]
 
 
 def random_images(n, channels, height, width, dtype=torch.float64):
-    return torch.from_numpy(np.random.default_rng(0).standard_normal((n, channels, height, width))).to(dtype)
+    return torch.from_numpy(
+        np.random.default_rng(0).standard_normal((n, channels, height, width))
+    ).to(dtype)
 
 
 def coordinates(n, height, width):
@@ -137,7 +139,9 @@ def test_the_sampling_grid_is_that_of_affine_grid(matrix):
     images = random_images(4, 3, 28, 32)
     matrix = torch.tensor(matrix, dtype=torch.float64)
     theta = F.pad(matrix, (0, 1)).expand(4, 2, 3)
-    expected = F.grid_sample(images, F.affine_grid(theta, images.shape, align_corners=False), align_corners=False)
+    expected = F.grid_sample(
+        images, F.affine_grid(theta, images.shape, align_corners=False), align_corners=False
+    )
     torch.testing.assert_close(augment._warp(images, matrix[..., None, None, None, None]), expected)
 
 
@@ -171,7 +175,9 @@ def test_cutout_centres_take_each_allowed_value_equally_often(size):
     u = augment.draw(("cutout",), n, np.random.default_rng(3)).u
     erased = augment.OPS["cutout"](torch.ones(n, 1, size, size), u)[:, 0] == 0
     for axis in (1, 2):
-        seen = [allowed[frozenset(row.nonzero().flatten().tolist())] for row in erased.any(3 - axis)]
+        seen = [
+            allowed[frozenset(row.nonzero().flatten().tolist())] for row in erased.any(3 - axis)
+        ]
         assert set(seen) == set(centres)
         assert_uniform(torch.bincount(torch.tensor(seen)))
 
@@ -207,7 +213,9 @@ def test_strategies():
     for text in ("none", "None", ""):
         assert augment.parse_strategy(text) == ()
     for text, wrong in (("color_blur", "blur"), ("flip_", ""), ("none_flip", "none")):
-        with pytest.raises(ValueError, match=f"^unknown DSA op .{wrong}. in .*: none or color, crop, cutout"):
+        with pytest.raises(
+            ValueError, match=f"^unknown DSA op .{wrong}. in .*: none or color, crop, cutout"
+        ):
             augment.parse_strategy(text)
 
 
@@ -235,22 +243,30 @@ def test_a_row_of_a_transform_acts_on_its_image_alone(op):
     images, u = random_images(9, 3, 8, 10, torch.float32), extreme_and_random_u(9)
     batch = augment.dsa(images, augment.Transform(op, u))
     for i in range(9):
-        assert torch.equal(batch[i : i + 1], augment.dsa(images[i : i + 1], augment.Transform(op, u[i : i + 1])))
+        assert torch.equal(
+            batch[i : i + 1], augment.dsa(images[i : i + 1], augment.Transform(op, u[i : i + 1]))
+        )
 
 
-@pytest.mark.parametrize("ops", [[*ALL, None, *reversed(ALL)], ["rotate", "rotate"], ["color"], [None, None]])
+@pytest.mark.parametrize(
+    "ops", [[*ALL, None, *reversed(ALL)], ["rotate", "rotate"], ["color"], [None, None]]
+)
 @pytest.mark.parametrize("size", [8, 32])
 def test_dsa_per_class_equals_dsa_class_by_class(ops, size, monkeypatch):
     calls = []
     for name, op in augment.OPS.items():
-        monkeypatch.setitem(augment.OPS, name, lambda x, u, name=name, op=op: calls.append(name) or op(x, u))
+        monkeypatch.setitem(
+            augment.OPS, name, lambda x, u, name=name, op=op: calls.append(name) or op(x, u)
+        )
     rng = np.random.default_rng(7)
     transforms = [augment.Transform(op, augment.draw(ALL, 1, rng).u) for op in ops]
     sizes = [1 + (3 * g) % 5 for g in range(len(ops))]
     images = random_images(sum(sizes), 3, size, size, torch.float32)
     together = augment.dsa_per_class(images, transforms, sizes)
     assert sorted(calls) == sorted({op for op in ops if op})
-    separate = [augment.dsa(part, t) for part, t in zip(images.split(sizes), transforms, strict=True)]
+    separate = [
+        augment.dsa(part, t) for part, t in zip(images.split(sizes), transforms, strict=True)
+    ]
     assert torch.equal(together, torch.cat(separate))
 
 
@@ -265,18 +281,27 @@ def test_dsa_per_class_refuses_lengths_that_do_not_fit():
 def test_gradients_with_respect_to_the_images(op):
     images = random_images(2, 3, 6, 5).requires_grad_()
     for u in (torch.tensor([[0.1, 0.8, 0.3]]), torch.tensor([[0.9, 0.2, 0.6], [0.3, 0.7, 0.1]])):
-        assert torch.autograd.gradcheck(lambda x, u=u: augment.dsa(x, augment.Transform(op, u)), images)
+        assert torch.autograd.gradcheck(
+            lambda x, u=u: augment.dsa(x, augment.Transform(op, u)), images
+        )
 
 
 def test_gradients_through_split_and_dsa_per_class():
     canvases = random_images(2, 1, 6, 4).requires_grad_()
-    transforms = [augment.Transform(op, torch.tensor([[0.1, 0.8, 0.3]])) for op in ("scale", "crop", "scale")]
-    assert torch.autograd.gradcheck(lambda x: augment.dsa_per_class(augment.split(x), transforms, [3, 1, 4]), canvases)
+    transforms = [
+        augment.Transform(op, torch.tensor([[0.1, 0.8, 0.3]])) for op in ("scale", "crop", "scale")
+    ]
+    assert torch.autograd.gradcheck(
+        lambda x: augment.dsa_per_class(augment.split(x), transforms, [3, 1, 4]), canvases
+    )
 
 
 def test_saturation_leaves_images_of_one_channel_unchanged():
     images = random_images(4, 1, 8, 8, torch.float32)
-    grey, vivid = (augment.OPS["color"](images, torch.tensor([[0.7, saturation, 0.2]])) for saturation in (0, BELOW_1))
+    grey, vivid = (
+        augment.OPS["color"](images, torch.tensor([[0.7, saturation, 0.2]]))
+        for saturation in (0, BELOW_1)
+    )
     assert torch.equal(grey, vivid)
 
 
@@ -300,7 +325,9 @@ def test_on_cuda_the_host_never_waits_and_the_result_is_the_cpus(op):
         result.sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(result.cpu(), augment.dsa(images, augment.Transform(op, u)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        result.cpu(), augment.dsa(images, augment.Transform(op, u)), rtol=0, atol=1e-4
+    )
 
 
 # Multi-formation
@@ -323,13 +350,17 @@ def test_a_tile_is_the_mean_of_two_by_two_pixels():
     for q, (top, left) in enumerate([(0, 0), (3, 0), (0, 5), (3, 5)]):
         for i in range(3):
             for j in range(5):
-                expected = images[2 * q : 2 * q + 2, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3))
+                expected = images[2 * q : 2 * q + 2, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean(
+                    (2, 3)
+                )
                 torch.testing.assert_close(canvases[:, :, top + i, left + j], expected)
 
 
 def test_split_of_tile_is_upsampling_of_downsampling():
     images = random_images(12, 3, 8, 6, torch.float32)
-    small = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False, antialias=False)
+    small = F.interpolate(
+        images, scale_factor=0.5, mode="bilinear", align_corners=False, antialias=False
+    )
     expected = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
     assert torch.equal(augment.split(augment.tile(images)), expected)
     constant = torch.arange(12.0).view(12, 1, 1, 1).expand(12, 3, 8, 6)
@@ -338,7 +369,9 @@ def test_split_of_tile_is_upsampling_of_downsampling():
 
 def test_factor_one_is_no_multi_formation():
     images = random_images(3, 3, 9, 7)
-    assert torch.equal(augment.split(images, 1), images) and torch.equal(augment.tile(images, 1), images)
+    assert torch.equal(augment.split(images, 1), images) and torch.equal(
+        augment.tile(images, 1), images
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 8), (8, 7)])

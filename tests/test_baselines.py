@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bacon import data
-from bacon.baselines import baseline
+from bacon.data import loading
 from bacon.errors import UserError
+from bacon.score.baselines import baseline
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +25,21 @@ def test_herding_takes_distinct_images_whose_mean_nears_that_of_the_class(real, 
 def test_random_images_follow_from_the_seed_and_full_is_every_image(real, digits):
     for kind, decoded in {"random": 2, "random4": 8}.items():
         one, same, other = (baseline(kind, real, 2, seed) for seed in (0, 0, 1))
-        assert torch.equal(one.canvases, same.canvases) and not torch.equal(one.canvases, other.canvases)
+        assert torch.equal(one.canvases, same.canvases) and not torch.equal(
+            one.canvases, other.canvases
+        )
         assert torch.bincount(one.decoded()[1]).tolist() == [decoded] * 10
     whole = baseline("full", real, 1, 0)
-    assert len(whole.canvases) == len(digits.labels_train) and torch.equal(whole.labels, digits.labels_train)
+    assert len(whole.canvases) == len(digits.labels_train) and torch.equal(
+        whole.labels, digits.labels_train
+    )
 
 
 def test_too_few_images_and_odd_sizes_are_refused(real, digits):
     with pytest.raises(UserError, match="smallest class has 116"):
         baseline("random", real, 500, 0)
-    odd = data.RealData(digits.images_train[..., :7], digits.labels_train, (0.5,), (0.5,), 10, "cpu")
+    odd = loading.RealData(
+        digits.images_train[..., :7], digits.labels_train, (0.5,), (0.5,), 10, "cpu"
+    )
     with pytest.raises(UserError, match="--baseline random4: needs an even"):
         baseline("random4", odd, 1, 0)

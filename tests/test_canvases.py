@@ -12,10 +12,11 @@ from layouts import Bomb, to_bytes
 
 import augment
 import utils
-from bacon import canvases, data, recipes
+from bacon import canvases, recipes
+from bacon.data import loading
+from bacon.data.spaces import from_planes, to_planes
 from bacon.errors import UserError
 from bacon.flags import parse_args
-from bacon.spaces import from_planes, to_planes
 
 # Initial canvases
 
@@ -26,7 +27,9 @@ def real(digits):
 
 
 def initial(real, ipc, init="real", factor=2):
-    return canvases.initial(real, ipc, init, factor, {c: utils.stream(0, "init", c) for c in range(10)})
+    return canvases.initial(
+        real, ipc, init, factor, {c: utils.stream(0, "init", c) for c in range(10)}
+    )
 
 
 def test_real_canvases_hold_distinct_real_images_of_their_class(real):
@@ -57,7 +60,9 @@ def test_decoding_by_class_gives_each_class_its_own_images():
     assert canvases.decode_by_class(x, 2)[:, 0, 0, 0].tolist() == [0.0] * 8 + [1.0] * 8 + [2.0] * 8
     x = torch.randn(3, 2, 1, 4, 4)
     for c in range(3):
-        assert torch.equal(canvases.decode_by_class(x, 2).unflatten(0, (3, 8))[c], augment.split(x[c]))
+        assert torch.equal(
+            canvases.decode_by_class(x, 2).unflatten(0, (3, 8))[c], augment.split(x[c])
+        )
 
 
 # Saved sets
@@ -67,10 +72,19 @@ def save_set(path, factor=2, experiments=2):
     """A result of our layout: its content."""
     rng = np.random.default_rng(0)
     sets = [
-        [torch.from_numpy(rng.normal(size=(6, 3, 8, 8))).float(), torch.arange(3).repeat_interleave(2).int()]
+        [
+            torch.from_numpy(rng.normal(size=(6, 3, 8, 8))).float(),
+            torch.arange(3).repeat_interleave(2).int(),
+        ]
         for _ in range(experiments)
     ]
-    meta = {"factor": factor, "mean": (0.5,) * 3, "std": (0.2,) * 3, "args": {"ipc": 2}, "zca": None}
+    meta = {
+        "factor": factor,
+        "mean": (0.5,) * 3,
+        "std": (0.2,) * 3,
+        "args": {"ipc": 2},
+        "zca": None,
+    }
     saved = {"data": sets, "accs_all_exps": {"ConvNet": [48.7, 49.0]}, "meta": meta}
     torch.save(saved, path)
     return saved
@@ -81,7 +95,10 @@ def test_canvases_are_decoded_into_four_images_with_their_labels(tmp_path):
     saved = save_set(path)
     for exp in (0, 1):
         images, labels, meta = canvases.load_distilled(path, exp)
-        assert torch.equal(images, augment.split(saved["data"][exp][0])) and images.dtype == torch.float32
+        assert (
+            torch.equal(images, augment.split(saved["data"][exp][0]))
+            and images.dtype == torch.float32
+        )
         assert labels.tolist() == [0, 0, 1, 1, 2, 2] * 4 and labels.dtype == torch.int64
         assert meta == saved["meta"]
 
@@ -106,21 +123,32 @@ def test_a_project_with_modules_of_the_same_names_loads_a_set(before, tmp_path):
     program += "from bacon.canvases import load_distilled\n"
     program += "images, labels, meta = load_distilled(theirs + '/res.pt', 1)\n"
     program += "print(images.double().sum().item(), labels.tolist(), meta['factor'])"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
     total = augment.split(saved["data"][1][0]).double().sum().item()
     assert done.stdout == f"{total} {[0, 0, 1, 1, 2, 2] * 4} 2\n", done.stderr
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([0, 1]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])], ids=["hard", "soft"])
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([0, 1]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])], ids=["hard", "soft"]
+)
 def test_every_image_of_a_canvas_carries_its_label(labels):
     four = torch.zeros(2, 1, 4, 4)  # canvases of four flat quadrants: every image must be flat
-    for number, (rows, columns) in enumerate([(0, 0), (2, 0), (0, 2), (2, 2)]):  # the documented order
+    for number, (rows, columns) in enumerate(
+        [(0, 0), (2, 0), (0, 2), (2, 2)]
+    ):  # the documented order
         for canvas in (0, 1):
             four[canvas, :, rows : rows + 2, columns : columns + 2] = 10 * canvas + number
     images, targets = canvases.decode(four, labels, 2)
-    assert images[:, 0].flatten(1).unique(dim=1).tolist() == [[10 * (i % 2) + i // 2] for i in range(8)]
+    assert images[:, 0].flatten(1).unique(dim=1).tolist() == [
+        [10 * (i % 2) + i // 2] for i in range(8)
+    ]
     assert targets.tolist() == labels.tolist() * 4
-    assert all(torch.equal(a, b) for a, b in zip(canvases.decode(four, labels, 1), (four, labels), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(canvases.decode(four, labels, 1), (four, labels), strict=True)
+    )
 
 
 def test_a_set_without_multi_formation_is_returned_as_saved(tmp_path):
@@ -147,7 +175,9 @@ SPOILT = {
 def test_foreign_or_damaged_set_is_one_line(kind, tmp_path):
     path, bomb = tmp_path / "res.pt", tmp_path / "executed"
     saved = save_set(path)
-    path.write_bytes(to_bytes(SPOILT[kind](saved, bomb)) if kind in SPOILT else path.read_bytes()[:-50])
+    path.write_bytes(
+        to_bytes(SPOILT[kind](saved, bomb)) if kind in SPOILT else path.read_bytes()[:-50]
+    )
     with pytest.raises(UserError) as error:
         canvases.load_distilled(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -170,10 +200,12 @@ def test_experiment_out_of_range_says_what_there_is(exp, tmp_path):
 
 
 def colour_images(per_class=40, classes=3, side=8):
-    """A data.RealData of random colour images."""
+    """A loading.RealData of random colour images."""
     labels = torch.arange(classes).repeat_interleave(per_class)
-    images = torch.randint(0, 256, (len(labels), 3, side, side), generator=torch.Generator().manual_seed(0))
-    return data.RealData(images.to(torch.uint8), labels, (0.5,) * 3, (0.2,) * 3, classes, "cpu")
+    images = torch.randint(
+        0, 256, (len(labels), 3, side, side), generator=torch.Generator().manual_seed(0)
+    )
+    return loading.RealData(images.to(torch.uint8), labels, (0.5,) * 3, (0.2,) * 3, classes, "cpu")
 
 
 @pytest.mark.parametrize("init", ["real", "noise"])
@@ -192,7 +224,10 @@ def test_twice_the_canvases_take_the_same_storage(init):
 
 
 def test_colours_come_before_multi_formation_and_labels_stay_with_their_images():
-    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 8, 8) + torch.tensor([0.0, 0.1, 0.2])[:, None, None]
+    images = (
+        torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+        + torch.tensor([0.0, 0.1, 0.2])[:, None, None]
+    )
     planes, labels = to_planes(images), torch.tensor([5, 6, 7])
     decoded, targets = canvases.decode(planes, labels, 2, "half")
     assert decoded.shape == (12, 3, 8, 8) and targets.tolist() == [5, 6, 7] * 4
@@ -207,4 +242,7 @@ def test_a_saved_set_with_half_chroma_loads_as_colour_images(tmp_path):
     saved["data"], saved["meta"]["chroma"] = [[planes, labels]], "half"
     torch.save(saved, tmp_path / "res.pt")
     images, targets, _ = canvases.load_distilled(tmp_path / "res.pt")
-    assert torch.equal(images, augment.split(from_planes(planes))) and targets.tolist() == labels.tolist() * 4
+    assert (
+        torch.equal(images, augment.split(from_planes(planes)))
+        and targets.tolist() == labels.tolist() * 4
+    )

@@ -20,21 +20,11 @@ import torture
 from scripts import assert_one_line, events, run, run_name
 
 import networks
-from bacon import (
-    canvases,
-    checkpoint,
-    compute,
-    cost,
-    data,
-    errors,
-    experiment,
-    figures,
-    files,
-    recipes,
-    tables,
-)
-from bacon import run as runner
+from bacon import canvases, compute, errors, figures, files, recipes, tables
+from bacon.data import loading
 from bacon.distill import clusters, distiller
+from bacon.run import checkpoint, cost, experiment
+from bacon.run import run as runner
 
 SMALL = [
     "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=6", "--eval_interval=4", "--batch_real=8",
@@ -59,7 +49,9 @@ def script(tmp_path, monkeypatch, quick):
         return run("BACON_mnist.py", *SMALL, *flags)
 
     # What a plot shows has to be the same, too; drawing it takes longer than such a run.
-    monkeypatch.setattr(figures, "curve", lambda *content: Path(content[-1]).write_text(repr(content[:-1])))
+    monkeypatch.setattr(
+        figures, "curve", lambda *content: Path(content[-1]).write_text(repr(content[:-1]))
+    )
     return start
 
 
@@ -93,9 +85,11 @@ def colour(monkeypatch, quick, few_digits):
     for split in ("train", "val"):
         grey = entries[f"images_{split}"]
         entries[f"images_{split}"] = torch.cat((grey, grey // 2, 255 - grey), 1)
-    spec = recipes.DATASETS["Digits"]._replace(channels=3, mean=(0.3, 0.2, 0.7), std=(0.4, 0.2, 0.4))
+    spec = recipes.DATASETS["Digits"]._replace(
+        channels=3, mean=(0.3, 0.2, 0.7), std=(0.4, 0.2, 0.4)
+    )
     monkeypatch.setitem(recipes.DATASETS, "Digits", spec)
-    monkeypatch.setitem(data.READERS, "Digits", lambda *args: (entries, source))
+    monkeypatch.setitem(loading.READERS, "Digits", lambda *args: (entries, source))
 
 
 @pytest.fixture
@@ -140,15 +134,21 @@ def log_events(folder):
      ["--eval_mode=C", "--outer_loop=2", "--train_net_num=2"], ["--init=cluster", "--judge_steps=3", "--validate=2"]],
     ids=lambda flags: flags[0] if flags else "BACON",
 )  # fmt: skip
-def test_a_run_stopped_by_signals_resumes_to_bitwise_the_same_files(flags, script, at_event, assert_same, capsys):
+def test_a_run_stopped_by_signals_resumes_to_bitwise_the_same_files(
+    flags, script, at_event, assert_same, capsys
+):
     resume_after_signals(flags, script, at_event, assert_same, capsys)
 
 
-def test_a_run_with_half_chroma_resumes_to_bitwise_the_same_files(colour, script, at_event, assert_same, capsys):
+def test_a_run_with_half_chroma_resumes_to_bitwise_the_same_files(
+    colour, script, at_event, assert_same, capsys
+):
     resume_after_signals(["--chroma=half"], script, at_event, assert_same, capsys)
 
 
-def test_a_resumed_run_neither_chooses_its_initial_images_again_nor_says_so(script, at_event, assert_same, monkeypatch):
+def test_a_resumed_run_neither_chooses_its_initial_images_again_nor_says_so(
+    script, at_event, assert_same, monkeypatch
+):
     at_event(1, ask("SIGTERM"), clusters, "representatives")
     assert script("--init=cluster") == 75
     chosen, inner = [], clusters.representatives
@@ -184,7 +184,9 @@ def resume_after_signals(flags, script, at_event, assert_same, capsys):
     + [(1, checkpoint.Files, "claim"), (1, checkpoint.Files, "finish")],
     ids=lambda v: getattr(v, "__name__", str(v)),
 )
-def test_a_run_killed_anywhere_resumes_to_bitwise_the_same_files(n, owner, name, script, at_event, assert_same):
+def test_a_run_killed_anywhere_resumes_to_bitwise_the_same_files(
+    n, owner, name, script, at_event, assert_same
+):
     at_event(n, kill, owner, name)
     with pytest.raises(Killed):
         script("--checkpoint_minutes=0")
@@ -192,7 +194,9 @@ def test_a_run_killed_anywhere_resumes_to_bitwise_the_same_files(n, owner, name,
     assert_same("--checkpoint_minutes=0")
 
 
-def test_judges_that_have_finished_are_not_trained_again(script, at_event, monkeypatch, assert_same):
+def test_judges_that_have_finished_are_not_trained_again(
+    script, at_event, monkeypatch, assert_same
+):
     at_event(3, kill, experiment, "judge")
     with pytest.raises(Killed):
         script("--checkpoint_minutes=0", "--num_eval=4")
@@ -205,7 +209,9 @@ def test_judges_that_have_finished_are_not_trained_again(script, at_event, monke
 
 def test_a_signal_in_an_evaluation_ends_it_after_the_epoch(script, at_event, monkeypatch):
     steps, inner = [], compute.Arithmetic.training_step
-    monkeypatch.setattr(compute.Arithmetic, "training_step", lambda *args: steps.append(1) or inner(*args))
+    monkeypatch.setattr(
+        compute.Arithmetic, "training_step", lambda *args: steps.append(1) or inner(*args)
+    )
     at_event(6, ask("SIGTERM"), compute.Arithmetic, "training_step")
     assert script("--Iteration=0", "--epoch_eval_train=100000", "--batch_train=10") == 75
     assert len(steps) == 8  # 40 decoded images are 4 batches of 10
@@ -225,7 +231,9 @@ def test_a_hangup_stops_a_run_at_a_checkpoint(again, script, at_event, tmp_path,
 
 
 @pytest.mark.parametrize(("group", "code"), [(None, 0), ("of torchrun", 75)])
-def test_a_hangup_that_nohup_has_ignored_stays_so_unless_torchrun_sent_it(group, code, script, at_event, monkeypatch):
+def test_a_hangup_that_nohup_has_ignored_stays_so_unless_torchrun_sent_it(
+    group, code, script, at_event, monkeypatch
+):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         if group:
@@ -244,7 +252,9 @@ def test_a_link_to_no_folder_is_named_with_what_it_points_to(below, script, tmp_
         link.unlink(missing_ok=True)
         link.symlink_to(target)
         assert script("--save_path", link / below) == 2
-        assert_one_line(capsys, f"{link} is a link to {target}, where no folder is; make that folder")
+        assert_one_line(
+            capsys, f"{link} is a link to {target}, where no folder is; make that folder"
+        )
     link.unlink()
     link.symlink_to(tmp_path / "there")
     (tmp_path / "there").mkdir()
@@ -255,21 +265,29 @@ def test_a_run_says_where_it_was_stopped_and_how_to_go_on(script, at_event, tmp_
     at_event(3, ask("SIGTERM"))
     assert script() == 75
     text = capfd.readouterr().err
-    assert "SIGTERM: stopping after this iteration" in text and "--resume" in text and f"ckpt_{NAME}.pt" in text
-    assert {"event": "interrupted", "signal": "SIGTERM", "exp": 0, "it": 3}.items() <= log_events(tmp_path / "run")[
-        -1
-    ].items()
+    assert (
+        "SIGTERM: stopping after this iteration" in text
+        and "--resume" in text
+        and f"ckpt_{NAME}.pt" in text
+    )
+    assert {"event": "interrupted", "signal": "SIGTERM", "exp": 0, "it": 3}.items() <= log_events(
+        tmp_path / "run"
+    )[-1].items()
     assert script("--resume") == 0
     events = log_events(tmp_path / "run")
-    assert [e["it"] for e in events if e["event"] == "resume"] == [3] and events[-1]["event"] == "end"
+    assert [e["it"] for e in events if e["event"] == "resume"] == [3] and events[-1][
+        "event"
+    ] == "end"
     assert "interrupted" not in {e["event"] for e in events}
 
 
-def test_ctrl_c_before_the_run_begins_is_one_line_and_writes_nothing(script, monkeypatch, capsys, tmp_path):
+def test_ctrl_c_before_the_run_begins_is_one_line_and_writes_nothing(
+    script, monkeypatch, capsys, tmp_path
+):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data, "load", interrupt)
+    monkeypatch.setattr(loading, "load", interrupt)
     assert script() == 130
     assert_one_line(capsys, "interrupted")
     assert list((tmp_path / "run").iterdir()) == []
@@ -286,7 +304,8 @@ def test_a_second_sigint_stops_at_once(script, at_event, capfd):
     assert script("--Iteration=0") == 75
     assert found == [signal.SIG_DFL]  # what the next one would meet: the system ends the process
     assert (
-        "SIGINT: stopping after this iteration or evaluation epoch; once more stops at once" in capfd.readouterr().err
+        "SIGINT: stopping after this iteration or evaluation epoch; once more stops at once"
+        in capfd.readouterr().err
     )
     assert signal.getsignal(signal.SIGINT) == before
 
@@ -307,7 +326,9 @@ def test_the_loop_gathers_no_state_where_no_checkpoint_is_due(script, monkeypatc
 
 
 def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_path, monkeypatch):
-    monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=32))
+    monkeypatch.setitem(
+        networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=32)
+    )
     at_event(6, ask("SIGTERM"))
     assert script("--num_exp=1") == 75
     args = make_args(ipc=1, Iteration=6, net_generate_interval=2, net_num=5)
@@ -341,7 +362,9 @@ DAMAGES = {
     "foreign": lambda content: saved_bytes({"model": torch.zeros(3)}),
     "incomplete": lambda content: saved_bytes({"format": checkpoint.FORMAT, "log_bytes": 0}),
     "malicious": lambda content: pickle.dumps(Malicious()),
-    "malicious archive": lambda content: saved_bytes({"format": checkpoint.FORMAT, "meta": Malicious()}),
+    "malicious archive": lambda content: saved_bytes(
+        {"format": checkpoint.FORMAT, "meta": Malicious()}
+    ),
 }
 
 
@@ -375,11 +398,15 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line_and_stays(stoppe
     before = {path: path.read_bytes() for path in stopped.iterdir()}
     capsys.readouterr()
     assert script("--resume") == 2
-    assert_one_line(capsys, path.name, "another version", "BACON checkpoint 1", checkpoint.FORMAT, "--overwrite")
+    assert_one_line(
+        capsys, path.name, "another version", "BACON checkpoint 1", checkpoint.FORMAT, "--overwrite"
+    )
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before
 
 
-def test_without_any_valid_checkpoint_nothing_is_started_and_nothing_overwritten(stopped, script, capsys):
+def test_without_any_valid_checkpoint_nothing_is_started_and_nothing_overwritten(
+    stopped, script, capsys
+):
     contents = []
     for path in (stopped / f"ckpt_{NAME}.pt", stopped / f"ckpt_{NAME}_previous.pt"):
         contents.append(path.read_bytes()[:1000])
@@ -395,9 +422,16 @@ def test_without_any_valid_checkpoint_nothing_is_started_and_nothing_overwritten
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError(), OSError(5, "I/O error")]
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+        OSError(5, "I/O error"),
+    ],
 )
-def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(error, stopped, script, capsys, monkeypatch):
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(
+    error, stopped, script, capsys, monkeypatch
+):
     before = sorted(stopped.iterdir())
 
     def fail(*args, **kwargs):
@@ -444,14 +478,17 @@ def test_other_settings_or_data_are_refused_by_name_and_value(stopped, script, c
     capsys.readouterr()
     assert script("--resume", "--device=cpu", "--no_compile") == 2
     assert_one_line(capsys, "--device auto there, cpu here", "--compile None there, False here")
-    digits = data.load("Digits", "data")
+    digits = loading.load("Digits", "data")
     subset = dataclasses.replace(digits, fingerprint="f" * 64)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "load", lambda *args: subset)
+        patch.setattr(loading, "load", lambda *args: subset)
         assert script("--resume") == 2
     assert_one_line(capsys, digits.fingerprint[:12], "f" * 12)
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before
-    assert script("--resume", "--mismatch_lambda=0", "--checkpoint_minutes=3", "--data_path=elsewhere") == 0
+    assert (
+        script("--resume", "--mismatch_lambda=0", "--checkpoint_minutes=3", "--data_path=elsewhere")
+        == 0
+    )
 
 
 @pytest.fixture
@@ -473,7 +510,9 @@ def changed(path, **entries):
     torch.save({**saved, **entries}, path)
 
 
-def test_a_resumed_run_computes_as_its_checkpoint_says_or_not_at_all(stopped, script, capsys, monkeypatch):
+def test_a_resumed_run_computes_as_its_checkpoint_says_or_not_at_all(
+    stopped, script, capsys, monkeypatch
+):
     path = stopped / f"ckpt_{NAME}.pt"
     content = path.read_bytes()
     changed(path, arithmetic=[["cpu", "fp32", False], ["cpu", "bf16", False]])
@@ -499,7 +538,9 @@ def test_a_resumed_run_computes_as_its_checkpoint_says_or_not_at_all(stopped, sc
 # What is there is not overwritten
 
 
-def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_is_not_repeated(stopped, script, capsys):
+def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_is_not_repeated(
+    stopped, script, capsys
+):
     before = {path: path.read_bytes() for path in stopped.iterdir()}
     capsys.readouterr()
     assert script() == 2
@@ -537,7 +578,9 @@ def contents(folder):
     ],
     ids=lambda v: getattr(v, "__name__", str(v)),
 )
-def test_overwrite_replaces_once_it_has_begun(n, owner, name, begun, script, at_event, assert_same, tmp_path):
+def test_overwrite_replaces_once_it_has_begun(
+    n, owner, name, begun, script, at_event, assert_same, tmp_path
+):
     folder = tmp_path / "run/result"
     assert script("--device=cpu") == 0
     (folder / f"vis_{NAME}_exp0_iter99.png").write_bytes(b"of the old run")
@@ -654,10 +697,14 @@ def held(path):
 def impatient(monkeypatch):
     """Nobody waits for a lock."""
     inner = checkpoint.lock
-    monkeypatch.setattr(checkpoint, "lock", lambda stack, path, refusal, patience=0: inner(stack, path, refusal))
+    monkeypatch.setattr(
+        checkpoint, "lock", lambda stack, path, refusal, patience=0: inner(stack, path, refusal)
+    )
 
 
-def test_a_second_run_of_one_name_is_refused_and_a_dead_ones_lock_taken_over(script, impatient, tmp_path, capsys):
+def test_a_second_run_of_one_name_is_refused_and_a_dead_ones_lock_taken_over(
+    script, impatient, tmp_path, capsys
+):
     folder = tmp_path / "run/result"
     folder.mkdir(parents=True)
     with held(folder / f"lock_{NAME}"):
@@ -702,7 +749,9 @@ def test_a_job_array_leaves_an_unfinished_whole_run_alone(script, at_event, tmp_
     before = (folder / f"log_{NAME}.jsonl").read_bytes()
     assert script("--exp_index=0") == script("--exp_index=1") == 0
     assert "of an unfinished run" in capsys.readouterr().out
-    assert (folder / f"log_{NAME}.jsonl").read_bytes() == before and not (folder / f"res_{NAME}.pt").exists()
+    assert (folder / f"log_{NAME}.jsonl").read_bytes() == before and not (
+        folder / f"res_{NAME}.pt"
+    ).exists()
     assert script("--device=cpu", "--resume") == 0
     (folder / f"res_{NAME}.pt").unlink()
     (folder / f"log_{NAME}_exp0.jsonl").write_text('{"event": "start"}\n')
@@ -719,10 +768,15 @@ def test_the_last_task_of_a_job_array_joins_experiments_with_half_chroma(colour,
     for exp in (0, 1):
         (a, labels, meta), (b, *_) = (canvases.load_distilled(path, exp) for path in (ours, theirs))
         assert torch.equal(a, b) and meta["chroma"] == "half"
-        assert a.shape == (80, 3, 8, 8) and labels.tolist() == [c for c in range(10) for _ in (0, 1)] * 4
+        assert (
+            a.shape == (80, 3, 8, 8)
+            and labels.tolist() == [c for c in range(10) for _ in (0, 1)] * 4
+        )
 
 
-def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(script, at_event, tmp_path, capsys):
+def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(
+    script, at_event, tmp_path, capsys
+):
     assert script(folder="undisturbed") == 0
     assert script("--exp_index=1") == 0
     assert "follows when experiments 0 have ended" in capsys.readouterr().out
@@ -734,18 +788,24 @@ def test_the_last_task_of_a_job_array_joins_the_experiments_to_the_whole_run(scr
     assert script("--exp_index=0", "--resume") == 0
     assert "all 2 experiments have ended" in capsys.readouterr().out
     ours, theirs = (torch.load(f / f"res_{NAME}.pt", weights_only=True) for f in (folder, whole))
-    assert [torch.equal(a[i], b[i]) for a, b in zip(ours["data"], theirs["data"], strict=True) for i in (0, 1)] == [
-        True
-    ] * 4
+    assert [
+        torch.equal(a[i], b[i])
+        for a, b in zip(ours["data"], theirs["data"], strict=True)
+        for i in (0, 1)
+    ] == [True] * 4
     assert (ours["accs_all_exps"], ours["meta"]) == (theirs["accs_all_exps"], theirs["meta"])
-    assert torture.events(folder / f"log_{NAME}.jsonl") == torture.events(whole / f"log_{NAME}.jsonl")
+    assert torture.events(folder / f"log_{NAME}.jsonl") == torture.events(
+        whole / f"log_{NAME}.jsonl"
+    )
     assert tables.of_runs(folder) == tables.of_runs(whole)  # parts and whole count once
     for path in (folder / f"res_{NAME}.pt", folder / f"log_{NAME}.jsonl"):
         path.unlink()
     assert tables.of_runs(folder) == tables.of_runs(whole)
 
 
-def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_kept(script, tmp_path, capsys):
+def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_kept(
+    script, tmp_path, capsys
+):
     folder = tmp_path / "run/result"
     assert script("--exp_index=0", "--device=cpu") == 0
     assert script("--exp_index=1") == 0
@@ -800,7 +860,9 @@ def test_a_log_line_that_does_not_fit_on_the_disk_is_not_there_in_part(tmp_path,
 
 def test_too_little_free_space_is_refused_before_the_run(script, monkeypatch, capsys, tmp_path):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1_400_000))
+    monkeypatch.setattr(
+        checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1_400_000)
+    )
     assert script("--net_num=100", "--Iteration=1000", "--model=ConvNet") == 2
     assert_one_line(capsys, "--save_path", "needs 716 MB", "1 MB are free")
     assert list((tmp_path / "run").iterdir()) == []
@@ -813,7 +875,9 @@ def test_a_read_only_folder_is_refused_before_the_run(script, monkeypatch, capsy
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(script, at_event, monkeypatch, capsys, assert_same):
+def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(
+    script, at_event, monkeypatch, capsys, assert_same
+):
     def refuse(*args, **kwargs):
         raise PermissionError(30, "Read-only file system")
 
@@ -825,8 +889,12 @@ def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(script, at_event
     assert_same("--checkpoint_minutes=0")
 
 
-@pytest.mark.parametrize("flags", [["--checkpoint_minutes=0"], []], ids=["at a checkpoint", "at a picture"])
-def test_a_folder_deleted_under_the_run_ends_it_in_one_line(flags, script, at_event, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "flags", [["--checkpoint_minutes=0"], []], ids=["at a checkpoint", "at a picture"]
+)
+def test_a_folder_deleted_under_the_run_ends_it_in_one_line(
+    flags, script, at_event, tmp_path, capsys
+):
     at_event(2, lambda: shutil.rmtree(tmp_path / "run/result"))
     assert script(*flags) == 2
     assert_one_line(capsys, "result/")
@@ -865,14 +933,19 @@ def test_slurms_time_limit_is_said_where_it_is_known(monkeypatch):
     for end, left in (("8200", "2.0 h"), ("900", "0.0 s")):
         monkeypatch.setenv("SLURM_JOB_END_TIME", end)
         (line,) = checkpoint.time_left()
-        assert line.startswith(f"Slurm ends this job in {left}; a judge") and "--epoch_eval_train" in line
+        assert (
+            line.startswith(f"Slurm ends this job in {left}; a judge")
+            and "--epoch_eval_train" in line
+        )
 
 
 def test_processes_do_not_change_the_device_of_a_run(script, at_event, capsys, monkeypatch):
     at_event(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert script() == 75
     capsys.readouterr()
-    assert script("--resume", "--device=cpu") == 2  # processes connected for CPUs, a checkpoint that may be a GPU's
+    assert (
+        script("--resume", "--device=cpu") == 2
+    )  # processes connected for CPUs, a checkpoint that may be a GPU's
     assert_one_line(capsys, "--device auto there, cpu here")
 
 
@@ -894,11 +967,17 @@ def test_a_lost_contact_is_said_before_the_sigterm_of_torchrun_ends_the_process(
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
     try:
         signal.signal(signal.SIGTERM, killed)
         assert errors.exit_code("a script", work) == 4
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert "lost contact with the others; the same command with --resume goes on" in capsys.readouterr().err
+    assert (
+        "lost contact with the others; the same command with --resume goes on"
+        in capsys.readouterr().err
+    )

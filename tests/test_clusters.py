@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bacon import data
+from bacon.data import loading
 from bacon.distill import clusters
 
 CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
@@ -14,9 +14,11 @@ CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
 def real():
     """Two classes of 4x4 images, 21 about each of the grey levels, which each image's mean tells."""
     rng = np.random.default_rng(0)
-    levels = np.concatenate([c + rng.permutation(np.arange(-10, 11)) for _ in range(2) for c in CENTRES])
+    levels = np.concatenate(
+        [c + rng.permutation(np.arange(-10, 11)) for _ in range(2) for c in CENTRES]
+    )
     images = torch.from_numpy(levels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    return data.RealData(images, torch.arange(2).repeat_interleave(63), (0.0,), (1.0,), 2, "cpu")
+    return loading.RealData(images, torch.arange(2).repeat_interleave(63), (0.0,), (1.0,), 2, "cpu")
 
 
 def grey(images):

@@ -21,7 +21,9 @@ from bacon.distill import distiller
 def test_number_formats_stay_inside_the_networks(precision):
     arithmetic = compute.Arithmetic("cpu", precision)
     net = arithmetic.build("ConvNetW32", (3, 16, 16), 10, np.random.default_rng(0))
-    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    images = torch.randn(
+        4, 3, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     embedding, logits = arithmetic.embed_and_classify(net, images, 1000)
     (gradient,) = torch.autograd.grad(embedding.sum() + logits.sum(), images)
     assert {t.dtype for t in (embedding, logits, gradient)} == {torch.float32}
@@ -50,10 +52,17 @@ def test_compiled_networks_compute_the_same(digits, make_args, monkeypatch):
         d.iterate(1)
         return d.canvases
 
-    monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4, depth=1))
+    monkeypatch.setitem(
+        networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4, depth=1)
+    )
     real = digits.real("train")
-    with torch._inductor.config.patch(compile_threads=1):  # no processes to start for three small graphs
-        plain, compiled = canvases(compute.Arithmetic("cpu")), canvases(compute.Arithmetic("cpu", compiled=True))
+    with torch._inductor.config.patch(
+        compile_threads=1
+    ):  # no processes to start for three small graphs
+        plain, compiled = (
+            canvases(compute.Arithmetic("cpu")),
+            canvases(compute.Arithmetic("cpu", compiled=True)),
+        )
     torch.testing.assert_close(plain, compiled, rtol=0, atol=1e-4)
 
 
@@ -67,8 +76,18 @@ def test_auto_settings_follow_fixed_rules(monkeypatch):
         a, notes = compute.choose(*arguments)
         return a.device.type, a.precision, a.compiled, len(notes)
 
-    assert chosen("auto", "auto", None, 1e9) == ("cpu", "bf16", False, 0)  # too short to repay compiling
-    assert chosen("auto", "auto", None, 1e15) == ("cpu", "bf16", True, 0)  # the number format is the same
+    assert chosen("auto", "auto", None, 1e9) == (
+        "cpu",
+        "bf16",
+        False,
+        0,
+    )  # too short to repay compiling
+    assert chosen("auto", "auto", None, 1e15) == (
+        "cpu",
+        "bf16",
+        True,
+        0,
+    )  # the number format is the same
     assert chosen("auto", "auto", False, 1e15) == ("cpu", "bf16", False, 0)
     assert chosen("auto", "fp32", True, 1e9) == ("cpu", "fp32", True, 0)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
@@ -92,7 +111,9 @@ def test_on_cuda_long_work_is_compiled_where_that_works(bf16, monkeypatch):
     assert chosen(1e15) == (f"cuda, {precision}", [])
     assert chosen(1e16) == (f"cuda, {precision}, compiled", [])
     assert chosen(1e16, False) == (f"cuda, {precision}", [])
-    monkeypatch.setattr(compute, "compile_error", lambda device: "Cannot find a working triton installation")
+    monkeypatch.setattr(
+        compute, "compile_error", lambda device: "Cannot find a working triton installation"
+    )
     text, (note,) = chosen(1e16)
     assert text == f"cuda, {precision}" and "without torch.compile" in note and "triton" in note
 
@@ -107,12 +128,16 @@ def test_where_code_for_a_device_cannot_be_made_it_is_said_in_a_few_words(monkey
 
 def test_a_gpu_that_is_listed_but_cannot_compute_is_said_in_one_line(monkeypatch, capsys, tmp_path):
     def ones(*size, device):
-        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+        raise RuntimeError(
+            "CUDA error: no kernel image is available for execution on the device\nmore"
+        )
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", ones)
     assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "result") == 2
-    assert_one_line(capsys, "--device auto: cuda cannot compute here", "no kernel image", "use --device cpu")
+    assert_one_line(
+        capsys, "--device auto: cuda cannot compute here", "no kernel image", "use --device cpu"
+    )
     assert not (tmp_path / "result").exists()
 
 
@@ -126,11 +151,21 @@ def test_a_compiler_that_is_missing_or_cannot_compile_is_noticed(monkeypatch, tm
         f'#!/bin/bash\n[[ "$*" == *--version* ]] && echo "g++ 13" && exit\necho "{complaint}" >&2; exit 1\n'
     )
     compiler.chmod(0o755)
-    environment = {**os.environ, "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "CXX": str(compiler),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
     environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     command = [sys.executable, "-c", program]
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert output.startswith("running without torch.compile") and complaint in output and output.count("\n") == 1
+    output = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert (
+        output.startswith("running without torch.compile")
+        and complaint in output
+        and output.count("\n") == 1
+    )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
@@ -145,6 +180,8 @@ def test_memory_of_large_tensors_stays_with_the_process():
         print(min(faults() for _ in range(6)))
         compute.keep_freed_memory()
         print(max([faults() for _ in range(12)][6:]))  # the first few calls still grow the heap"""
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
     given_back, kept = map(int, output.split())
     assert given_back >= 32 and kept < given_back / 10

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bacon import diagnose, scorer, sets, spaces
-from bacon.baselines import baseline
+from bacon.data import spaces
+from bacon.score import command, diagnose, layouts
+from bacon.score.baselines import baseline
 
 ORDER = [4, 2, 3, 7, 9, 0, 1, 8, 5, 6]  # the class that each label of a damaged set means
 
@@ -58,7 +59,12 @@ COPIES = {
 
 
 def diagnosed(path, capsys, folder, *flags):
-    assert scorer.main(None, [str(path), "--dataset=Digits", "--diagnose", f"--data_path={folder}", *flags]) == 0
+    assert (
+        command.main(
+            None, [str(path), "--dataset=Digits", "--diagnose", f"--data_path={folder}", *flags]
+        )
+        == 0
+    )
     return capsys.readouterr().out
 
 
@@ -69,29 +75,45 @@ def test_a_damaged_copy_is_told(kind, made, digits, digits_folder, tmp_path, cap
     torch.save({"data": [list(make(*made, digits))]}, tmp_path / "x.pt")
     out = diagnosed(tmp_path / "x.pt", capsys, digits_folder)
     assert out.splitlines()[-1].startswith(advice), out
-    assert max(map(len, out.splitlines())) <= 120 and "no scores" in out and (kind == "noise") != ("<- meant" in out)
+    assert (
+        max(map(len, out.splitlines())) <= 120
+        and "no scores" in out
+        and (kind == "noise") != ("<- meant" in out)
+    )
     assert ("numbered backwards" in out) == (kind == "backwards")
 
 
-def test_an_order_is_written_on_request_and_taken_by_scoring_and_exports(made, digits_folder, tmp_path, capsys):
+def test_an_order_is_written_on_request_and_taken_by_scoring_and_exports(
+    made, digits_folder, tmp_path, capsys
+):
     torch.save({"data": [[made[0], torch.tensor(ORDER).argsort()[made[1]]]]}, tmp_path / "x.pt")
     order, name = str(tmp_path / "order.json"), str(tmp_path / "x.pt")
     first = diagnosed(name, capsys, digits_folder, "--factor=2", "--relabel", order)
-    assert json.loads((tmp_path / "order.json").read_text()) == ORDER and f"--relabel {order}" in first
-    assert diagnosed(name, capsys, digits_folder, "--factor=2", "--relabel", order) == first  # bitwise the same
+    assert (
+        json.loads((tmp_path / "order.json").read_text()) == ORDER and f"--relabel {order}" in first
+    )
+    assert (
+        diagnosed(name, capsys, digits_folder, "--factor=2", "--relabel", order) == first
+    )  # bitwise the same
     line = [name, "--dataset=Digits", "--relabel", order, f"--data_path={digits_folder}"]
-    assert scorer.main(None, [*line, "--export", "dc", str(tmp_path / "y.pt")]) == 0
+    assert command.main(None, [*line, "--export", "dc", str(tmp_path / "y.pt")]) == 0
     assert torch.equal(torch.load(tmp_path / "y.pt", weights_only=True)["data"][0][1], made[1])
     for text in ("[0, 1]", "[0, 0, 1, 2, 3, 4, 5, 6, 7, 8]", "{"):
         (tmp_path / "order.json").write_text(text)
         capsys.readouterr()
-        assert scorer.main(None, line) == 2 and "--relabel" in capsys.readouterr().err
+        assert command.main(None, line) == 2 and "--relabel" in capsys.readouterr().err
 
 
 def test_an_experiment_that_the_file_lacks_is_one_line(made, digits_folder, tmp_path, capsys):
     torch.save({"data": [list(made[:2])]}, tmp_path / "x.pt")
-    line = [tmp_path / "x.pt", "--dataset=Digits", "--diagnose", "--exp=5", f"--data_path={digits_folder}"]
-    assert scorer.main(None, list(map(str, line))) == 2
+    line = [
+        tmp_path / "x.pt",
+        "--dataset=Digits",
+        "--diagnose",
+        "--exp=5",
+        f"--data_path={digits_folder}",
+    ]
+    assert command.main(None, list(map(str, line))) == 2
     assert "--exp 5" in capsys.readouterr().err
 
 
@@ -103,9 +125,11 @@ def test_orders_that_others_number_classes_in():
 
 
 def test_the_flags_override_what_a_layout_implies(made, digits, tmp_path):
-    facts = sets.Facts.of("Digits", digits, lambda: digits.classes)
+    facts = layouts.Facts.of("Digits", digits, lambda: digits.classes)
     torch.save({"data": [[(pixels(made[0]) * 255), soft(made[1])]]}, tmp_path / "x.pt")
-    (read,) = sets.read(sets.recognise(tmp_path / "x.pt"), facts, pixels="bytes", soft="logits", order=ORDER)
+    (read,) = layouts.read(
+        layouts.recognise(tmp_path / "x.pt"), facts, pixels="bytes", soft="logits", order=ORDER
+    )
     torch.testing.assert_close(read.canvases, made[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(read.labels[:, ORDER], soft(made[1]))
     assert "in [0,255]" in read.assumed and "logits" in read.assumed

@@ -31,12 +31,21 @@ def canvases_after(d, iterations):
         {"method": "IDM", "embed_last": -1},
         {"method": "DM"},
     ],
-    ids=["BACON", "BACON, unequal classes", "BACON, two loops and networks", "IDM", "IDM, inner layer", "DM"],
+    ids=[
+        "BACON",
+        "BACON, unequal classes",
+        "BACON, two loops and networks",
+        "IDM",
+        "IDM, inner layer",
+        "DM",
+    ],
 )
 def test_iterations_equal_the_plain_reference(make_distiller, flags):
     # Without cutout: on 8x8 digits it leaves constant feature maps, where rounding decides on which side of the ReLU's
     # kink a normalised value of 0 lies, and the two ways of summing part.
-    d = make_distiller(**{"ipc": 1, "batch_real": 8, "dsa_strategy": "color_crop_flip_scale_rotate", **flags})
+    d = make_distiller(
+        **{"ipc": 1, "batch_real": 8, "dsa_strategy": "color_crop_flip_scale_rotate", **flags}
+    )
     start = d.canvases.clone()
     ours = canvases_after(d, 6)
     plain_ones = plain.distil(d.args, d.real, 6).view_as(ours)
@@ -59,7 +68,9 @@ def test_real_and_synthetic_images_of_a_class_get_the_same_transform(make_distil
     (real, real_sizes), (synthetic, synthetic_sizes) = calls
     assert real_sizes == [20] * 10 and synthetic_sizes == [8] * 10
     assert [t.op for t in real] == [t.op for t in synthetic] and len({t.op for t in real}) > 1
-    assert all(torch.equal(a.u, b.u) and len(a.u) == 1 for a, b in zip(real, synthetic, strict=True))
+    assert all(
+        torch.equal(a.u, b.u) and len(a.u) == 1 for a, b in zip(real, synthetic, strict=True)
+    )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, and glibc's allocator")
@@ -67,22 +78,27 @@ def test_memory_of_a_pass_does_not_grow_with_the_classes():
     program = """if True:
         import functools, re, torch
         import networks
-        from bacon import compute, data, flags
+        from bacon import compute, flags
+        from bacon.data import loading
         from bacon.distill import distiller
         peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1e3
         networks.NETWORKS["ConvNetW32"] = functools.partial(networks.ConvNet, width=4, depth=1)
         args = flags.parse_args(("CIFAR100",), "", "--model ConvNetW32 --ipc 1 --batch_real 256".split()).args
         images = torch.randint(256, (25600, 3, 32, 32), dtype=torch.uint8)
-        real = data.RealData(images, torch.arange(100).repeat(256), (0.5,) * 3, (0.25,) * 3, 100, "cpu")
+        real = loading.RealData(images, torch.arange(100).repeat(256), (0.5,) * 3, (0.25,) * 3, 100, "cpu")
         compute.keep_freed_memory()
         d = distiller.begin(args, 0, real, compute.Arithmetic("cpu"))
         start = peak()
         for classes in (12, 100):
             d.gradient(d.pool.members[0], distiller.Pass(0, 0, 0), range(classes))
             print(peak() - start)"""
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
     few, all_of_them = map(float, output.split())
-    assert few > 20  # one class's 256 real images, 3 MB, and their embeddings, 4 MB, some times over
+    assert (
+        few > 20
+    )  # one class's 256 real images, 3 MB, and their embeddings, 4 MB, some times over
     assert all_of_them < 2.5 * few  # for eight times the classes
 
 
@@ -104,7 +120,9 @@ def test_chunks_bound_memory_and_change_only_rounding(make_distiller, monkeypatc
     assert max(largest) <= chunk
 
 
-def test_updates_build_no_graph_on_real_images_and_leave_networks_frozen(make_distiller, monkeypatch):
+def test_updates_build_no_graph_on_real_images_and_leave_networks_frozen(
+    make_distiller, monkeypatch
+):
     d = make_distiller()
     grad_modes = []
     inner = compute.Arithmetic.embed
@@ -116,7 +134,9 @@ def test_updates_build_no_graph_on_real_images_and_leave_networks_frozen(make_di
     monkeypatch.setattr(compute.Arithmetic, "embed", spy)
     d.iterate(0)
     assert set(grad_modes) == {(False, False)}
-    assert not any(p.requires_grad or p.grad is not None for m in d.pool.members for p in m.net.parameters())
+    assert not any(
+        p.requires_grad or p.grad is not None for m in d.pool.members for p in m.net.parameters()
+    )
 
 
 def test_dm_uses_a_fresh_untrained_network_at_every_iteration(make_distiller, monkeypatch):
@@ -130,7 +150,9 @@ def test_dm_uses_a_fresh_untrained_network_at_every_iteration(make_distiller, mo
 
     monkeypatch.setattr(distiller.Distiller, "gradient", spy)
     canvases_after(make_distiller(method="DM"), 3)
-    assert len(used) == 3 and not torch.equal(used[0], used[1]) and not torch.equal(used[1], used[2])
+    assert (
+        len(used) == 3 and not torch.equal(used[0], used[1]) and not torch.equal(used[1], used[2])
+    )
 
 
 def test_dm_with_batch_norm_sees_all_classes_in_one_batch(make_distiller, monkeypatch):
@@ -170,7 +192,9 @@ def test_term_weights_of_zero_switch_terms_off(make_distiller):
 # Reproducibility
 
 
-def test_same_seed_gives_bitwise_the_same_canvases_and_another_seed_or_experiment_does_not(make_distiller):
+def test_same_seed_gives_bitwise_the_same_canvases_and_another_seed_or_experiment_does_not(
+    make_distiller,
+):
     first = canvases_after(make_distiller(), 3)
     torch.rand(7), np.random.default_rng().random(7)
     assert torch.equal(first, canvases_after(make_distiller(), 3))
@@ -180,13 +204,22 @@ def test_same_seed_gives_bitwise_the_same_canvases_and_another_seed_or_experimen
 
 def test_nothing_reads_or_reseeds_a_global_generator(make_distiller):
     def states():
-        return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]  # noqa: NPY002
+        return [
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
+        ]
 
     before = states()
     d = make_distiller()
     canvases_after(d, 2)
-    synthetic, protocol = canvases.decode(d.all_canvases(), d.labels, 2), judge.Protocol(1, 10, 0.01, d.strategy)
-    judge.judge("ConvNetW32", *synthetic, d.real, 10, protocol, np.random.default_rng(0), d.arithmetic)
+    synthetic, protocol = (
+        canvases.decode(d.all_canvases(), d.labels, 2),
+        judge.Protocol(1, 10, 0.01, d.strategy),
+    )
+    judge.judge(
+        "ConvNetW32", *synthetic, d.real, 10, protocol, np.random.default_rng(0), d.arithmetic
+    )
     assert states() == before
 
 
@@ -229,13 +262,27 @@ def test_the_loop_never_waits_for_the_gpu(digits, make_args):
     assert all(np.isfinite(v) for v in d.read_losses().values())
 
 
-def test_initial_images_by_cluster_are_real_ones_of_the_class_and_the_same_for_the_same_seed(make_distiller, digits):
+def test_initial_images_by_cluster_are_real_ones_of_the_class_and_the_same_for_the_same_seed(
+    make_distiller, digits
+):
     small = {"init": "cluster", "ipc": 2, "trained_bs": 32}
-    first, again, other = make_distiller(**small), make_distiller(**small), make_distiller(**small, seed=1)
-    assert torch.equal(first.canvases, again.canvases) and not torch.equal(first.canvases, other.canvases)
+    first, again, other = (
+        make_distiller(**small),
+        make_distiller(**small),
+        make_distiller(**small, seed=1),
+    )
+    assert torch.equal(first.canvases, again.canvases) and not torch.equal(
+        first.canvases, other.canvases
+    )
     halved = F.avg_pool2d(digits.real("train").take(slice(None)), 2)
     for c in range(10):
         of_class = halved[digits.labels_train == c]
-        quadrants = first.canvases[c].unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        quadrants = (
+            first.canvases[c]
+            .unfold(2, 4, 4)
+            .unfold(3, 4, 4)
+            .permute(0, 2, 3, 1, 4, 5)
+            .flatten(0, 2)
+        )
         distance = (quadrants[:, None] - of_class).abs().amax((2, 3, 4))
         assert (distance.min(1).values < 1e-6).all() and len(set(distance.argmin(1).tolist())) == 8

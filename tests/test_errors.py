@@ -24,15 +24,39 @@ def stands(error):
         (OSError(errno.ENOSPC, "No space left"), 2, "x.py: error: writing: No space left"),
         (PermissionError(errno.EROFS, "Read-only", "b"), 2, "x.py: error: b: Read-only"),
         (errors.DivergedError("class 3"), 3, "x.py: diverged: class 3"),
-        (errors.ParallelError("process 1 is lost"), 4, "x.py: process 1 is lost; the same command with --resume goes"),
+        (
+            errors.ParallelError("process 1 is lost"),
+            4,
+            "x.py: process 1 is lost; the same command with --resume goes",
+        ),
         (errors.Stopped("stopped by SIGTERM"), 75, "x.py: stopped by SIGTERM"),
         (KeyboardInterrupt(), 130, "x.py: interrupted"),
         (MemoryError(), 2, "x.py: error: out of memory (Python)"),
-        (RuntimeError("CUDA out of memory. Tried"), 2, "x.py: error: out of memory (CUDA out of memory. Tried)"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), 2, "x.py: error: out of memory (CUDA"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), 2, "x.py: error: out of memory (cuDNN"),
-        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), 2, "x.py: error: out of memory (CUDNN"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "x.py: error: out of memory (DefaultCPU"),
+        (
+            RuntimeError("CUDA out of memory. Tried"),
+            2,
+            "x.py: error: out of memory (CUDA out of memory. Tried)",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"),
+            2,
+            "x.py: error: out of memory (CUDA",
+        ),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+            2,
+            "x.py: error: out of memory (cuDNN",
+        ),
+        (
+            RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+            2,
+            "x.py: error: out of memory (CUDNN",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            2,
+            "x.py: error: out of memory (DefaultCPU",
+        ),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, BaseException) else "",
 )
@@ -92,12 +116,18 @@ def test_a_value_error_becomes_a_line_that_names_the_flag():
         raise KeyError("ours")
 
 
-@pytest.mark.parametrize("error", [AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError])
+@pytest.mark.parametrize(
+    "error", [AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError]
+)
 def test_what_other_content_provokes_is_damage_in_one_line_of_bounded_length(error):
     with pytest.raises(errors.DamagedError) as found, errors.damaged("a.pt: not a set"):
         raise error("many\nlines " * 100)
     text = str(found.value)
-    assert text.startswith(f"a.pt: not a set ({error.__name__}: ") and "\n" not in text and len(text) < 250
+    assert (
+        text.startswith(f"a.pt: not a set ({error.__name__}: ")
+        and "\n" not in text
+        and len(text) < 250
+    )
 
 
 def test_a_lack_of_memory_is_no_damage():

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from scripts import SMALL, events, run
 
-from bacon import compute, figures, recipes, spaces
-from bacon.experiment import Experiment
+from bacon import compute, figures, recipes
+from bacon.data import spaces
 from bacon.parallel import World
+from bacon.run.experiment import Experiment
 
 
 def log_of(folder):
@@ -22,7 +23,10 @@ def saved(folder):
 
 
 def test_evaluating_more_often_or_otherwise_changes_no_canvas(finished):
-    names = [finished(folder="a"), finished("--eval_interval=1", "--num_eval=2", "--eval_mode=P", folder="b")]
+    names = [
+        finished(folder="a"),
+        finished("--eval_interval=1", "--num_eval=2", "--eval_mode=P", folder="b"),
+    ]
     a, b = (saved(folder) for folder in names)
     assert torch.equal(a["data"][0][0], b["data"][0][0])
 
@@ -34,7 +38,9 @@ def test_the_log_has_losses_every_ten_iterations_and_every_evaluation(finished):
     assert [e["it"] for e in log if e["event"] == "losses"] == [10, 12, 22, 24, 25]
     assert {"lh", "tv", "clip", "ce", "accuracy", "pool", "seconds"} <= log[1].keys()
     evaluations = [e for e in log if e["event"] == "evaluation"]
-    assert [e["it"] for e in evaluations] == [12, 24, 25] and all(len(e["accuracy"]) == 2 for e in evaluations)
+    assert [e["it"] for e in evaluations] == [12, 24, 25] and all(
+        len(e["accuracy"]) == 2 for e in evaluations
+    )
     assert log[-1]["event"] == "end" and log[-1]["accuracy"]["ConvNetW32"]["networks"] == 2
     assert len(list(folder.glob("vis_*.png"))) == 3
 
@@ -42,7 +48,11 @@ def test_the_log_has_losses_every_ten_iterations_and_every_evaluation(finished):
 def test_iteration_0_evaluates_the_initialisation(finished):
     folder = finished("--Iteration=0")
     log = log_of(folder)
-    assert [(e["event"], e.get("it")) for e in log] == [("start", None), ("evaluation", 0), ("end", None)]
+    assert [(e["event"], e.get("it")) for e in log] == [
+        ("start", None),
+        ("evaluation", 0),
+        ("end", None),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["N", "A", "P"])
@@ -52,7 +62,9 @@ def test_evaluation_modes_judge_with_each_of_their_networks(mode, finished):
 
 
 @pytest.mark.parametrize("zca", [False, True])
-def test_the_picture_shows_the_images_of_each_class_in_pixel_colours(zca, digits, make_args, tmp_path):
+def test_the_picture_shows_the_images_of_each_class_in_pixel_colours(
+    zca, digits, make_args, tmp_path
+):
     def experiment(whitening=None):
         real, arithmetic = digits.real("train", whitening=whitening), compute.Arithmetic("cpu")
         return Experiment(make_args(aug=False), 0, real, real, arithmetic, arithmetic, World())
@@ -65,25 +77,34 @@ def test_the_picture_shows_the_images_of_each_class_in_pixel_colours(zca, digits
     picture = np.asarray(Image.open(tmp_path / "x.png").convert("L")) / 255
     for c in range(10):
         for k in range(2):
-            pixels = spaces.denormalise(canvases[c, k], digits.mean, digits.std)[0].clamp(0, 1).numpy()
+            pixels = (
+                spaces.denormalise(canvases[c, k], digits.mean, digits.std)[0].clamp(0, 1).numpy()
+            )
             at = [
                 y
                 for y in range(2, len(picture) - 63, 66)
                 for x in range(picture.shape[1] - 63)
                 if np.abs(picture[y : y + 64 : 8, x : x + 64 : 8] - pixels).max() <= 1 / 255
             ]
-            assert len(at) == 8 and len(set(at)) == 1  # the samples fit at every offset within the zoom of 8
+            assert (
+                len(at) == 8 and len(set(at)) == 1
+            )  # the samples fit at every offset within the zoom of 8
 
 
 def test_pixels_beyond_black_and_white_are_shown_as_these(tmp_path):
     images = torch.stack([torch.full((1, 8, 8), -9.0), torch.full((1, 8, 8), 9.0)])
     figures.grid(images, torch.tensor([0, 1]), ["a", "b"], tmp_path / "x.png")
-    shades = np.bincount(np.asarray(Image.open(tmp_path / "x.png").convert("L")).ravel(), minlength=256)
+    shades = np.bincount(
+        np.asarray(Image.open(tmp_path / "x.png").convert("L")).ravel(), minlength=256
+    )
     assert shades[0] >= 64 * 64 and shades[1:255].sum() < 64 * 64 <= shades[255]
 
 
 def test_a_diverging_run_stops_with_code_3_and_keeps_its_log(tmp_path, capsys):
-    assert run("BACON_mnist.py", *SMALL, "--lr_img=1e30", "--Iteration=20", "--save_path", tmp_path) == 3
+    assert (
+        run("BACON_mnist.py", *SMALL, "--lr_img=1e30", "--Iteration=20", "--save_path", tmp_path)
+        == 3
+    )
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and "iteration" in text and "class" in text
     log = log_of(tmp_path)

@@ -8,7 +8,9 @@ from PIL import Image
 from bacon import figures
 
 
-@pytest.mark.parametrize(("classes", "ipc", "side", "most"), [(10, 50, 32, 50), (200, 1, 64, 1), (200, 50, 64, 6)])
+@pytest.mark.parametrize(
+    ("classes", "ipc", "side", "most"), [(10, 50, 32, 50), (200, 1, 64, 1), (200, 50, 64, 6)]
+)
 def test_grids_stay_readable_at_every_size(classes, ipc, side, most, tmp_path):
     images = torch.linspace(0, 0.9, side).expand(classes * ipc, 3, side, side)
     labels = torch.arange(classes).repeat_interleave(ipc)
@@ -22,8 +24,12 @@ def test_grids_stay_readable_at_every_size(classes, ipc, side, most, tmp_path):
 
 def test_long_names_are_cut_and_no_name_is_needed(tmp_path):
     images, labels = torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])
-    figures.grid(images, labels, ["", "a name of forty letters and many more words"], tmp_path / "x.png")
-    figures.grid(images, labels, ["", "a name of forty letters and many more things"], tmp_path / "y.png")
+    figures.grid(
+        images, labels, ["", "a name of forty letters and many more words"], tmp_path / "x.png"
+    )
+    figures.grid(
+        images, labels, ["", "a name of forty letters and many more things"], tmp_path / "y.png"
+    )
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
 
 
@@ -31,8 +37,13 @@ def test_a_curve_and_a_map_are_png_files(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     figures.curve({"a": {2: [3.0, 5.0], 1: [1.0]}}, {"line": 2.0}, "title", tmp_path / "curve.png")
-    points, labels = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
-    figures.tsne(points[:8], labels[:8], points[8:], labels[8:], {0: "a", 1: "b"}, tmp_path / "map.png")
+    points, labels = (
+        torch.randn(12, 5, generator=torch.Generator().manual_seed(0)),
+        torch.arange(12) % 2,
+    )
+    figures.tsne(
+        points[:8], labels[:8], points[8:], labels[8:], {0: "a", 1: "b"}, tmp_path / "map.png"
+    )
     for name, width in {"curve": 660, "map": 770}.items():
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.format == "PNG" and picture.size[0] == width
@@ -61,9 +72,14 @@ def test_names_of_any_characters_are_shown_as_they_are(name, tmp_path, monkeypat
 
     monkeypatch.setattr(pyplot, "close", close)
     figures.curve({name: {1: [1.0], 2: [2.0]}}, {name: 2.0}, name, tmp_path / "curve.png")
-    points, labels = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    points, labels = (
+        torch.randn(8, 3, generator=torch.Generator().manual_seed(0)),
+        torch.arange(8) % 2,
+    )
     figures.tsne(points, labels, points, labels, {0: name, 1: "b"}, tmp_path / "map.png", name)
-    assert len(legends) == 4 and {text._preprocess_math(text.get_text())[1] for text in legends} == {False}
+    assert len(legends) == 4 and {
+        text._preprocess_math(text.get_text())[1] for text in legends
+    } == {False}
     figures.grid(torch.zeros(2, 1, 8, 8), torch.arange(2), [name, "b"], tmp_path / "grid.png")
     assert all(figures_are_png(tmp_path / f"{kind}.png") for kind in ("curve", "map", "grid"))
 

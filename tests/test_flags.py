@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from bacon import flags, hints, scorer
+from bacon import flags, hints
+from bacon.score import command
 
 DATASETS = ("CIFAR10", "CIFAR100")
 
@@ -24,12 +25,24 @@ def test_dead_flags_are_accepted_and_only_unusual_values_are_mentioned():
     quiet = "--mismatch_lambda 0 --net_train_real --inner_loop 1 --last 100 --conf_path ''"
     assert not settings(quiet)[1].notes
     loud = settings("--mismatch_lambda 0.3 --local_num 3 --no_net_train_real")[1].notes
-    assert [note.split()[0] for note in loud] == ["--mismatch_lambda", "--local_num", "--net_train_real"]
+    assert [note.split()[0] for note in loud] == [
+        "--mismatch_lambda",
+        "--local_num",
+        "--net_train_real",
+    ]
 
 
 def test_flags_that_a_method_fixes_are_mentioned_and_not_taken():
-    args, parsed = settings("--method DM --syn_ce --net_num 50 --tv_weight 0.3 --ce_weight 3 --trained_bs 7")
-    assert (args.syn_ce, args.net_num, args.tv_weight, args.ce_weight, args.trained_bs) == (False, 1, 0.8, 0.5, 256)
+    args, parsed = settings(
+        "--method DM --syn_ce --net_num 50 --tv_weight 0.3 --ce_weight 3 --trained_bs 7"
+    )
+    assert (args.syn_ce, args.net_num, args.tv_weight, args.ce_weight, args.trained_bs) == (
+        False,
+        1,
+        0.8,
+        0.5,
+        256,
+    )
     named = {"--syn_ce", "--net_num", "--tv_weight", "--ce_weight", "--trained_bs"}
     assert {note.split()[0] for note in parsed.notes} == named and not parsed.departures
 
@@ -81,17 +94,25 @@ def test_a_bad_flag_gives_one_line_with_flag_and_value_and_code_2(line, flag, fo
 
 
 def test_every_flag_has_a_text_and_a_default_in_it_unless_it_is_off():
-    actions = {a.dest: a for a in flags.build_parser(DATASETS, "")._actions if a.help != "==SUPPRESS=="}
-    rows = [row for group in flags.FLAGS.values() for row in group] + [(d[0], d[1], d[2], "") for d in flags.DEAD_FLAGS]
+    actions = {
+        a.dest: a for a in flags.build_parser(DATASETS, "")._actions if a.help != "==SUPPRESS=="
+    }
+    rows = [row for group in flags.FLAGS.values() for row in group] + [
+        (d[0], d[1], d[2], "") for d in flags.DEAD_FLAGS
+    ]
     names = [name for name, *_ in rows]
     assert set(names) == actions.keys() and len(names) == len(set(names))
     for name, _, default, _ in rows:
-        assert len(actions[name].help) > 20 and ("default" in actions[name].help or default is False), name
+        assert len(actions[name].help) > 20 and (
+            "default" in actions[name].help or default is False
+        ), name
     assert "default, by dataset and ipc: 0.1 or 0.5" in actions["ce_weight"].help
     assert "default 0.2; DM 1.0" in actions["lr_img"].help
 
 
-@pytest.mark.parametrize("script", ["BACON_mnist.py", "BACON_cifar10.py", "BACON_svhn.py", "BACON_tiny.py"])
+@pytest.mark.parametrize(
+    "script", ["BACON_mnist.py", "BACON_cifar10.py", "BACON_svhn.py", "BACON_tiny.py"]
+)
 def test_help_opens_with_the_example_and_few_flags_and_fits_80_columns(script, capsys):
     module = importlib.import_module(script.removesuffix(".py"))
     texts = []
@@ -102,10 +123,17 @@ def test_help_opens_with_the_example_and_few_flags_and_fits_80_columns(script, c
         assert not stop.value.code and max(map(len, texts[-1].splitlines())) <= 80
     short, again, everything, also = texts
     assert short == again and everything == also
-    assert f"python {script} --ipc" in short.split("--dataset X")[0] and "--help_all" in short.splitlines()[-1]
+    assert (
+        f"python {script} --ipc" in short.split("--dataset X")[0]
+        and "--help_all" in short.splitlines()[-1]
+    )
     assert len(short.splitlines()) < 50 and "--lr_net" not in short and "--conf_path" not in short
     assert all(f"--{name} " in short for name in flags.COMMON_FLAGS)
-    assert everything.index("--lr_net") < everything.index("compatibility") < everything.index("--conf_path")
+    assert (
+        everything.index("--lr_net")
+        < everything.index("compatibility")
+        < everything.index("--conf_path")
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +151,10 @@ def test_flags_take_dashes_and_names_any_letter_case(typed, name, value):
 def test_the_scripts_accept_the_datasets_that_others_send_there():
     for script in set(flags.SCRIPTS.values()):
         module = importlib.import_module(script.removesuffix(".py"))
-        assert tuple(name for name, there in flags.SCRIPTS.items() if there == script) == module.DATASETS
+        assert (
+            tuple(name for name, there in flags.SCRIPTS.items() if there == script)
+            == module.DATASETS
+        )
 
 
 # Flags of the released scripts that set nothing here: (flag, its released default, another value).
@@ -230,7 +261,7 @@ def test_a_flag_of_other_programs_gets_the_flag_that_is_meant(line, said, capsys
 
 def test_evaluate_names_its_own_flags_only(capsys):
     def parse(line):
-        return scorer.build_parser("").parse_args(shlex.split(line))
+        return command.build_parser("").parse_args(shlex.split(line))
 
     for line, said in {
         "--epochs 5": "say --epoch_eval_train (epochs of a judge)\n",
@@ -250,7 +281,7 @@ def test_evaluate_names_its_own_flags_only(capsys):
 
 def test_every_hint_names_flags_that_a_parser_has_and_each_name_stands_in_it_once():
     scripts = flags.build_parser(DATASETS, "")._option_string_actions
-    ours = {*scripts, *scorer.build_parser("")._option_string_actions}
+    ours = {*scripts, *command.build_parser("")._option_string_actions}
     names = [name for meant in hints.MEANT for name in meant.names.split()]
     for meant in hints.MEANT:
         assert {f"--{flag}" for flag in meant.flags} <= ours

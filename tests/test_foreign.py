@@ -13,14 +13,14 @@ from layouts import Bomb
 from torch.utils.data import TensorDataset
 
 import bacon
-from bacon import foreign, scorer, sets
 from bacon.errors import UserError
 from bacon.files import load_torch
+from bacon.score import command, foreign, layouts
 
 
 @pytest.fixture(scope="module")
 def facts(digits):
-    return sets.Facts.of("Digits", digits, lambda: digits.classes)
+    return layouts.Facts.of("Digits", digits, lambda: digits.classes)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ LABELS = torch.arange(20) % 10
 
 def read(path, facts, **kwargs):
     """All sets at a path."""
-    found = sets.found_at(path, say=lambda line: pytest.fail(line))
-    return [saved for one in found for saved in sets.read(one, facts, **kwargs)]
+    found = layouts.found_at(path, say=lambda line: pytest.fail(line))
+    return [saved for one in found for saved in layouts.read(one, facts, **kwargs)]
 
 
 def same(saved, images):
@@ -74,7 +74,7 @@ def test_arrays_of_numpy_in_files_of_their_own_are_one_set(images, facts, tmp_pa
     assert same(saved, images)
     np.save(tmp_path / "features.npy", np.zeros((3, 3)))
     lines = []
-    (one,) = sets.found_at(tmp_path, say=lines.append)
+    (one,) = layouts.found_at(tmp_path, say=lines.append)
     assert one.path.name == "images.npy"
     assert "features.npy: holds a tensor of torch.float64 (3, 3)" in lines[0]
 
@@ -167,7 +167,7 @@ class Settings:
 def refusal(path):
     """The one line by which a file is refused."""
     with pytest.raises(UserError) as error:
-        sets.recognise(path)
+        layouts.recognise(path)
     text = str(error.value)
     assert path.name in text and "\n" not in text and "delete" not in text
     return text
@@ -181,7 +181,7 @@ def test_a_pickle_is_refused_with_its_conversion(protocol, images, facts, tmp_pa
     text = refusal(path)
     assert "a pickle" in text and path.read_bytes() == before
     with pytest.raises(UserError, match="a pickle"):
-        sets.found_at(tmp_path)
+        layouts.found_at(tmp_path)
     monkeypatch.setattr(torch, "load", torch.load)  # which the lines replace
     exec(text.partition("in Python: ")[2], {})
     monkeypatch.undo()
@@ -305,18 +305,18 @@ def test_one_unknown_file_does_not_stop_a_folder(images, facts, tmp_path, capsys
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden/a.pt").write_bytes(b"")
     lines = []
-    found = sets.found_at(tmp_path, recursive=True, say=lines.append)
+    found = layouts.found_at(tmp_path, recursive=True, say=lines.append)
     assert [one.path.name for one in found] == ["a.pt", "c.pt"]
     assert len(lines) == 2 and all(line.startswith("skipped: ") for line in lines)
     assert "b.pt: holds a dictionary of conv.weight" in lines[0]
     assert "d.pt: is a Git LFS pointer" in lines[1]
     line = [str(tmp_path), "--dataset=Digits", "--recursive", "--grid", str(tmp_path / "x.png")]
-    assert scorer.main(None, line) == 2  # two sets, one grid: but both were found
+    assert command.main(None, line) == 2  # two layouts, one grid: but both were found
     assert "found 2" in capsys.readouterr().err
     for name in ("a.pt", "c.pt"):
         (tmp_path / name).unlink()
     with pytest.raises(UserError, match=r"b\.pt: holds .* so it is with 1 more"):
-        sets.found_at(tmp_path)
+        layouts.found_at(tmp_path)
 
 
 def test_many_unknown_files_get_a_few_lines(images, tmp_path):
@@ -324,8 +324,8 @@ def test_many_unknown_files_get_a_few_lines(images, tmp_path):
     for k in range(15):
         (tmp_path / f"other{k}.pt").write_bytes(b"")
     lines = []
-    assert len(sets.found_at(tmp_path, say=lines.append)) == 1
-    assert len(lines) == sets.REFUSALS + 1 and lines[-1] == f"skipped: 5 others at {tmp_path}"
+    assert len(layouts.found_at(tmp_path, say=lines.append)) == 1
+    assert len(lines) == layouts.REFUSALS + 1 and lines[-1] == f"skipped: 5 others at {tmp_path}"
 
 
 def test_files_that_end_in_exp_are_parts_of_our_own_job_arrays_only(images, facts, tmp_path):
@@ -343,19 +343,19 @@ def test_arrays_do_not_hide_what_a_folder_was_before(images, facts, tmp_path):
         np.save(tmp_path / f"{c}/features.npy", np.zeros(3))
         (tmp_path / f"{c}/x.pkl").write_bytes(b"")
     np.savez(tmp_path / "features.npz", a=np.zeros(3))
-    (one,) = sets.found_at(tmp_path)
+    (one,) = layouts.found_at(tmp_path)
     assert one.path == tmp_path
     torch.save({"data": [[images, LABELS]]}, tmp_path / "res.pt")
     (tmp_path / "buffer.pkl").write_bytes(b"\x80\x04.")
-    assert [file.name for file in sets.files(tmp_path)] == ["features.npz", "res.pt"]
+    assert [file.name for file in layouts.files(tmp_path)] == ["features.npz", "res.pt"]
 
 
 def test_a_folder_of_arrays_below_is_said(images, tmp_path):
     (tmp_path / "10").mkdir()
     np.savez(tmp_path / "10/best.npz", images=images, labels=LABELS)
     with pytest.raises(UserError, match=r"1 in folders below it, as 10/best\.npz; --recursive"):
-        sets.files(tmp_path)
-    assert sets.files(tmp_path, recursive=True) == [tmp_path / "10/best.npz"]
+        layouts.files(tmp_path)
+    assert layouts.files(tmp_path, recursive=True) == [tmp_path / "10/best.npz"]
 
 
 def test_no_message_advises_to_delete_a_file():

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from layouts import written
 from scripts import run
 
-from bacon import canvases, cost, data, flags
-from bacon import run as runner
+from bacon import canvases, flags
+from bacon.data import loading
 from bacon.errors import UserError
-from bacon.experiment import Experiment
 from bacon.files import load_torch
+from bacon.run import cost
+from bacon.run import run as runner
+from bacon.run.experiment import Experiment
 
 pytestmark = pytest.mark.usefixtures("quick")
 CASES = functools.partial(
@@ -60,7 +62,9 @@ def contents(folder):
 
 # Flags
 
-NAMES = [name for rows in flags.FLAGS.values() for name, *_ in rows] + [name for name, *_ in flags.DEAD_FLAGS]
+NAMES = [name for rows in flags.FLAGS.values() for name, *_ in rows] + [
+    name for name, *_ in flags.DEAD_FLAGS
+]
 WORDS = st.one_of(
     st.sampled_from(
         ["", "-1", "0", "1", "2", "1e9", "999999999", "1000000001", "-999999999", "nan", "inf", "1e-400", "0x10", "1_0",
@@ -72,9 +76,9 @@ WORDS = st.one_of(
     st.floats().map(str),
     st.text(st.characters(exclude_characters="\0"), max_size=8),
 )  # fmt: skip
-FLAG = st.tuples(st.sampled_from([*NAMES, *(f"no_{name}" for name in NAMES)]), st.none() | WORDS).map(
-    lambda pair: f"--{pair[0]}" if pair[1] is None else f"--{pair[0]}={pair[1]}"
-)
+FLAG = st.tuples(
+    st.sampled_from([*NAMES, *(f"no_{name}" for name in NAMES)]), st.none() | WORDS
+).map(lambda pair: f"--{pair[0]}" if pair[1] is None else f"--{pair[0]}={pair[1]}")
 
 
 @CASES(max_examples=400)
@@ -115,7 +119,9 @@ SMALL = {
 }  # fmt: skip
 VALID = st.fixed_dictionaries({}, optional={name: st.sampled_from(v) for name, v in SMALL.items()})
 SWITCHES = st.lists(
-    st.sampled_from(["aug", "syn_ce", "net_decay", "zca"]).flatmap(lambda n: st.sampled_from([n, f"no_{n}"]))
+    st.sampled_from(["aug", "syn_ce", "net_decay", "zca"]).flatmap(
+        lambda n: st.sampled_from([n, f"no_{n}"])
+    )
 )
 
 
@@ -123,11 +129,26 @@ SWITCHES = st.lists(
 @given(values=VALID, switches=SWITCHES)
 def test_extreme_valid_flags_run_or_diverge(values, switches, tmp_path):
     count("test_extreme_valid_flags_run_or_diverge")
-    first = {"Iteration": 1, "batch_real": 7, "trained_bs": 8, "model_train_steps": 1, "batch_train": 64, "ipc": 1}
-    fixed = {"dataset": "Digits", "model": "ConvNetW32", "num_exp": 1, "num_eval": 1, "epoch_eval_train": 1}
+    first = {
+        "Iteration": 1,
+        "batch_real": 7,
+        "trained_bs": 8,
+        "model_train_steps": 1,
+        "batch_train": 64,
+        "ipc": 1,
+    }
+    fixed = {
+        "dataset": "Digits",
+        "model": "ConvNetW32",
+        "num_exp": 1,
+        "num_eval": 1,
+        "epoch_eval_train": 1,
+    }
     line = [f"--{name}={value}" for name, value in {**first, **values, **fixed}.items()]
     line += [f"--{name}" for name in switches]
-    code, text = outcome("BACON_mnist.py", *line, "--no_compile", "--overwrite", "--save_path", tmp_path / "result")
+    code, text = outcome(
+        "BACON_mnist.py", *line, "--no_compile", "--overwrite", "--save_path", tmp_path / "result"
+    )
     assert code in (0, 2, 3) and text.count("\n") == (code != 0), (code, text)
     if code == 0:
         (result,) = (tmp_path / "result").glob("res_*.pt")
@@ -142,7 +163,9 @@ def test_extreme_valid_flags_run_or_diverge(values, switches, tmp_path):
 def damages(draw):
     """A function bytes -> other bytes: cut, overwritten somewhere, extended, or something else altogether."""
     where, junk = draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=12))
-    kind = draw(st.sampled_from(["cut", "overwrite", "start", "extend", "insert", "replace", "zeros"]))
+    kind = draw(
+        st.sampled_from(["cut", "overwrite", "start", "extend", "insert", "replace", "zeros"])
+    )
 
     def damage(content):
         at = int(where * len(content))
@@ -166,7 +189,7 @@ def originals(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         written("MNIST", root / "idx", patch, train=2)
         shutil.copytree(root / "idx", root / "pt")
-        data.load("MNIST", root / "pt", lambda line: None)
+        loading.load("MNIST", root / "pt", lambda line: None)
         shutil.rmtree(root / "pt/MNIST")
     raw = root / "idx/MNIST/raw"
     kinds["images"] = (root / "idx", raw / "train-images-idx3-ubyte", "MNIST")
@@ -174,12 +197,17 @@ def originals(tmp_path_factory):
     kinds["pt"] = (root / "pt", root / "pt/mnist.pt", "MNIST")
     legacy = root / "legacy"
     legacy.mkdir()
-    torch.save(load_torch(root / "pt/mnist.pt"), legacy / "mnist.pt", _use_new_zipfile_serialization=False)
+    torch.save(
+        load_torch(root / "pt/mnist.pt"), legacy / "mnist.pt", _use_new_zipfile_serialization=False
+    )
     kinds["legacy pt"] = (legacy, legacy / "mnist.pt", "MNIST")
     tiny = root / "tiny"
     tiny.mkdir()
     with zipfile.ZipFile(tiny / "tiny-imagenet-200.zip", "w", zipfile.ZIP_DEFLATED) as z:
-        z.writestr("tiny-imagenet-200/val/val_annotations.txt", "val_0.JPEG\tn00000001\t0\t0\t63\t63\n" * 20)
+        z.writestr(
+            "tiny-imagenet-200/val/val_annotations.txt",
+            "val_0.JPEG\tn00000001\t0\t0\t63\t63\n" * 20,
+        )
         for i in range(20):
             z.writestr(f"tiny-imagenet-200/train/n{i:08d}/images/n{i:08d}_0.JPEG", os.urandom(200))
     kinds["zip"] = (tiny, tiny / "tiny-imagenet-200.zip", "TinyImageNet")
@@ -189,7 +217,9 @@ def originals(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["images", "labels", "pt", "legacy pt", "zip"])
 @CASES(max_examples=40)
 @given(damage=damages())
-def test_damaged_data_files_give_one_line_and_stay_as_they_are(kind, damage, originals, tmp_path, monkeypatch):
+def test_damaged_data_files_give_one_line_and_stay_as_they_are(
+    kind, damage, originals, tmp_path, monkeypatch
+):
     count("test_damaged_data_files_give_one_line_and_stay_as_they_are")
     monkeypatch.setattr("urllib.request.urlopen", functools.partial(refuse, "no internet"))
     folder, file, name = originals[kind]
@@ -199,7 +229,7 @@ def test_damaged_data_files_give_one_line_and_stay_as_they_are(kind, damage, ori
     path.write_bytes(damage(file.read_bytes()))
     before = contents(copy)
     try:
-        dataset = data.load(name, copy, lambda line: None)
+        dataset = loading.load(name, copy, lambda line: None)
         assert dataset.images_train.dtype == torch.uint8 and len(dataset.fingerprint) == 64
     except UserError as error:
         assert "\n" not in str(error) and str(copy) in str(error)
@@ -233,7 +263,9 @@ def stopped(quick, tmp_path):
 
 @CASES(max_examples=25)
 @given(first=damages(), second=st.none() | damages())
-def test_damaged_checkpoints_are_kept_and_resumed_around_or_refused(first, second, stopped, tmp_path, monkeypatch):
+def test_damaged_checkpoints_are_kept_and_resumed_around_or_refused(
+    first, second, stopped, tmp_path, monkeypatch
+):
     count("test_damaged_checkpoints_are_kept_and_resumed_around_or_refused")
     folder, wanted = stopped
     copy = tmp_path / "run"
@@ -250,7 +282,9 @@ def test_damaged_checkpoints_are_kept_and_resumed_around_or_refused(first, secon
         (result,) = copy.glob("result/res_*.pt")
         assert result.read_bytes() == wanted and text == ""
     else:
-        assert code == 2 and text.count("\n") == 1 and "no valid checkpoint" in text and len(kept) == 2
+        assert (
+            code == 2 and text.count("\n") == 1 and "no valid checkpoint" in text and len(kept) == 2
+        )
     assert all(content in before for content in kept)
     shutil.rmtree(copy)
 

@@ -41,14 +41,21 @@ def distilled(tmp_path, digits_folder):
 
 def alike(canvases, others, start):
     """The cosine between the ways that two runs went from the same start."""
-    return F.cosine_similarity((canvases - start).flatten(), (others - start).flatten(), dim=0).item()
+    return F.cosine_similarity(
+        (canvases - start).flatten(), (others - start).flatten(), dim=0
+    ).item()
 
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99), ("bf16", 0.8)])
-@pytest.mark.parametrize("flags", [(), ("--zca",), ("--method=DM", "--model=ConvNetBN")], ids=["", "zca", "DM-BN"])
+@pytest.mark.parametrize(
+    "flags", [(), ("--zca",), ("--method=DM", "--model=ConvNetBN")], ids=["", "zca", "DM-BN"]
+)
 def test_a_gpu_distils_what_a_cpu_does(flags, precision, least, distilled):
     _, start = distilled("start", "--device=cpu", "--Iteration=0", *flags)
-    flags = [*flags, "--Iteration=2"]  # later a kink of ReLU here and there turns rounding into another way
+    flags = [
+        *flags,
+        "--Iteration=2",
+    ]  # later a kink of ReLU here and there turns rounding into another way
     _, cpu = distilled("cpu", "--device=cpu", "--precision=fp32", *flags)
     log, gpu = distilled("gpu", "--device=cuda", f"--precision={precision}", *flags)
     assert log[0]["arithmetic"]["distilling"] == f"cuda, {precision}"
@@ -88,28 +95,51 @@ def test_compiled_networks_distil_the_same(distilled):
 def test_two_gpus_distil_what_one_does(distilled, digits_folder, tmp_path):
     _, start = distilled("start", "--device=cuda", "--Iteration=0")
     _, one = distilled("one", "--device=cuda", "--precision=fp32")
-    line = [*LINE, f"--data_path={digits_folder}", "--device=cuda", "--precision=fp32", f"--save_path={tmp_path}/two"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "BACON_mnist.py", *line]
+    line = [
+        *LINE,
+        f"--data_path={digits_folder}",
+        "--device=cuda",
+        "--precision=fp32",
+        f"--save_path={tmp_path}/two",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "BACON_mnist.py",
+        *line,
+    ]
     subprocess.run(command, cwd=ROOT, check=True, timeout=600)
     (result,) = (tmp_path / "two").glob("res_*.pt")
     assert alike(torch.load(result, weights_only=True)["data"][0][0], one, start) > 0.99
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", sorted({name for names in EVAL_NETWORKS.values() for name in names if name}))
+@pytest.mark.parametrize(
+    "name", sorted({name for names in EVAL_NETWORKS.values() for name in names if name})
+)
 def test_every_architecture_judges_without_waiting(name, precision):
     arithmetic, rng = compute.Arithmetic("cuda", precision), np.random.default_rng(0)
-    images, labels = torch.from_numpy(rng.standard_normal((20, 3, 32, 32), dtype="float32")), torch.arange(20) % 10
+    images, labels = (
+        torch.from_numpy(rng.standard_normal((20, 3, 32, 32), dtype="float32")),
+        torch.arange(20) % 10,
+    )
     on_cpu, net = (
-        a.build(name, (3, 32, 32), 10, utils.stream(0, "net")) for a in (compute.Arithmetic("cpu"), arithmetic)
+        a.build(name, (3, 32, 32), 10, utils.stream(0, "net"))
+        for a in (compute.Arithmetic("cpu"), arithmetic)
     )
     with torch.no_grad():
         wanted = on_cpu.eval().embed(images)
         found = arithmetic.embed(net.eval(), images.cuda(), None).cpu()
     assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.99
     images, labels = images.cuda(), labels.cuda()
-    protocol = judge.Protocol(1, 10, 0.01, augment.parse_strategy("color_crop_cutout_flip_scale_rotate"))
-    judge.train(net, images, labels, protocol, rng, arithmetic)  # kernels are chosen, memory is taken
+    protocol = judge.Protocol(
+        1, 10, 0.01, augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
+    )
+    judge.train(
+        net, images, labels, protocol, rng, arithmetic
+    )  # kernels are chosen, memory is taken
     torch.cuda.set_sync_debug_mode("error")
     try:
         judge.train(net, images, labels, protocol, rng, arithmetic)

@@ -19,7 +19,7 @@ SCRIPTS = ROOT / "docs/slurm"
 HELD = """
 import pathlib, runpy, sys, time
 sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
-from bacon import checkpoint
+from bacon.run import checkpoint
 
 point, holding = checkpoint.Record.point, pathlib.Path("holding")
 
@@ -69,10 +69,18 @@ def cluster(tmp_path):
 def test_a_job_requeues_itself_at_the_signal_and_resumes(name, cluster, digits_folder, tmp_path):
     script = (SCRIPTS / name).read_text()
     options = re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
-    assert any("--requeue" in line for line in options) and any("--signal=USR1@" in line for line in options)
+    assert any("--requeue" in line for line in options) and any(
+        "--signal=USR1@" in line for line in options
+    )
     command = "BACON_cifar10.py --ipc 10"
     assert script.count(command) == 1
-    small = " ".join([*(f for f in SMALL if "save_path" not in f), "--no_compile", f"--data_path={digits_folder}"])
+    small = " ".join(
+        [
+            *(f for f in SMALL if "save_path" not in f),
+            "--no_compile",
+            f"--data_path={digits_folder}",
+        ]
+    )
     script = script.replace(command, f"held.py {ROOT}/BACON_mnist.py {small}")
     variables, job = {}, "71"
     if "--array" in script:
@@ -102,7 +110,13 @@ def test_a_job_of_several_nodes_requeues_itself_and_resumes(cluster, digits_fold
                                           capture_output=True, text=True, check=True).stdout:  # fmt: skip
         pytest.skip("this torchrun has no --shutdown-timeout yet")
     assert "--signal=TERM@" in script
-    small = " ".join([*(f for f in SMALL if "save_path" not in f), "--no_compile", f"--data_path={digits_folder}"])
+    small = " ".join(
+        [
+            *(f for f in SMALL if "save_path" not in f),
+            "--no_compile",
+            f"--data_path={digits_folder}",
+        ]
+    )
     for theirs, ours in {
         "--nproc_per_node=4": "--nproc_per_node=2",
         "$head:29500": f"$head:{free_port()}",
@@ -111,7 +125,12 @@ def test_a_job_of_several_nodes_requeues_itself_and_resumes(cluster, digits_fold
     }.items():
         assert script.count(theirs) == 1
         script = script.replace(theirs, ours)
-    variables = {"SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "localhost", "SIGNAL": "TERM", "OMP_NUM_THREADS": "1"}
+    variables = {
+        "SLURM_NNODES": "1",
+        "SLURM_JOB_NODELIST": "localhost",
+        "SIGNAL": "TERM",
+        "OMP_NUM_THREADS": "1",
+    }
     _, text = cluster(script, **variables)
     assert (tmp_path / "requeued").read_text() == "requeue 71\n", text
     assert "stopped by SIGTERM" in text
@@ -120,7 +139,9 @@ def test_a_job_of_several_nodes_requeues_itself_and_resumes(cluster, digits_fold
     srun = tmp_path / "bin/srun"
     works = srun.read_text()
     srun.write_text("#!/bin/bash\nfalse\n")
-    code, _ = cluster(script, **variables)  # a job that fails before the run goes on is not started for ever
+    code, _ = cluster(
+        script, **variables
+    )  # a job that fails before the run goes on is not started for ever
     assert code == 1
     srun.write_text(works)
     code, text = cluster(script, **variables)

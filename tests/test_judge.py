@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 import augment
 import utils
-from bacon import compute, data, idc_augment
+from bacon import compute, idc_augment
+from bacon.data import loading
 from bacon.judge import Protocol, accuracy, judge, train
 
 STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
@@ -42,16 +43,26 @@ def test_epochs_batches_rate_drop_and_momentum_restart(small_set, epochs):
     orders = []
     for epoch in range(epochs + 1):
         batches = steps[3 * epoch : 3 * epoch + 3]
-        assert [len(labels) for labels, _ in batches] == [10, 10, 3]  # the last partial batch is kept
+        assert [len(labels) for labels, _ in batches] == [
+            10,
+            10,
+            3,
+        ]  # the last partial batch is kept
         orders.append([label for labels, _ in batches for label in labels])
         assert sorted(orders[-1]) == list(range(23))
         rate = 0.01 if epoch <= epochs // 2 + 1 else 0.001
         for _, optimizer in batches:
             settings = optimizer.param_groups[0]
-            assert (settings["lr"], settings["momentum"], settings["weight_decay"]) == (pytest.approx(rate), 0.9, 5e-4)
+            assert (settings["lr"], settings["momentum"], settings["weight_decay"]) == (
+                pytest.approx(rate),
+                0.9,
+                5e-4,
+            )
     assert orders[0] != orders[1] != list(range(23))
     used = list(dict.fromkeys(id(optimizer) for _, optimizer in steps))
-    assert len(used) == (2 if epochs // 2 + 1 < epochs else 1)  # a new optimizer, so momentum starts from zero
+    assert len(used) == (
+        2 if epochs // 2 + 1 < epochs else 1
+    )  # a new optimizer, so momentum starts from zero
 
 
 def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_image(small_set):
@@ -60,7 +71,9 @@ def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_i
     arithmetic = compute.Arithmetic("cpu")
     ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
     plain = copy.deepcopy(ours)
-    train(ours, images, labels, Protocol(4, 10, 0.05, STRATEGY), np.random.default_rng(2), arithmetic)
+    train(
+        ours, images, labels, Protocol(4, 10, 0.05, STRATEGY), np.random.default_rng(2), arithmetic
+    )
 
     rng = np.random.default_rng(2)
     velocity = [torch.zeros_like(p) for p in plain.parameters()]
@@ -70,7 +83,9 @@ def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_i
         for start in (0, 10, 20):
             index = order[start : start + 10]
             op, u = augment.draw(STRATEGY, len(index), rng)
-            batch = torch.cat([augment.OPS[op](images[i : i + 1], u[k : k + 1]) for k, i in enumerate(index)])
+            batch = torch.cat(
+                [augment.OPS[op](images[i : i + 1], u[k : k + 1]) for k, i in enumerate(index)]
+            )
             loss = F.cross_entropy(plain.classify(batch), labels[index])
             gradients = torch.autograd.grad(loss, list(plain.parameters()))
             with torch.no_grad():
@@ -86,15 +101,20 @@ def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_i
 
 def test_accuracy_is_the_share_of_the_whole_test_set_in_eval_mode(digits, monkeypatch):
     images, labels = digits.images_test[:150], digits.labels_test[:150]
-    test = data.RealData(images, labels, digits.mean, digits.std, 10, "cpu")
+    test = loading.RealData(images, labels, digits.mean, digits.std, 10, "cpu")
     arithmetic = compute.Arithmetic("cpu")
     net = arithmetic.build("ConvNetBN", (1, 8, 8), 10, np.random.default_rng(0)).train()
     state = copy.deepcopy(net.state_dict())
     monkeypatch.setattr(compute.Arithmetic, "chunk", lambda self, size: 40)
     value = accuracy(net, test, arithmetic)
-    right = sum(int(net.eval().classify(test.take(slice(i, i + 1))).argmax() == labels[i]) for i in range(150))
+    right = sum(
+        int(net.eval().classify(test.take(slice(i, i + 1))).argmax() == labels[i])
+        for i in range(150)
+    )
     assert value == pytest.approx(right / 150, abs=2.1 / 150)  # ties aside
-    assert all(torch.equal(a, b) for a, b in zip(state.values(), net.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(state.values(), net.state_dict().values(), strict=True)
+    )
 
 
 def test_judging_is_determined_by_its_stream_alone(digits):

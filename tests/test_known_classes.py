@@ -5,22 +5,25 @@ import os
 import pytest
 from torchvision import datasets
 
-from bacon import names, recipes
+from bacon import recipes
+from bacon.data import known_classes
 
 
 def test_every_known_dataset_has_a_name_for_each_class(digits):
-    assert names.CLASSES.keys() == recipes.DATASETS.keys()
+    assert known_classes.CLASSES.keys() == recipes.DATASETS.keys()
     for name, spec in recipes.DATASETS.items():
-        assert len(set(names.CLASSES[name])) == spec.num_classes
-    assert list(names.CLASSES["Digits"]) == digits.classes
+        assert len(set(known_classes.CLASSES[name])) == spec.num_classes
+    assert list(known_classes.CLASSES["Digits"]) == digits.classes
 
 
 def test_the_names_are_those_that_the_readers_give():
-    assert list(names.CLASSES["MNIST"]) == datasets.MNIST.classes
-    assert list(names.CLASSES["FashionMNIST"]) == datasets.FashionMNIST.classes
-    assert names.CLASSES["CIFAR10"][:2] == ("airplane", "automobile")
-    assert list(names.CLASSES["CIFAR100"]) == sorted(names.CLASSES["CIFAR100"])
-    assert names.CLASSES["TinyImageNet"][0] == "goldfish"  # n01443537, the first of the sorted wnids
+    assert list(known_classes.CLASSES["MNIST"]) == datasets.MNIST.classes
+    assert list(known_classes.CLASSES["FashionMNIST"]) == datasets.FashionMNIST.classes
+    assert known_classes.CLASSES["CIFAR10"][:2] == ("airplane", "automobile")
+    assert list(known_classes.CLASSES["CIFAR100"]) == sorted(known_classes.CLASSES["CIFAR100"])
+    assert (
+        known_classes.CLASSES["TinyImageNet"][0] == "goldfish"
+    )  # n01443537, the first of the sorted wnids
 
 
 @pytest.mark.parametrize(
@@ -35,5 +38,5 @@ def test_the_names_are_those_that_the_readers_give():
     ],
 )
 def test_a_name_is_shown_as_one_line_that_can_be_encoded(name, shown):
-    assert names.plain(name) == shown
-    names.plain(name).encode()
+    assert known_classes.plain(name) == shown
+    known_classes.plain(name).encode()

@@ -15,7 +15,11 @@ def settings(*words):
 
 def test_bacon_weighs_likelihood_1_total_variation_08_and_clip_02_and_the_others_match_means():
     terms = distiller.active_terms(settings())
-    assert {name: term.weight for name, term in terms.items()} == {"lh": 1.0, "tv": 0.8, "clip": 0.2}
+    assert {name: term.weight for name, term in terms.items()} == {
+        "lh": 1.0,
+        "tv": 0.8,
+        "clip": 0.2,
+    }
     for method in ("IDM", "DM"):
         terms = distiller.active_terms(settings("--method", method))
         assert {name: term.weight for name, term in terms.items()} == {"match": 1.0}
@@ -33,7 +37,9 @@ def test_a_term_is_a_function_of_what_it_says_it_sees(name):
     values = distiller.ActiveTerm(name, 1.0, chosen).of(seen)
     assert values.shape == (3,) and values.isfinite().all()
     # A value for each class, of that class alone.
-    alone = distiller.ActiveTerm(name, 1.0, chosen).of({key: of_all[1:2] for key, of_all in seen.items()})
+    alone = distiller.ActiveTerm(name, 1.0, chosen).of(
+        {key: of_all[1:2] for key, of_all in seen.items()}
+    )
     torch.testing.assert_close(values[1:2], alone)
 
 

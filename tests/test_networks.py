@@ -49,7 +49,11 @@ def test_parameter_counts_are_those_of_the_published_nets(name):
 
 def test_every_published_name_exists():
     family = "D1 D2 D3 D4 D5 D6 D7 D8 W32 W64 W128 W256 W512 W1024 AS AR AL ASwish ASwishBN NN BN LN IN GN NP MP AP"
-    assert set(NETWORKS) == {"ConvNet", *PARAMETERS, *(f"ConvNet{variant}" for variant in family.split())}
+    assert set(NETWORKS) == {
+        "ConvNet",
+        *PARAMETERS,
+        *(f"ConvNet{variant}" for variant in family.split()),
+    }
 
 
 def halvings(name):
@@ -59,16 +63,30 @@ def halvings(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_net_fits_every_dataset_unless_a_map_vanishes(name):
-    for channels, (side, num_classes) in itertools.product((1, 3), ((28, 10), (32, 100), (64, 200))):
+    for channels, (side, num_classes) in itertools.product(
+        (1, 3), ((28, 10), (32, 100), (64, 200))
+    ):
         if max(side, 32) < 2 ** halvings(name):
-            with pytest.raises(ValueError, match=f"^{name} cannot take {side}x{side} images: .*reach size 0$"):
+            with pytest.raises(
+                ValueError, match=f"^{name} cannot take {side}x{side} images: .*reach size 0$"
+            ):
                 check(name, channels, num_classes, (side, side))
         else:
             net = check(name, channels, num_classes, (side, side))
-            assert net(torch.empty(2, channels, side, side, device="meta")).shape == (2, num_classes)
+            assert net(torch.empty(2, channels, side, side, device="meta")).shape == (
+                2,
+                num_classes,
+            )
 
 
-TOO_DEEP_FOR_8X8 = {"LeNet", "VGG11", "VGG11BN", "ResNet18", "ResNet18BN", *(f"ConvNetD{d}" for d in range(4, 9))}
+TOO_DEEP_FOR_8X8 = {
+    "LeNet",
+    "VGG11",
+    "VGG11BN",
+    "ResNet18",
+    "ResNet18BN",
+    *(f"ConvNetD{d}" for d in range(4, 9)),
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -77,7 +95,10 @@ def test_8x8_images_work_or_are_refused_clearly(name):
         for make in (check, lambda *where: build(*where, numpy.random.default_rng(0))):
             with pytest.raises(ValueError) as error:
                 make(name, 1, 10, (8, 8))
-            assert str(error.value) == f"{name} cannot take 8x8 images: a feature map would reach size 0"
+            assert (
+                str(error.value)
+                == f"{name} cannot take 8x8 images: a feature map would reach size 0"
+            )
     else:
         logits = fresh(name, 1, 10, (8, 8))(images(2, 1, 8, 8))
         assert logits.shape == (2, 10)
@@ -118,7 +139,9 @@ def test_batch_normalisation_is_what_batch_statistics_means(name):
     assert isinstance(net, ConvNet) == name.startswith("ConvNet")
 
 
-@pytest.mark.parametrize("name", ["ConvNet", "ConvNetLN", "ConvNetGN", "ConvNetBN", "AlexNetBN", "VGG11"])
+@pytest.mark.parametrize(
+    "name", ["ConvNet", "ConvNetLN", "ConvNetGN", "ConvNetBN", "AlexNetBN", "VGG11"]
+)
 def test_an_image_feels_its_batch_only_through_batch_statistics(name):
     net, x = fresh(name).double(), images(3, 3, 32, 32, dtype=torch.float64)
     assert torch.allclose(net(x)[:2], net(x[:2]), rtol=1e-9, atol=0) != net.has_batch_statistics
@@ -127,7 +150,9 @@ def test_an_image_feels_its_batch_only_through_batch_statistics(name):
 # Embeddings
 
 
-@pytest.mark.parametrize(("last", "width"), [(None, 2048), (1000, 2048), (12, 2048), (-1, 8192), (1, 128 * 32 * 32)])
+@pytest.mark.parametrize(
+    ("last", "width"), [(None, 2048), (1000, 2048), (12, 2048), (-1, 8192), (1, 128 * 32 * 32)]
+)
 def test_convnet_3_has_twelve_features_and_last_slices_them(last, width):
     net = fresh("ConvNet")
     assert len(net.features) == 12
@@ -142,12 +167,16 @@ def test_no_norm_and_no_pooling_leave_no_module(name):
 @pytest.mark.parametrize("name", ["ConvNet", "LeNet", "AlexNet", "VGG11", "ResNet18BN_AP"])
 def test_28x28_images_go_on_as_32x32_ones(name):
     first = check(name, 1, 10, (28, 28)).features[0](torch.empty(1, 1, 28, 28, device="meta"))
-    side = {"LeNet": 28, "ResNet18BN_AP": 28}.get(name, 32)  # LeNet's unpadded conv5 takes 4; ResNets do not pad more
+    side = {"LeNet": 28, "ResNet18BN_AP": 28}.get(
+        name, 32
+    )  # LeNet's unpadded conv5 takes 4; ResNets do not pad more
     assert first.shape[2:] == (side, side)
 
 
 @pytest.mark.parametrize("last", [None, 1000, -1, 3, 0])
-@pytest.mark.parametrize("name", ["ConvNet", "ConvNetASwish", "ConvNetNN", "MLP", "LeNet", "AlexNetBN"])
+@pytest.mark.parametrize(
+    "name", ["ConvNet", "ConvNetASwish", "ConvNetNN", "MLP", "LeNet", "AlexNetBN"]
+)
 def test_one_forward_gives_embedding_and_logits(name, last):
     net, x = fresh(name).eval(), images(3, 3, 32, 32)
     embedding, logits = net.embed_and_classify(x, last)
@@ -160,7 +189,9 @@ def test_one_forward_gives_embedding_and_logits(name, last):
 def test_one_forward_updates_batch_statistics_once():
     net = fresh("ConvNetBN")
     net.embed_and_classify(images(2, 3, 32, 32), -1)
-    assert {int(m.num_batches_tracked) for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {1}
+    assert {int(m.num_batches_tracked) for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {
+        1
+    }
 
 
 def test_one_compiled_graph_serves_every_net_of_a_pool():
@@ -206,7 +237,9 @@ def test_every_device_gets_the_same_weights():
 def test_each_layer_starts_in_pytorchs_default_distribution(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        defaults = NETWORKS[name](*CIFAR).state_dict()  # the constructor itself uses PyTorch's initialisation
+        defaults = NETWORKS[name](
+            *CIFAR
+        ).state_dict()  # the constructor itself uses PyTorch's initialisation
     net = fresh(name)
     assert all(parameter.requires_grad for parameter in net.parameters())
     ours = net.state_dict()
@@ -220,7 +253,9 @@ def test_each_layer_starts_in_pytorchs_default_distribution(name):
         fan_in = ours[key.rsplit(".", 1)[0] + ".weight"][0].numel()
         bound = 1 / math.sqrt(fan_in)
         assert max(value.abs().max(), default.abs().max()) <= bound * (1 + 1e-6), key
-        u = value.double() / bound  # U(-1, 1): mean 0 +- sqrt(1/3n), second moment 1/3 +- sqrt(4/45n)
+        u = (
+            value.double() / bound
+        )  # U(-1, 1): mean 0 +- sqrt(1/3n), second moment 1/3 +- sqrt(4/45n)
         assert abs(u.mean()) < 5 * math.sqrt(1 / 3 / u.numel()), key
         assert abs(u.square().mean() - 1 / 3) < 5 * math.sqrt(4 / 45 / u.numel()), key
 
@@ -230,7 +265,12 @@ def test_a_large_layer_cannot_be_told_from_pytorchs():
         torch.manual_seed(0)
         conv, linear = nn.Conv2d(128, 128, 3), nn.Linear(3072, 128)
     for ours, default in ((fresh("ConvNet").features[4], conv), (fresh("MLP").features[1], linear)):
-        assert scipy.stats.ks_2samp(ours.weight.detach().flatten(), default.weight.detach().flatten()).pvalue > 0.01
+        assert (
+            scipy.stats.ks_2samp(
+                ours.weight.detach().flatten(), default.weight.detach().flatten()
+            ).pvalue
+            > 0.01
+        )
 
 
 # Forwards against plain references
@@ -372,7 +412,9 @@ def test_forward_equals_the_plain_reference(name, shape):
     net = fresh(name, shape[0], 10, shape[1:]).double()
     rng = torch.Generator().manual_seed(0)
     for p in net.parameters():
-        if p.dim() != 4:  # not a convolution's: a norm's 1 and 0 would hide a scale or shift left out or misplaced
+        if (
+            p.dim() != 4
+        ):  # not a convolution's: a norm's 1 and 0 would hide a scale or shift left out or misplaced
             p += 0.1 * torch.randn(p.shape, generator=rng, dtype=p.dtype)
     x = images(2, *shape, dtype=torch.float64)
     parameters = iter(net.parameters())

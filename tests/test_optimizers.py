@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bacon import spaces
+from bacon.data import spaces
 from bacon.distill import optimizers
 
 
@@ -15,7 +15,9 @@ def test_closed_form_sgd_is_torch_sgd_stepping_once_per_turn(joint):
     targets = torch.randn(passes, classes, 3, 5, generator=g, dtype=torch.float64)
     turns = [range(classes)] if joint else [range(c, c + 1) for c in range(classes)]
 
-    def loss(x, p, turn):  # of some classes' canvases alone; not quadratic, and another one at every pass
+    def loss(
+        x, p, turn
+    ):  # of some classes' canvases alone; not quadratic, and another one at every pass
         here = slice(turn.start, turn.stop)
         return (1 - torch.cos(x[here] - targets[p, here])).sum() + 0.1 * x[here].pow(4).sum()
 

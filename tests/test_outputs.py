@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from scripts import assert_one_line
 
-from bacon import data, diagnose, fair, figures, outputs, scorer
+from bacon import figures, outputs
+from bacon.data import loading
 from bacon.errors import UserError
+from bacon.score import command, diagnose, fair
 
 LOG = '{"event": "start"}\n{"event": "end"}\n'
 
@@ -30,7 +32,7 @@ def place(tmp_path, monkeypatch):
     """A folder of files that are somebody's, the current one; nothing is ever computed there."""
     monkeypatch.chdir(tmp_path)
     for function in ("load", "RealData"):
-        monkeypatch.setattr(data, function, None)
+        monkeypatch.setattr(loading, function, None)
     for name in ("set.pt", "other.pt"):
         torch.save({"data": [[torch.zeros(10, 1, 8, 8), torch.arange(10)]]}, name)
     (tmp_path / "log_b.jsonl").write_text(LOG)
@@ -74,24 +76,28 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED, ids=lambda name: name[:20])
 def test_a_picture_replaces_nothing_but_a_picture(name, flag, place, capsys):
     before = contents(place)
-    assert scorer.main(None, ["set.pt", "--dataset=Digits", flag, name]) == 2
+    assert command.main(None, ["set.pt", "--dataset=Digits", flag, name]) == 2
     assert_one_line(capsys, f"{flag} {name}", REFUSED[name])
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("name", ["new.png", "old.png", "a/new/folder/x.PNG", "no_ending", "../up.png", "lr0.5"])
+@pytest.mark.parametrize(
+    "name", ["new.png", "old.png", "a/new/folder/x.PNG", "no_ending", "../up.png", "lr0.5"]
+)
 def test_new_names_and_old_pictures_are_written(name, place, capsys):
-    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--grid", name]) == 0
+    assert command.main(None, ["set.pt", "--dataset=Digits", "--grid", name]) == 0
     with Image.open(place / name) as drawn:
         assert drawn.format == "PNG" and drawn.size[0] > 100
 
 
-@pytest.mark.parametrize("name", ["pictures/3/x.png", "pictures/new.png", "pictures/3/new.png", "linked/3/x.png"])
+@pytest.mark.parametrize(
+    "name", ["pictures/3/x.png", "pictures/new.png", "pictures/3/new.png", "linked/3/x.png"]
+)
 @pytest.mark.parametrize("flag", ["--grid", "--tsne", "--export png"])
 def test_nothing_joins_a_folder_of_pictures_that_is_read(flag, name, place, capsys):
     (place / "linked").symlink_to("pictures")
     before = contents(place)
-    assert scorer.main(None, ["pictures", "--dataset=Digits", *flag.split(), name]) == 2
+    assert command.main(None, ["pictures", "--dataset=Digits", *flag.split(), name]) == 2
     assert_one_line(capsys, name, "lies within pictures, whose pictures are read")
     assert contents(place) == before
 
@@ -99,16 +105,16 @@ def test_nothing_joins_a_folder_of_pictures_that_is_read(flag, name, place, caps
 def test_nothing_joins_the_real_images(place, capsys):
     picture(place / "own/train/cat/1.png")
     line = ["set.pt", "--dataset=ImageFolder", "--data_path=own", "--grid", "own/train/cat/1.png"]
-    assert scorer.main(None, line) == 2
+    assert command.main(None, line) == 2
     assert_one_line(capsys, "own/train/cat/1.png", "lies within own/train")
     line = ["set.pt", "--dataset=Digits", "--data_path=own", "--grid", "own/test/new.png"]
-    assert scorer.main(None, line) == 0  # not the images of this dataset
+    assert command.main(None, line) == 0  # not the images of this dataset
 
 
 @pytest.mark.parametrize("line", ["--plot log_b.jsonl --grid x.png", "--table . --export dc x.pt"])
 def test_an_output_of_no_set_is_refused(line, place, capsys):
     before = contents(place)
-    assert scorer.main(None, line.split()) == 2
+    assert command.main(None, line.split()) == 2
     assert_one_line(capsys, "--export, --grid, --tsne: has no effect here")
     assert contents(place) == before
 
@@ -124,7 +130,7 @@ def test_an_output_of_no_set_is_refused(line, place, capsys):
 )
 def test_two_outputs_never_meet(line, place, capsys):
     before = contents(place)
-    assert scorer.main(None, ["set.pt", "--dataset=Digits", *line.split()]) == 2
+    assert command.main(None, ["set.pt", "--dataset=Digits", *line.split()]) == 2
     assert_one_line(capsys, *line.split()[-2:], "names apart")
     assert contents(place) == before
 
@@ -133,23 +139,29 @@ def test_two_outputs_never_meet(line, place, capsys):
 @pytest.mark.parametrize("name", ["other.pt", "pictures", "link.png", "dangling.png", "old.png"])
 def test_an_export_is_always_new(kind, name, place, capsys):
     before = contents(place)
-    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--export", kind, name]) == 2
+    assert command.main(None, ["set.pt", "--dataset=Digits", "--export", kind, name]) == 2
     text = assert_one_line(capsys, f"--export {kind} {name}", "exists already; choose another name")
     assert contents(place) == before and "delete" not in text
 
 
 def test_an_exported_set_is_named_as_one(place, capsys):
-    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--export", "dc", "log_new.jsonl"]) == 2
-    assert_one_line(capsys, "--export dc log_new.jsonl", "the name ends in .jsonl; give one that ends in .pt")
+    assert (
+        command.main(None, ["set.pt", "--dataset=Digits", "--export", "dc", "log_new.jsonl"]) == 2
+    )
+    assert_one_line(
+        capsys, "--export dc log_new.jsonl", "the name ends in .jsonl; give one that ends in .pt"
+    )
 
 
 # The order of classes that --diagnose writes
 
 
-@pytest.mark.parametrize("name", ["other.pt", "set.pt", "log_b.jsonl", "old.png", "link.png", "new.jsonl", "new.png"])
+@pytest.mark.parametrize(
+    "name", ["other.pt", "set.pt", "log_b.jsonl", "old.png", "link.png", "new.jsonl", "new.png"]
+)
 def test_an_order_replaces_nothing_but_an_order(name, place, capsys):
     before = contents(place)
-    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--diagnose", "--relabel", name]) == 2
+    assert command.main(None, ["set.pt", "--dataset=Digits", "--diagnose", "--relabel", name]) == 2
     assert_one_line(capsys, f"--relabel {name}")
     assert contents(place) == before
 
@@ -157,27 +169,43 @@ def test_an_order_replaces_nothing_but_an_order(name, place, capsys):
 @pytest.mark.parametrize("name", ["order.json", "new/order.json"])
 def test_the_order_of_one_set_is_written(name, place, capsys, monkeypatch):
     found = [np.arange(10)[::-1], None]
-    monkeypatch.setattr(diagnose, "diagnose", lambda *args: ([{"reading": "x"}], "--relabel FILE", found.pop(0)))
+    monkeypatch.setattr(
+        diagnose, "diagnose", lambda *args: ([{"reading": "x"}], "--relabel FILE", found.pop(0))
+    )
     line = ["--dataset=Digits", "--diagnose", "--relabel", name]
     before = contents(place)
-    assert scorer.main(None, ["set.pt", "other.pt", *line]) == 2
-    assert_one_line(capsys, f"--relabel {name}: takes the order of one set, not of 2: set.pt, other.pt; give one")
+    assert command.main(None, ["set.pt", "other.pt", *line]) == 2
+    assert_one_line(
+        capsys,
+        f"--relabel {name}: takes the order of one set, not of 2: set.pt, other.pt; give one",
+    )
     assert contents(place) == before
-    assert scorer.main(None, ["set.pt", *line]) == 0
-    assert json.loads((place / name).read_text()) == list(range(9, -1, -1)) and outputs.is_order(place / name)
+    assert command.main(None, ["set.pt", *line]) == 0
+    assert json.loads((place / name).read_text()) == list(range(9, -1, -1)) and outputs.is_order(
+        place / name
+    )
     capsys.readouterr()
-    assert scorer.main(None, ["set.pt", *line]) == 0
-    assert f"--relabel {name}: not written, set.pt was found in no other order" in capsys.readouterr().err
+    assert command.main(None, ["set.pt", *line]) == 0
+    assert (
+        f"--relabel {name}: not written, set.pt was found in no other order"
+        in capsys.readouterr().err
+    )
 
 
 # The cache of baselines
 
 
-@pytest.mark.parametrize("content", [LOG, "[1, 0]", '{"a": {"b": 1}}'], ids=["log", "order", "other"])
+@pytest.mark.parametrize(
+    "content", [LOG, "[1, 0]", '{"a": {"b": 1}}'], ids=["log", "order", "other"]
+)
 def test_a_cache_replaces_nothing_but_a_cache(content, place, capsys):
     (place / "baselines.json").write_text(content)
-    assert scorer.main(None, ["--baseline=random", "--dataset=Digits", "--save_path=."]) == 2
-    assert_one_line(capsys, "--save_path baselines.json", "a cache of baselines of --baseline random would replace")
+    assert command.main(None, ["--baseline=random", "--dataset=Digits", "--save_path=."]) == 2
+    assert_one_line(
+        capsys,
+        "--save_path baselines.json",
+        "a cache of baselines of --baseline random would replace",
+    )
     assert (place / "baselines.json").read_text() == content
 
 
@@ -202,7 +230,11 @@ def test_kinds_are_told_by_what_a_file_holds(tmp_path):
         b"\xff\xfe": [],
     }.items():
         path.write_bytes(content)
-        found = [is_own for is_own in (outputs.is_png, outputs.is_order, outputs.is_cache) if is_own(path)]
+        found = [
+            is_own
+            for is_own in (outputs.is_png, outputs.is_order, outputs.is_cache)
+            if is_own(path)
+        ]
         assert found == kinds, content
 
 
@@ -212,11 +244,13 @@ def test_a_disk_that_cannot_be_written_is_told_before_anything_is_computed(place
 
     monkeypatch.setattr(outputs.tempfile, "TemporaryFile", full)
     output = outputs.Output("--grid", "new/x.png", outputs.PICTURE, "set.pt")
-    with pytest.raises(UserError, match=r"--grid new/x.png: cannot be written, .*: Read-only file system"):
+    with pytest.raises(
+        UserError, match=r"--grid new/x.png: cannot be written, .*: Read-only file system"
+    ):
         outputs.check([output], outputs.Inputs())
     assert not (place / "new").exists()
 
 
 def test_null_takes_any_picture(place, monkeypatch):
     monkeypatch.setattr(figures, "grid", lambda *args: None)
-    assert scorer.main(None, ["set.pt", "--dataset=Digits", "--grid", os.devnull]) == 0
+    assert command.main(None, ["set.pt", "--dataset=Digits", "--grid", os.devnull]) == 0

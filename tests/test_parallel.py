@@ -23,7 +23,10 @@ from bacon.errors import ParallelError, UserError
 from bacon.files import load_torch
 
 HERE = Path(__file__).resolve().parent
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses /proc")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses /proc"),
+]
 
 # Rounding differs between one process and several, in the order of the gradients' sum. A smooth network and a smooth
 # loss let it grow by a small factor in every iteration; ReLU and the total variation's |z~-z| have kinks, at which a
@@ -36,7 +39,12 @@ KILLED = 1000  # iterations of the run that is killed
 
 def torchrun(processes, *lines):
     """Start several_runs.py; its output is read by `finish`."""
-    command = ["torch.distributed.run", f"--nproc_per_node={processes}", str(HERE / "several_runs.py"), *lines]
+    command = [
+        "torch.distributed.run",
+        f"--nproc_per_node={processes}",
+        str(HERE / "several_runs.py"),
+        *lines,
+    ]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen([sys.executable, "-m", *command], cwd=HERE.parent, text=True, **pipe)
 
@@ -74,7 +82,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def line(digits_folder):
-    return f"{SMOOTH} {SMALL} --checkpoint_minutes 0 --eval_interval 10000 --data_path {digits_folder}"
+    return (
+        f"{SMOOTH} {SMALL} --checkpoint_minutes 0 --eval_interval 10000 --data_path {digits_folder}"
+    )
 
 
 def both(line, folder, n):
@@ -86,14 +96,19 @@ def both(line, folder, n):
 def colour_line(folder):
     """A run with half-size chroma from clusters, on a folder of images of one colour each, in random shades."""
     rng = np.random.default_rng(0)
-    images = (rng.integers(0, 200, (2, 3, 20, 1, 1, 3)) + rng.integers(0, 56, (2, 3, 20, 8, 8, 1))).astype(np.uint8)
+    images = (
+        rng.integers(0, 200, (2, 3, 20, 1, 1, 3)) + rng.integers(0, 56, (2, 3, 20, 8, 8, 1))
+    ).astype(np.uint8)
     for split, classes in zip(("train", "val"), images, strict=True):
         for c, of_class in enumerate(classes):
             (folder / f"images/{split}/{c}").mkdir(parents=True)
             for k, image in enumerate(of_class):
                 Image.fromarray(image).save(folder / f"images/{split}/{c}/{k}.png")
     line = f"{SMOOTH} {SMALL} --batch_real 10 --trained_bs 16 --eval_interval 10000 --chroma half --init cluster"
-    return line.replace("Digits", f"ImageFolder --data_path {folder}/images") + f" --Iteration {ITERATIONS}"
+    return (
+        line.replace("Digits", f"ImageFolder --data_path {folder}/images")
+        + f" --Iteration {ITERATIONS}"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +123,20 @@ def alone(folder, line, colour_line):
 def two(folder, line, colour_line):
     """What two processes said, the last run of which was killed, and the iteration that its checkpoint had reached."""
     colour = f"{colour_line} --save_path {folder}/2_colour"
-    process = torchrun(2, *both(line, folder, 2), colour, f"{line} --Iteration {KILLED} --save_path {folder}/killed")
+    process = torchrun(
+        2,
+        *both(line, folder, 2),
+        colour,
+        f"{line} --Iteration {KILLED} --save_path {folder}/killed",
+    )
     name = run_name("BACON_mnist.py", *line.split(), "--Iteration", KILLED)
     checkpoint = folder / f"killed/ckpt_{name}.pt"
-    until(lambda: process.poll() is not None or (checkpoint.exists() and reached_iteration(checkpoint) >= 4))
+    until(
+        lambda: (
+            process.poll() is not None
+            or (checkpoint.exists() and reached_iteration(checkpoint) >= 4)
+        )
+    )
     assert process.poll() is None, finish(process)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(workers[1]), signal.SIGKILL)
@@ -160,7 +185,11 @@ def test_half_chroma_and_clusters_are_those_of_one_process_up_to_rounding(folder
     paths = [next((folder / f"{n}_colour").glob("res_*.pt")) for n in (1, 2)]
     sets = [load_distilled(path) for path in paths]
     (one, labels, meta), (both, *_) = sets
-    assert meta["chroma"] == "half" and one.shape == (3 * 4 * 4, 3, 8, 8) and labels.unique().tolist() == [0, 1, 2]
+    assert (
+        meta["chroma"] == "half"
+        and one.shape == (3 * 4 * 4, 3, 8, 8)
+        and labels.unique().tolist() == [0, 1, 2]
+    )
     torch.testing.assert_close(both, one, rtol=0, atol=1e-4)
 
 
@@ -181,7 +210,9 @@ def test_memory_per_process_falls_with_their_number(two, three, digits):
         assert max(held) < 1.25 * whole / n  # 10 classes in 3 shares: 4 at most
 
 
-def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoint(folder, two, three, resumable):
+def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoint(
+    folder, two, three, resumable
+):
     output, reached = two
     # The other process notices, unless torchrun has told it to stop before.
     lost = "lost contact with the others; the same command with --resume goes on"
@@ -189,7 +220,9 @@ def test_a_killed_process_ends_the_run_and_any_number_goes_on_from_its_checkpoin
     assert 4 <= reached < KILLED
     target, flags = resumable(1)
     assert run("BACON_mnist.py", *flags.split()) == 0
-    torch.testing.assert_close(result(target)[0], result(folder / "resumed_3")[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        result(target)[0], result(folder / "resumed_3")[0], rtol=0, atol=1e-4
+    )
 
 
 def test_shares_are_contiguous_even_and_complete():
@@ -200,9 +233,12 @@ def test_shares_are_contiguous_even_and_complete():
 
 
 @pytest.mark.parametrize(
-    ("device", "gpus", "backend"), [("auto", 2, "cpu:gloo,cuda:nccl"), ("cpu", 2, "gloo"), ("auto", 0, "gloo")]
+    ("device", "gpus", "backend"),
+    [("auto", 2, "cpu:gloo,cuda:nccl"), ("cpu", 2, "gloo"), ("auto", 0, "gloo")],
 )
-def test_tensors_of_a_cpu_never_reach_nccl_and_one_that_hangs_does_not_abort(device, gpus, backend, monkeypatch):
+def test_tensors_of_a_cpu_never_reach_nccl_and_one_that_hangs_does_not_abort(
+    device, gpus, backend, monkeypatch
+):
     settings = {
         "WORLD_SIZE": 2,
         "RANK": 1,
@@ -216,16 +252,26 @@ def test_tensors_of_a_cpu_never_reach_nccl_and_one_that_hangs_does_not_abort(dev
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     begun, none = [], lambda *args, **settings: None
     monkeypatch.setattr(torch.cuda, "set_device", begun.append)
-    for name, stand_in in {"new_group": none, "destroy_process_group": none, "all_gather_object": none}.items():
+    for name, stand_in in {
+        "new_group": none,
+        "destroy_process_group": none,
+        "all_gather_object": none,
+    }.items():
         monkeypatch.setattr(parallel.dist, name, stand_in)
     handling = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
-    monkeypatch.setattr(parallel.dist, "init_process_group", lambda b, timeout: begun.append((b, os.environ[handling])))
+    monkeypatch.setattr(
+        parallel.dist,
+        "init_process_group",
+        lambda b, timeout: begun.append((b, os.environ[handling])),
+    )
     with parallel.joined(device) as world:
         assert (world.rank, world.size) == (1, 2)
     assert begun[-1] == (backend, "2") and begun[:-1] == [1] * ("nccl" in backend)
 
 
-@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "4"}, {"RANK": "x"}], ids=str)
+@pytest.mark.parametrize(
+    "variables", [{}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "4"}, {"RANK": "x"}], ids=str
+)
 @pytest.mark.parametrize("run_id", [None, "left by another program"])
 def test_variables_that_torchrun_did_not_set_make_no_group(variables, run_id, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bacon import data, pictures
+from bacon.data import loading, pictures
 from bacon.errors import UserError
 
 
@@ -49,7 +49,7 @@ def own(tmp_path, train=("a", "b"), val=("a", "b")):
 
 def loaded(root):
     said = []
-    return data.load("ImageFolder", root, said.append), said
+    return loading.load("ImageFolder", root, said.append), said
 
 
 # Which folders are classes
@@ -71,7 +71,7 @@ def test_a_class_folder_without_pictures_stops_an_image_folder(split, tmp_path):
     root = own(tmp_path)
     (root / split / "logs").mkdir()
     with pytest.raises(UserError, match=f"{split}/logs: without pictures"):
-        data.load("ImageFolder", root, silent)
+        loading.load("ImageFolder", root, silent)
 
 
 HIDDEN = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", ".thumbnails"]

@@ -24,7 +24,9 @@ def test_the_pool_picks_distinct_members_from_the_slice_only_if_it_holds_more_th
     assert sorted(queue.pick(99, rng)) == list(range(30))
 
 
-def test_the_meter_is_training_accuracy_in_percent_since_the_reset_and_0_before_training(make_distiller):
+def test_the_meter_is_training_accuracy_in_percent_since_the_reset_and_0_before_training(
+    make_distiller,
+):
     d = make_distiller()
     member = d.pool.members[0]
     assert member.percent() == 0

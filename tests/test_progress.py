@@ -11,7 +11,9 @@ from unittest import mock
 import pytest
 from scripts import SMALL, run
 
-from bacon import compute, data, experiment, parallel, progress
+from bacon import compute, parallel, progress
+from bacon.data import loading
+from bacon.run import experiment
 
 
 def test_a_terminal_sees_a_progress_bar(tmp_path, quick, monkeypatch):
@@ -30,7 +32,9 @@ def test_a_terminal_sees_a_progress_bar(tmp_path, quick, monkeypatch):
     with open(theirs, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", terminal)
         patch.setattr(sys, "stderr", terminal)
-        patch.setattr(progress, "tqdm", functools.partial(progress.tqdm, mininterval=0))  # the run is over too soon
+        patch.setattr(
+            progress, "tqdm", functools.partial(progress.tqdm, mininterval=0)
+        )  # the run is over too soon
         code = run("BACON_mnist.py", *SMALL, "--Iteration=11", "--save_path", tmp_path)
     reader.join(20)
     os.close(ours)
@@ -87,7 +91,7 @@ def test_the_bar_counts_each_iteration_without_reading_the_losses(quick, make_ar
 
     monkeypatch.setattr(experiment, "Progress", Bar)
     args = make_args(Iteration=12, eval_interval=100)
-    dataset = data.load("Digits", os.devnull)
+    dataset = loading.load("Digits", os.devnull)
     real = dataset.real("train"), dataset.real("test")
     arithmetic = compute.Arithmetic("cpu")
     distilled = experiment.Experiment(args, 0, *real, arithmetic, arithmetic, parallel.World())

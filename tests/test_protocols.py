@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from bacon import compute, judge, protocols, scorer, sets
+from bacon import compute, judge
 from bacon.errors import UserError
-from bacon.protocols import Subject
 from bacon.recipes import DATASETS
+from bacon.score import command, layouts, protocols
+from bacon.score.protocols import Subject
 
 ALL = "color_crop_cutout_flip_scale_rotate"
 
 
 def parsed(*line):
-    return scorer.build_parser(None).parse_args(list(line))
+    return command.build_parser(None).parse_args(list(line))
 
 
 def protocol(*line, run=None, lr=None, **subject):
@@ -136,7 +137,7 @@ def subjects(monkeypatch):
 
 
 def rows_of(capsys, *line):
-    assert scorer.main(None, [*map(str, line), "--format=json"]) == 0
+    assert command.main(None, [*map(str, line), "--format=json"]) == 0
     return [json.loads(text) for text in capsys.readouterr().out.splitlines()]
 
 
@@ -167,7 +168,7 @@ def test_biased_shows_the_best_epoch_of_idc(quick, capsys, monkeypatch, small_se
     line = ["--dataset=Digits", "--model=ConvNetW32", "--protocol=idc", "--num_eval=1"]
     line += ["--epoch_eval_train=10", "--biased=3", f"--data_path={small_set.parent}"]
     (row,) = rows_of(capsys, small_set, *line)
-    assert row["accuracy"] == [[0.375]] and row[scorer.BIASED] == 75
+    assert row["accuracy"] == [[0.375]] and row[command.BIASED] == 75
     assert next(readings, None) is None
 
 
@@ -176,7 +177,7 @@ def test_biased_shows_the_best_epoch_of_idc(quick, capsys, monkeypatch, small_se
 
 def test_architectures_with_the_same_protocol_are_judged_together():
     args = parsed("--eval_mode", "S", "N", "--seed=3")
-    facts = sets.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
+    facts = layouts.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
     (found,) = protocols.judges_of(args, facts, {})
     assert (found.num_eval, found.seed) == (5, 3) and len(found.names) == len(set(found.names))
     assert found.names[0] == "ConvNet" and "ConvNetBN" in found.names

@@ -9,7 +9,7 @@ import pytest
 from layouts import written
 from PIL import Image
 
-from bacon import data, readers
+from bacon.data import loading, readers
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
 
@@ -36,7 +36,7 @@ def tiny(official, tmp_path, monkeypatch):
 def load(root):
     """The dataset and what was said of it, but for what it always says."""
     said = []
-    dataset = data.load("TinyImageNet", root, said.append)
+    dataset = loading.load("TinyImageNet", root, said.append)
     assert not any("\n" in line for line in said)
     usual = (": decoding the JPEGs", ": wrote ")
     return dataset, [line for line in said if not any(words in line for words in usual)]

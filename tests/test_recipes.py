@@ -23,7 +23,11 @@ def settings(line, script="BACON_cifar10.py"):
 
 
 def command_lines():
-    lines = [line for line in (ROOT / "Command.txt").read_text().splitlines() if line.startswith("python3 ")]
+    lines = [
+        line
+        for line in (ROOT / "Command.txt").read_text().splitlines()
+        if line.startswith("python3 ")
+    ]
     return [line.removeprefix("python3 -u ").split(" ", 1) for line in lines]
 
 
@@ -57,15 +61,21 @@ SHARED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("script", "line"), command_lines(), ids=[line[:75] for _, line in command_lines()])
+@pytest.mark.parametrize(
+    ("script", "line"), command_lines(), ids=[line[:75] for _, line in command_lines()]
+)
 def test_every_command_line_is_the_recipe_and_equals_the_defaults(script, line):
     args, parsed = settings(line, script)
     assert not parsed.departures
-    named = f"--dataset {args.dataset} --ipc {args.ipc} --method {args.method} --recipe {args.recipe}"
+    named = (
+        f"--dataset {args.dataset} --ipc {args.ipc} --method {args.method} --recipe {args.recipe}"
+    )
     short, _ = settings(named, script)
     ours, defaults = vars(args), vars(short)
     differing = {name for name in ours if ours[name] != defaults[name]}
-    assert differing <= {"mismatch_lambda"}  # the released default and the command list differ in a flag without effect
+    assert differing <= {
+        "mismatch_lambda"
+    }  # the released default and the command list differ in a flag without effect
 
     if args.method == "DM":
         wanted = {
@@ -74,10 +84,19 @@ def test_every_command_line_is_the_recipe_and_equals_the_defaults(script, line):
             "net_generate_interval": 1, "fetch_net_num": 0, "outer_loop": 1, "train_net_num": 1,
         }  # fmt: skip
     else:
-        names = ("ce_weight", "eval_interval", "batch_real", "net_generate_interval", "model_train_steps")
+        names = (
+            "ce_weight",
+            "eval_interval",
+            "batch_real",
+            "net_generate_interval",
+            "model_train_steps",
+        )
         wanted = {**SHARED, **dict(zip(names, PUBLISHED[args.dataset, args.ipc], strict=True))}
         wanted["meter_reset"] = wanted["eval_interval"]
-        if args.method == "IDM" and (args.dataset, args.ipc) in {("CIFAR100", 50), ("TinyImageNet", 10)}:
+        if args.method == "IDM" and (args.dataset, args.ipc) in {
+            ("CIFAR100", 50),
+            ("TinyImageNet", 10),
+        }:
             wanted["model_train_steps"] = 10
         if args.recipe == "ours":
             wanted |= recipes.OURS["MNIST" if script == "BACON_mnist.py" else "CIFAR10"][args.ipc]
@@ -96,7 +115,10 @@ def test_command_list_holds_each_method_dataset_and_ipc_once():
 def test_an_unlisted_ipc_takes_the_recipe_of_the_largest_listed_one_below_and_says_so():
     args, parsed = settings("--ipc 20")
     assert args.ce_weight == 0.5
-    assert parsed.recipe == "BACON's for CIFAR10 at ipc 10 (none is published for BACON on CIFAR10 at ipc 20)"
+    assert (
+        parsed.recipe
+        == "BACON's for CIFAR10 at ipc 10 (none is published for BACON on CIFAR10 at ipc 20)"
+    )
     assert settings("--ipc 60")[0].ce_weight == 0.1
     assert settings("--ipc 50")[1].recipe == "BACON's for CIFAR10 at ipc 50"
 
@@ -121,8 +143,12 @@ def test_the_meter_resets_by_the_recipe_whatever_the_evaluation_interval():
     assert settings("--ipc 50")[0].meter_reset == 500
 
 
-@pytest.mark.parametrize(("iterations", "interval"), [(0, 5), (4, 5), (5, 5), (6, 5), (25, 12), (24, 12)])
-def test_evaluations_are_due_at_every_interval_and_at_the_last_iteration(iterations, interval, make_args):
+@pytest.mark.parametrize(
+    ("iterations", "interval"), [(0, 5), (4, 5), (5, 5), (6, 5), (25, 12), (24, 12)]
+)
+def test_evaluations_are_due_at_every_interval_and_at_the_last_iteration(
+    iterations, interval, make_args
+):
     args = make_args(Iteration=iterations, eval_interval=interval)
     due = [it for it in range(iterations + 1) if recipes.evaluation_due(args, it)]
     assert due == sorted({*range(interval, iterations + 1, interval), iterations})
@@ -132,6 +158,10 @@ def test_evaluations_are_due_at_every_interval_and_at_the_last_iteration(iterati
 def test_every_mode_names_networks_that_exist_and_the_training_one_once():
     for mode in recipes.EVAL_NETWORKS:
         assert set(recipes.architectures(mode, "ConvNetW32")) <= set(networks.NETWORKS)
-    assert recipes.architectures("S", "ConvNetW32") == recipes.architectures("SS", "ConvNetW32") == ["ConvNetW32"]
+    assert (
+        recipes.architectures("S", "ConvNetW32")
+        == recipes.architectures("SS", "ConvNetW32")
+        == ["ConvNetW32"]
+    )
     assert recipes.architectures("C", "ConvNetW32") == ["ConvNetW32", "ConvNet"]
     assert recipes.architectures("C", "ConvNet") == ["ConvNet"]

@@ -145,13 +145,23 @@ def main():
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A stand-in for the authors' repository, in which texts may be replaced."""
-    monkeypatch.setitem(networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4, depth=1))
-    monkeypatch.setattr(replay_released, "made_images", functools.partial(replay_released.made_images, per_class=8))
-    monkeypatch.setattr(replay_released, "COMMAND", [*replay_released.COMMAND, "--batch_real=4", "--trained_bs=8"])
+    monkeypatch.setitem(
+        networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4, depth=1)
+    )
+    monkeypatch.setattr(
+        replay_released, "made_images", functools.partial(replay_released.made_images, per_class=8)
+    )
+    monkeypatch.setattr(
+        replay_released, "COMMAND", [*replay_released.COMMAND, "--batch_real=4", "--trained_bs=8"]
+    )
 
     def make(before="", after=""):
         assert before in SCRIPT + DC_UTILS
-        for name, text in {"IDM_cifar10": SCRIPT, "dc_utils": DC_UTILS, "utils": "import kornia"}.items():
+        for name, text in {
+            "IDM_cifar10": SCRIPT,
+            "dc_utils": DC_UTILS,
+            "utils": "import kornia",
+        }.items():
             (tmp_path / f"{name}.py").write_text(text.replace(before, after) if before else text)
         return tmp_path
 
@@ -160,15 +170,33 @@ def checkout(tmp_path, monkeypatch):
 
 def test_a_script_that_does_the_same_agrees_and_nothing_is_left_changed(checkout, capsys):
     folder = checkout()
-    before = sorted(folder.rglob("*")), os.getcwd(), list(sys.path), torch.Tensor.float, torch.utils.data.DataLoader
+    before = (
+        sorted(folder.rglob("*")),
+        os.getcwd(),
+        list(sys.path),
+        torch.Tensor.float,
+        torch.utils.data.DataLoader,
+    )
     assert replay_released.main([str(folder)]) == 0
-    after = sorted(folder.rglob("*")), os.getcwd(), list(sys.path), torch.Tensor.float, torch.utils.data.DataLoader
+    after = (
+        sorted(folder.rglob("*")),
+        os.getcwd(),
+        list(sys.path),
+        torch.Tensor.float,
+        torch.utils.data.DataLoader,
+    )
     assert before == after
-    assert sys.modules["utils"] is utils and "dc_utils" not in sys.modules and "kornia" not in sys.modules
+    assert (
+        sys.modules["utils"] is utils
+        and "dc_utils" not in sys.modules
+        and "kornia" not in sys.modules
+    )
     assert torch.get_default_dtype() == torch.float32
     out = capsys.readouterr().out
     assert out.startswith("commit unknown") and out.endswith("\nagree: no difference above 1e-10\n")
-    assert "2 of 7 networks left the pool" in out and all(f"{op} " in out for op in replay_released.augment.OPS)
+    assert "2 of 7 networks left the pool" in out and all(
+        f"{op} " in out for op in replay_released.augment.OPS
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,9 +205,17 @@ def test_a_script_that_does_the_same_agrees_and_nothing_is_left_changed(checkout
         ("momentum=0.5", "momentum=0.4", "momentum of the canvases"),
         ("meter.reset()", "pass", "canvases at the end"),
         ("lr * 0.1", "lr * 0.2", "weights of the judges"),
-        ('[-args["net_num"] :]', "", "their code draws networks of the pool from others, or another number"),
+        (
+            '[-args["net_num"] :]',
+            "",
+            "their code draws networks of the pool from others, or another number",
+        ),
         (", seed=it", "", "their code draws augmentations from others, or another number"),
-        ("+ 1):\n        for x, y", "+ 2):\n        for x, y", "their code draws augmentations from others"),
+        (
+            "+ 1):\n        for x, y",
+            "+ 2):\n        for x, y",
+            "their code draws augmentations from others",
+        ),
         ('order[: args["fetch_net_num"]]', "order[:1]", "images of all classes less often"),
         ("of_class[c])", "of_class[0])", "their code draws images of a class from others"),
     ],

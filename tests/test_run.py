@@ -14,13 +14,20 @@ from scripts import SMALL, assert_one_line, events, run, run_name
 
 import networks
 import utils
-from bacon import canvases, checkpoint, compute, data, flags, judge, parallel, recipes, sets
-from bacon import run as runner
+from bacon import canvases, compute, flags, judge, parallel, recipes
+from bacon.data import loading
 from bacon.distill import clusters, distiller
 from bacon.errors import DivergedError, UserError
+from bacon.run import checkpoint
+from bacon.run import run as runner
+from bacon.score import layouts
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = [line.split()[2:] for line in (ROOT / "Command.txt").read_text().splitlines() if line.startswith("python3 ")]
+COMMANDS = [
+    line.split()[2:]
+    for line in (ROOT / "Command.txt").read_text().splitlines()
+    if line.startswith("python3 ")
+]
 
 
 def few_classes(patch):
@@ -39,7 +46,7 @@ def images(tmp_path_factory):
         for name in recipes.DATASETS:
             if name != "Digits":
                 written(name, root, patch, train=100, test=2)
-                data.load(name, root, lambda line: None)
+                loading.load(name, root, lambda line: None)
     return root
 
 
@@ -51,8 +58,29 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
     monkeypatch.setattr(clusters, "STEPS", 1)
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     script, *flags = command
-    fast = ["--Iteration", 1, "--num_exp", 1, "--num_eval", 1, "--epoch_eval_train", 1, "--eval_interval", 1]
-    fast += ["--batch_real", 2, "--trained_bs", 2, "--model_train_steps", 1, "--batch_train", 500, "--no_compile"]
+    fast = [
+        "--Iteration",
+        1,
+        "--num_exp",
+        1,
+        "--num_eval",
+        1,
+        "--epoch_eval_train",
+        1,
+        "--eval_interval",
+        1,
+    ]
+    fast += [
+        "--batch_real",
+        2,
+        "--trained_bs",
+        2,
+        "--model_train_steps",
+        1,
+        "--batch_train",
+        500,
+        "--no_compile",
+    ]
     assert run(script, *flags, *fast, "--data_path", images, "--save_path", tmp_path) == 0
     (result,) = tmp_path.glob("res_*.pt")
     saved = torch.load(result, weights_only=True)
@@ -66,11 +94,16 @@ def test_every_command_of_the_list_runs(command, images, tmp_path, monkeypatch, 
     shape = (6, *(side // 2 for side in spec.im_size)) if half else (spec.channels, *spec.im_size)
     count = args["ipc"] * (2 if half else 1)
     assert canvases.shape == (spec.num_classes * count, *shape) and canvases.dtype == torch.float32
-    assert labels.tolist() == sorted(list(range(spec.num_classes)) * count) and canvases.isfinite().all()
+    assert (
+        labels.tolist() == sorted(list(range(spec.num_classes)) * count)
+        and canvases.isfinite().all()
+    )
     log = events(tmp_path / result.name.replace("res_", "log_").replace(".pt", ".jsonl"))
     began = ["start", "clusters"] if args["init"] == "cluster" else ["start"]
     assert [e["event"] for e in log] == [*began, "losses", "evaluation", "end"]
-    assert (tmp_path / result.name.replace("res_", "vis_").replace(".pt", "_exp0_iter1.png")).stat().st_size > 1000
+    assert (
+        tmp_path / result.name.replace("res_", "vis_").replace(".pt", "_exp0_iter1.png")
+    ).stat().st_size > 1000
     assert str(result) in capsys.readouterr().out
 
 
@@ -82,16 +115,24 @@ def test_the_saved_set_is_what_was_scored(finished, digits):
     (path,) = folder.glob("res_*.pt")
     saved = torch.load(path, weights_only=True)
     test = digits.real("test")
-    assert list(saved["accs_all_exps"]) == ["ConvNetW32", "ConvNet"] and len(saved["accs_all_exps"]["ConvNet"]) == 4
+    assert (
+        list(saved["accs_all_exps"]) == ["ConvNetW32", "ConvNet"]
+        and len(saved["accs_all_exps"]["ConvNet"]) == 4
+    )
     for exp in (0, 1):
         images, labels, meta = canvases.load_distilled(path, exp)
         args = meta["args"]
         protocol = judge.Protocol(
-            args["epoch_eval_train"], args["batch_train"], args["lr_net"], tuple(args["dsa_strategy"].split("_"))
+            args["epoch_eval_train"],
+            args["batch_train"],
+            args["lr_net"],
+            tuple(args["dsa_strategy"].split("_")),
         )
         for number in (0, 1):
             rng = utils.stream(args["seed"], exp, "judge", "ConvNetW32", number)
-            score = judge.judge("ConvNetW32", images, labels, test, 10, protocol, rng, compute.Arithmetic("cpu"))
+            score = judge.judge(
+                "ConvNetW32", images, labels, test, 10, protocol, rng, compute.Arithmetic("cpu")
+            )
             assert score == saved["accs_all_exps"]["ConvNetW32"][2 * exp + number]
 
 
@@ -100,9 +141,18 @@ def test_meta_says_what_made_the_set(finished, digits):
     (path,) = folder.glob("res_*.pt")
     _, _, meta = canvases.load_distilled(path)
     args = meta["args"]
-    assert (args["method"], args["dataset"], args["ipc"], args["seed"], meta["factor"]) == ("BACON", "Digits", 2, 5, 2)
+    assert (args["method"], args["dataset"], args["ipc"], args["seed"], meta["factor"]) == (
+        "BACON",
+        "Digits",
+        2,
+        5,
+        2,
+    )
     assert args["batch_real"] == 20 and meta["departures"]["batch_real"] == [20, 5000]
-    assert meta["zca"] == {"eps": 0.1, "fitted_on": digits.fingerprint} and meta["data_sha256"] == digits.fingerprint
+    assert (
+        meta["zca"] == {"eps": 0.1, "fitted_on": digits.fingerprint}
+        and meta["data_sha256"] == digits.fingerprint
+    )
     assert meta["mean"] == list(digits.mean) and set(meta["versions"]) >= {"torch", "git"}
 
 
@@ -112,13 +162,20 @@ def test_one_experiment_alone_equals_it_within_the_whole_run(finished):
     name = run_name("BACON_mnist.py", *SMALL, "--num_exp=2")
     whole = torch.load(whole / f"res_{name}.pt", weights_only=True)
     part = torch.load(part / f"res_{name}_exp1.pt", weights_only=True)
-    assert torch.equal(whole["data"][1][0], part["data"][0][0]) and part["meta"]["experiments"] == [1]
+    assert torch.equal(whole["data"][1][0], part["data"][0][0]) and part["meta"]["experiments"] == [
+        1
+    ]
     assert whole["accs_all_exps"]["ConvNetW32"][1:] == part["accs_all_exps"]["ConvNetW32"]
 
 
 @pytest.mark.parametrize(
     "flags",
-    [["--optim=adam", "--lr_img=0.05"], ["--init=noise", "--no_aug"], ["--method=DM", "--model=ConvNetBN"], ["--zca"]],
+    [
+        ["--optim=adam", "--lr_img=0.05"],
+        ["--init=noise", "--no_aug"],
+        ["--method=DM", "--model=ConvNetBN"],
+        ["--zca"],
+    ],
     ids=lambda flags: flags[0],
 )
 def test_less_common_flags_distil_too(flags, finished):
@@ -145,7 +202,9 @@ def test_no_validation_image_is_in_a_batch_a_canvas_or_a_cluster(finished, monke
     assert "1,111 training and 90 validation images" in text and "validation accuracy" in text
     assert "of the validation images" in " ".join(text.split()) and "test accuracy" not in text
     (path,) = folder.glob("res_*.pt")
-    (saved,) = sets.read(sets.recognise(path), sets.Facts.of("Digits", recipes.DATASETS["Digits"], None))
+    (saved,) = layouts.read(
+        layouts.recognise(path), layouts.Facts.of("Digits", recipes.DATASETS["Digits"], None)
+    )
     finished("--validate=9", "--dry_run")
     assert "1,111 training and 90 validation images" in capsys.readouterr().out
     assert saved.recorded == {}  # what the file records is no accuracy on test images
@@ -153,10 +212,17 @@ def test_no_validation_image_is_in_a_batch_a_canvas_or_a_cluster(finished, monke
 
 def test_our_recipe_is_the_papers_but_for_its_own_settings_and_one_of_bacon():
     for script, listed in (("CIFAR10", 10), ("SVHN", 10), ("MNIST", 1)):
-        ours = flags.parse_args((script,), "", ["--recipe=ours", f"--ipc={listed}", "--ce_weight=3"])
+        ours = flags.parse_args(
+            (script,), "", ["--recipe=ours", f"--ipc={listed}", "--ce_weight=3"]
+        )
         theirs = flags.parse_args((script,), "", [f"--ipc={listed}"])
-        chosen = recipes.OURS["MNIST" if script == "MNIST" else "CIFAR10"][listed] | {"recipe": "ours", "ce_weight": 3}
-        assert vars(ours.args) == vars(theirs.args) | chosen and list(ours.departures) == ["ce_weight"]
+        chosen = recipes.OURS["MNIST" if script == "MNIST" else "CIFAR10"][listed] | {
+            "recipe": "ours",
+            "ce_weight": 3,
+        }
+        assert vars(ours.args) == vars(theirs.args) | chosen and list(ours.departures) == [
+            "ce_weight"
+        ]
         assert "ours" in ours.recipe and "ours" not in theirs.recipe
 
 
@@ -189,7 +255,9 @@ def test_our_recipe_is_the_papers_but_for_its_own_settings_and_one_of_bacon():
     ],
     ids=lambda v: v[0] if isinstance(v, list) else None,
 )
-def test_a_mistake_is_one_line_with_code_2_and_writes_nothing(flags, words, tmp_path, capsys, monkeypatch):
+def test_a_mistake_is_one_line_with_code_2_and_writes_nothing(
+    flags, words, tmp_path, capsys, monkeypatch
+):
     def refuse(*args, **kwargs):
         raise OSError("no internet")
 
@@ -201,7 +269,9 @@ def test_a_mistake_is_one_line_with_code_2_and_writes_nothing(flags, words, tmp_
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and "Traceback" not in text
     assert all(word.format(empty=empty) in text for word in words), text
-    assert not (tmp_path / "result").exists() and not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert not (tmp_path / "result").exists() and not any(
+        path.is_file() for path in tmp_path.rglob("*")
+    )
 
 
 def test_odd_images_are_refused_with_aug_only(monkeypatch, capsys, tmp_path):
@@ -212,12 +282,18 @@ def test_odd_images_are_refused_with_aug_only(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "side", "word"), [(["--zca"], 32, "--zca"), ([], 30, "divisible by 4"), (["--no_aug"], 31, "by 2")]
+    ("flags", "side", "word"),
+    [(["--zca"], 32, "--zca"), ([], 30, "divisible by 4"), (["--no_aug"], 31, "by 2")],
 )
-def test_half_chroma_is_refused_where_there_is_none(flags, side, word, monkeypatch, capsys, tmp_path):
+def test_half_chroma_is_refused_where_there_is_none(
+    flags, side, word, monkeypatch, capsys, tmp_path
+):
     spec = recipes.DATASETS["SVHN"]._replace(im_size=(side, 32))
     monkeypatch.setitem(recipes.DATASETS, "SVHN", spec)
-    assert run("BACON_svhn.py", "--ipc=1", "--chroma=half", *flags, "--save_path", tmp_path / "result") == 2
+    assert (
+        run("BACON_svhn.py", "--ipc=1", "--chroma=half", *flags, "--save_path", tmp_path / "result")
+        == 2
+    )
     assert_one_line(capsys, "--chroma half", word)
 
 
@@ -279,7 +355,9 @@ def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, 
     keep[(digits.labels_train == 3).nonzero()[1:, 0]] = False
     images, labels = digits.images_train[keep], digits.labels_train[keep]
     short = dataclasses.replace(digits, images_train=images, labels_train=labels)
-    with pytest.raises(UserError, match=r"class 3 .* 1 training images; a standard deviation needs 2"):
+    with pytest.raises(
+        UserError, match=r"class 3 .* 1 training images; a standard deviation needs 2"
+    ):
         runner.check_data(make_args(ipc=1), short)
     (note,) = runner.check_data(make_args(batch_real=200), digits)
     assert "class 8" in note and "116" in note and "--batch_real 200" in note
@@ -302,10 +380,14 @@ def test_what_several_processes_cannot_do_is_refused(make_args):
 # As a process
 
 
-def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_path, digits_folder):
+def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(
+    tmp_path, digits_folder
+):
     flags = [*SMALL, f"--data_path={digits_folder}", "--Iteration=11"]
     command = [sys.executable, "-u", ROOT / "BACON_mnist.py", *flags, "--save_path", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False
+    )
     assert done.returncode == 0 and done.stderr == ""
     for word in (
         "BACON distils Digits",
@@ -320,10 +402,15 @@ def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(tmp_
         assert word in done.stdout
     lines = [line for line in done.stdout.splitlines() if str(tmp_path) not in line]
     assert max(map(len, lines)) <= 100
-    assert "2 canvases per class of Digits, distilled by BACON, train a fresh ConvNetW32 to" in lines[-2]
+    assert (
+        "2 canvases per class of Digits, distilled by BACON, train a fresh ConvNetW32 to"
+        in lines[-2]
+    )
     assert lines[-1].endswith("over 1 judges)")
     command[-3] = "--ipc=-1"
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False
+    )
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
 
 

@@ -12,8 +12,10 @@ from layouts import written
 from scripts import SMALL, assert_one_line, run, run_name
 
 import networks
-from bacon import data, errors, experiment, flags, tables
+from bacon import errors, flags, tables
+from bacon.data import loading
 from bacon.distill import clusters
+from bacon.run import experiment
 
 ROOT = Path(__file__).parents[1]
 DATASETS = ("CIFAR10", "CIFAR100")
@@ -139,7 +141,7 @@ def tiny_cifar10(tmp_path, monkeypatch):
     """CIFAR-10's shapes with few images, and networks of four channels."""
     (tmp_path / "data").mkdir()
     written("CIFAR10", tmp_path / "data", monkeypatch, train=40, test=2)
-    data.load("CIFAR10", tmp_path / "data", lambda line: None)
+    loading.load("CIFAR10", tmp_path / "data", lambda line: None)
     monkeypatch.setattr(clusters, "STEPS", 1)
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     return tmp_path / "data"

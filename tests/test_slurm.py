@@ -30,21 +30,39 @@ SMALL = [
     "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--eval_interval=100", "--net_num=6", "--batch_real=50",
     "--trained_bs=128", "--num_eval=2", "--epoch_eval_train=50", "--precision=fp32", "--no_compile", "--device=cpu",
 ]  # fmt: skip
-LONG = 50  # seconds that a run lasts at least: Slurm looks for jobs near their limit every 30 seconds
+LONG = (
+    50  # seconds that a run lasts at least: Slurm looks for jobs near their limit every 30 seconds
+)
 PATIENCE = 400  # seconds after which a wait for Slurm, or for a run, is given up
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo", "setpriv")
+PROGRAMS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "scontrol",
+    "scancel",
+    "squeue",
+    "sinfo",
+    "setpriv",
+)
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 
 
 def obstacle():
     """Why no cluster can be started here, or None."""
     if absent := [name for name in PROGRAMS if not shutil.which(name, path=PATH)]:
-        return f"no {', '.join(absent)} here: apt-get install --no-install-recommends slurm-wlm munge"
+        return (
+            f"no {', '.join(absent)} here: apt-get install --no-install-recommends slurm-wlm munge"
+        )
     return "only root may start a cluster" if os.geteuid() else None
 
 
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(obstacle()), reason=f"needs Slurm: {obstacle()}")]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(obstacle()), reason=f"needs Slurm: {obstacle()}"),
+]
 
 
 def wait_for(condition, seconds, complaint):
@@ -58,7 +76,11 @@ def wait_for(condition, seconds, complaint):
 
 
 def tail(path, lines=30):
-    return "\n".join([f"--- {path}", *path.read_text(errors="replace").splitlines()[-lines:]]) if path.exists() else ""
+    return (
+        "\n".join([f"--- {path}", *path.read_text(errors="replace").splitlines()[-lines:]])
+        if path.exists()
+        else ""
+    )
 
 
 # --- a cluster of two nodes, both of them this host
@@ -98,7 +120,9 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def free_ports(count):
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
         return [s.getsockname()[1] for s in sockets]
 
 
@@ -107,10 +131,19 @@ class Cluster:
 
     def __init__(self, folder):
         self.folder, self.daemons = folder, []
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH"))}
-        self.environment |= {"PATH": f"{folder / 'bin'}:{PATH}", "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH"))
+        }
+        self.environment |= {
+            "PATH": f"{folder / 'bin'}:{PATH}",
+            "SLURM_CONF": str(folder / "slurm.conf"),
+        }
         # Nodes get python and torchrun of these tests; one thread each, or results would depend on who else computes.
-        self.environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT)}
+        self.environment |= {
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "passive",
+            "PYTHONPATH": str(ROOT),
+        }
 
     def start(self):
         host = socket.gethostname().split(".")[0]
@@ -130,16 +163,29 @@ class Cluster:
         files = {kind: self.folder / f"munge.{kind}" for kind in ("socket", "pid", "log", "seed")}
         conf = SLURM_CONF.format(folder=self.folder, host=host, nodes=nodes, ports=free_ports(3))
         (self.folder / "slurm.conf").write_text(conf)
-        (self.folder / "gres.conf").write_text(f"NodeName={','.join(nodes)} Name=gpu File={self.folder}/gpu[0-3]\n")
+        (self.folder / "gres.conf").write_text(
+            f"NodeName={','.join(nodes)} Name=gpu File={self.folder}/gpu[0-3]\n"
+        )
 
         options = [f"--{kind}-file={path}" for kind, path in files.items() if kind != "socket"]
-        self.daemon("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={files['socket']}", *options)
+        self.daemon(
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={files['socket']}",
+            *options,
+        )
         wait_for(files["socket"].exists, 30, self.logs)
         self.daemon("slurmctld", "-D", "-c")
         for node in nodes:
             self.daemon("slurmd", "-D", "-N", node)
         wait_for(
-            lambda: self.call("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * 2, 60, self.logs
+            lambda: (
+                self.call("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * 2
+            ),
+            60,
+            self.logs,
         )
 
     def daemon(self, *command):
@@ -151,7 +197,9 @@ class Cluster:
             )))  # fmt: skip
 
     def logs(self):
-        return "\n".join(["the cluster does not answer", *(tail(log, 10) for log, _ in self.daemons)])
+        return "\n".join(
+            ["the cluster does not answer", *(tail(log, 10) for log, _ in self.daemons)]
+        )
 
     def stop(self):
         """End the jobs, then the daemons, the latest first."""
@@ -192,7 +240,9 @@ class Cluster:
     def preempt(self, job, run):
         run.wait_until_it_computes()
         self.call("scontrol", "requeue", job)
-        wait_for(lambda: self.started_again(job), PATIENCE, lambda: f"job {job} is not requeued\n{run}")
+        wait_for(
+            lambda: self.started_again(job), PATIENCE, lambda: f"job {job} is not requeued\n{run}"
+        )
 
     def stop_by_time_limit(self, job, run):
         """Have Slurm send the signal of --signal=...@300, and see that the script requeues its job."""
@@ -200,9 +250,13 @@ class Cluster:
         before = self.started_again(job)
         self.call("scontrol", "update", f"JobId={job}", "TimeLimit=5")
         wait_for(
-            lambda: self.started_again(job) > before or self.ended(job, run), PATIENCE, lambda: f"no signal\n{run}"
+            lambda: self.started_again(job) > before or self.ended(job, run),
+            PATIENCE,
+            lambda: f"no signal\n{run}",
         )
-        self.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")  # while it waits to be started again
+        self.call(
+            "scontrol", "update", f"JobId={job}", "TimeLimit=60"
+        )  # while it waits to be started again
 
     def ended(self, job, run):
         """Whether all of a job has ended, which has to be well."""
@@ -237,7 +291,9 @@ class Run:
     def wait_until_it_computes(self, resumed=0):
         def computes():
             text = self.log.read_text() if self.log.exists() else ""
-            return text.count('"event": "resume"') >= resumed and text.rfind('"losses"') > text.rfind('"resume"')
+            return text.count('"event": "resume"') >= resumed and text.rfind(
+                '"losses"'
+            ) > text.rfind('"resume"')
 
         wait_for(computes, PATIENCE, lambda: f"{self.log} shows no iteration\n{self}")
 
@@ -303,14 +359,19 @@ def test_a_job_array_of_which_one_task_is_preempted(cluster, flags, tmp_path):
     flags = [*flags, "--num_exp=5", "--Iteration=60"]
     _, reference = undisturbed(cluster, tmp_path / "undisturbed", ["python"], flags)
     index = "--exp_index $SLURM_ARRAY_TASK_ID"
-    script = replaced("array.sh", {f"BACON_cifar10.py --ipc 10 {index} --resume": f"{command(flags)} {index}"})
+    script = replaced(
+        "array.sh", {f"BACON_cifar10.py --ipc 10 {index} --resume": f"{command(flags)} {index}"}
+    )
     run = Run(tmp_path / "job", flags, "_exp3")
     job = cluster.submit(script, run.folder)
     cluster.preempt(f"{job}_3", run)
     wait_for(lambda: cluster.ended(job, run), PATIENCE, lambda: f"job {job} goes on\n{run}")
     outputs = {path.name: path.read_text() for path in run.folder.glob("slurm-*.out")}
     assert sorted(outputs) == [f"slurm-{job}_{n}.out" for n in range(5)]
-    assert "stopped by SIGTERM" in outputs[f"slurm-{job}_3.out"] and "going on" in outputs[f"slurm-{job}_3.out"]
+    assert (
+        "stopped by SIGTERM" in outputs[f"slurm-{job}_3.out"]
+        and "going on" in outputs[f"slurm-{job}_3.out"]
+    )
     assert any("all 5 experiments have ended" in text for text in outputs.values()), run
     for path in (run.folder / "result").glob("*_exp?.*"):
         if not path.name.startswith("vis_"):  # pictures have their names in a whole run as well
@@ -318,7 +379,9 @@ def test_a_job_array_of_which_one_task_is_preempted(cluster, flags, tmp_path):
     assert not torture.differences(run.folder, reference)
 
 
-def test_a_job_of_two_nodes_that_is_preempted_and_then_stopped_by_its_time_limit(cluster, flags, tmp_path):
+def test_a_job_of_two_nodes_that_is_preempted_and_then_stopped_by_its_time_limit(
+    cluster, flags, tmp_path
+):
     both_here = ["torchrun", "--standalone", "--nproc_per_node=2"]
     flags = long_enough(cluster, tmp_path / "short", both_here, [*flags, "--num_exp=1"])
     _, reference = undisturbed(cluster, tmp_path / "undisturbed", both_here, flags)
@@ -333,5 +396,8 @@ def test_a_job_of_two_nodes_that_is_preempted_and_then_stopped_by_its_time_limit
     cluster.stop_by_time_limit(job, run)
     wait_for(lambda: cluster.ended(job, run), PATIENCE, lambda: f"job {job} goes on\n{run}")
     text = (run.folder / f"slurm-{job}.out").read_text()
-    assert "2 processes" in text and text.count("stopped by SIGTERM") == text.count("going on from") == 2, text
+    assert (
+        "2 processes" in text
+        and text.count("stopped by SIGTERM") == text.count("going on from") == 2
+    ), text
     assert not torture.differences(run.folder, reference)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bacon import scorer, sets, soft_labels
 from bacon.errors import UserError
+from bacon.score import command, layouts, soft_labels
 
 
 def logits(n=40, classes=10, seed=0):
@@ -128,13 +128,13 @@ def test_a_set_is_scored_by_the_likeliest_class_on_request(digits, digits_folder
     torch.save({"data": [[images, one_hot(20) - 0.1]]}, tmp_path / "x.pt")
     torch.save({"data": [[images, torch.arange(20) % 10]]}, tmp_path / "hard.pt")
     line = ["--dataset=Digits", f"--data_path={digits_folder}", "--export", "dc"]
-    assert scorer.main(None, [str(tmp_path / "x.pt"), *line, str(tmp_path / "a.pt")]) == 0
+    assert command.main(None, [str(tmp_path / "x.pt"), *line, str(tmp_path / "a.pt")]) == 0
     assert "x.pt: its soft labels, as logits, are nearly uniform" in capsys.readouterr().err
     line += [str(tmp_path / "b.pt"), "--labels=hard"]
-    assert scorer.main(None, [str(tmp_path / "x.pt"), *line]) == 0
+    assert command.main(None, [str(tmp_path / "x.pt"), *line]) == 0
     said = capsys.readouterr().err
     assert "hard labels, the likeliest class of soft ones" in said and "uniform" not in said
-    facts = sets.Facts.of("Digits", digits, lambda: digits.classes)
-    (soft,) = sets.read(sets.recognise(tmp_path / "x.pt"), facts, soft="hard")
-    (hard,) = sets.read(sets.recognise(tmp_path / "hard.pt"), facts, soft="hard")
+    facts = layouts.Facts.of("Digits", digits, lambda: digits.classes)
+    (soft,) = layouts.read(layouts.recognise(tmp_path / "x.pt"), facts, soft="hard")
+    (hard,) = layouts.read(layouts.recognise(tmp_path / "hard.pt"), facts, soft="hard")
     assert torch.equal(soft.labels, hard.labels) and (soft.soft, hard.soft) == ("hard", "")

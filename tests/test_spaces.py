@@ -5,7 +5,7 @@ import pytest
 import torch
 from layouts import fake
 
-from bacon import data, spaces
+from bacon.data import loading, spaces
 from bacon.recipes import DATASETS
 
 
@@ -27,7 +27,9 @@ def correlated(n=300, shape=(3, 5, 4)):
     images = rng.normal(128, 30, (n, 1, 1, 1)) + np.cumsum(rng.normal(0, 9, (n, *shape)), axis=2)
     images[..., -1] = 7
     images = torch.from_numpy(images.clip(0, 255).astype(np.uint8))
-    return data.RealData(images, torch.zeros(n, dtype=torch.int64), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 1, "cpu")
+    return loading.RealData(
+        images, torch.zeros(n, dtype=torch.int64), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 1, "cpu"
+    )
 
 
 @pytest.mark.parametrize("chunk", [7, 300, 1000])
@@ -64,14 +66,18 @@ COLOURS = COLOURS / COLOURS.norm(dim=1, keepdim=True)
 
 
 def random_colours(n=5, height=8, width=12, channels=3):
-    return torch.randn(n, channels, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.randn(
+        n, channels, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
 
 
 def test_planes_keep_distances_and_their_images_are_had_again_exactly():
     planes = random_colours(channels=6)
     images = spaces.from_planes(planes)
     assert images.shape == (5, 3, 16, 24)
-    torch.testing.assert_close(images.square().sum((1, 2, 3)), planes.square().sum((1, 2, 3)), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        images.square().sum((1, 2, 3)), planes.square().sum((1, 2, 3)), rtol=1e-13, atol=0
+    )
     torch.testing.assert_close(spaces.to_planes(images), planes, rtol=0, atol=1e-14)
 
 

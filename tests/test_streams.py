@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripts import SMALL, events
+from scripts import SMALL, events, run_name
 
 ROOT = Path(__file__).parents[1]
 ASCII = [
@@ -140,7 +140,8 @@ def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint_of_that_moment(digit
     paths = ["--data_path", str(digits_folder), "--save_path", str(tmp_path)]
     command = [sys.executable, "BACON_mnist.py", *SMALL, *flags, *paths]
     number, ours = child_on_terminal(command)
-    log = tmp_path / "log_BACON_Digits_ConvNetW32_2ipc.jsonl"
+    name = run_name("BACON_mnist.py", *SMALL, *flags)
+    log = tmp_path / f"log_{name}.jsonl"
     shown = b""
     while b"loss" not in shown:
         shown += os.read(ours, 4096)
@@ -149,17 +150,18 @@ def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint_of_that_moment(digit
     *_, losses, last = events(log)
     assert (last["event"], last["signal"]) == ("interrupted", "SIGHUP")
     assert losses["event"] == "losses" and losses["it"] <= last["it"] <= losses["it"] + 10
-    assert (tmp_path / "ckpt_BACON_Digits_ConvNetW32_2ipc.pt").exists()
+    assert (tmp_path / f"ckpt_{name}.pt").exists()
 
 
 @pytest.mark.slow
 def test_a_run_with_an_ascii_terminal_and_one_with_none_end_well(digits_folder, tmp_path):
     flags = ["--Iteration=1", "--no_compile", "--data_path", str(digits_folder), "--save_path"]
     command = [sys.executable, "BACON_mnist.py", *SMALL, *flags]
+    name = run_name("BACON_mnist.py", *SMALL, "--Iteration=1")
     done = shell([*command, f"{tmp_path}/r\u00e9sultat"], "", **ASCII[0])
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "r\u00e9sultat" / "res_BACON_Digits_ConvNetW32_2ipc.pt").exists()
+    assert (tmp_path / "r\u00e9sultat" / f"res_{name}.pt").exists()
     done = shell([*command, f"{tmp_path}/silent"], ">&- 2>&-", WORLD_SIZE="")
     assert done.returncode == 0
-    log = tmp_path / "silent" / "log_BACON_Digits_ConvNetW32_2ipc.jsonl"
+    log = tmp_path / "silent" / f"log_{name}.jsonl"
     assert events(log)[-1]["event"] == "end"

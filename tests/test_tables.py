@@ -5,24 +5,47 @@ import json
 import pytest
 from scripts import assert_one_line
 
-from bacon import figures, flags, recipes, scorer, tables
+from bacon import figures, flags, recipes, tables
 from bacon.errors import UserError
+from bacon.score import command
 
 WHOLE = {name: (spec.train, spec.test) for name, spec in recipes.DATASETS.items()}
 
 
 def write_log(folder, line, scores, images=None, sha="a" * 64, **arithmetic):
     """A finished run's log in `folder`: a command line, {iteration: {judge: [[accuracy] per experiment]}}."""
-    settings = flags.parse_args(tuple(recipes.DATASETS), None, f"--dataset Digits --ipc 2 {line}".split())
-    args, departures = vars(settings.args), {name: list(pair) for name, pair in settings.departures.items()}
+    settings = flags.parse_args(
+        tuple(recipes.DATASETS), None, f"--dataset Digits --ipc 2 {line}".split()
+    )
+    args, departures = (
+        vars(settings.args),
+        {name: list(pair) for name, pair in settings.departures.items()},
+    )
     train, test = images or WHOLE.get(args["dataset"], (9, 3))
-    start = {"args": args, "departures": departures, "train_images": train, "test_images": test, "data_sha256": sha}
-    start["arithmetic"] = {"distilling": "cpu, 2 threads, fp32", "judging": "cpu, 2 threads, fp32"} | arithmetic
+    start = {
+        "args": args,
+        "departures": departures,
+        "train_images": train,
+        "test_images": test,
+        "data_sha256": sha,
+    }
+    start["arithmetic"] = {
+        "distilling": "cpu, 2 threads, fp32",
+        "judging": "cpu, 2 threads, fp32",
+    } | arithmetic
     events = [{"event": "start", **start}]
     for it, by_judge in scores.items():
         for judge, experiments in by_judge.items():
             for exp, accuracy in enumerate(experiments):
-                events.append({"event": "evaluation", "exp": exp, "it": it, "network": judge, "accuracy": accuracy})
+                events.append(
+                    {
+                        "event": "evaluation",
+                        "exp": exp,
+                        "it": it,
+                        "network": judge,
+                        "accuracy": accuracy,
+                    }
+                )
     folder.mkdir(parents=True)
     log = folder / f"log_{args['method']}_{args['dataset']}.jsonl"
     log.write_text("".join(json.dumps(event) + "\n" for event in [*events, {"event": "end"}]))
@@ -50,12 +73,15 @@ def runs(tmp_path):
 
 
 def printed(capsys, *line):
-    assert scorer.main(None, [*map(str, line)]) == 0
+    assert command.main(None, [*map(str, line)]) == 0
     return capsys.readouterr().out
 
 
 def rows_of(capsys, folder, *line):
-    return [json.loads(row) for row in printed(capsys, "--table", folder, "--format=json", *line).splitlines()]
+    return [
+        json.loads(row)
+        for row in printed(capsys, "--table", folder, "--format=json", *line).splitlines()
+    ]
 
 
 def test_cells_hold_any_character_and_stay_one_cell():
@@ -82,7 +108,11 @@ def test_recorded_accuracies_are_fractions_percent_or_none(recorded, fractions, 
 
 def test_summary_separates_networks_from_experiments():
     s = tables.summary([[0.5, 0.6], [0.7, 0.8]])
-    assert s["mean"] == pytest.approx(65) and s["std"] == pytest.approx(125**0.5) and s["networks"] == 4
+    assert (
+        s["mean"] == pytest.approx(65)
+        and s["std"] == pytest.approx(125**0.5)
+        and s["networks"] == 4
+    )
     assert s["std_networks"] == pytest.approx(5) and s["std_experiments"] == pytest.approx(10)
     assert tables.summary([[0.5, 0.6]])["std_experiments"] is None
 
@@ -94,7 +124,9 @@ def test_a_table_has_at_most_120_columns_and_loses_no_word():
         [{"set": path, "accuracy %": "1.00 +- 0.10"}],
     ):
         text, markdown = tables.render(rows), tables.render(rows, markdown=True)
-        assert max(map(len, text.splitlines())) <= 120 and len(markdown.splitlines()) == 2 + len(rows)
+        assert max(map(len, text.splitlines())) <= 120 and len(markdown.splitlines()) == 2 + len(
+            rows
+        )
         for value in rows[0].values():
             assert str(value) in markdown and set("".join(str(value).split())) <= set(text)
     assert all(word in tables.render([{"a": 1, "settings": long}]).split() for word in long.split())
@@ -106,20 +138,40 @@ def test_the_table_is_one_for_each_dataset_with_accuracy_first_and_the_papers_fi
     cifar, digits = text.strip().split("\n\n")
     assert cifar.startswith("CIFAR10") and digits.startswith("Digits")
     title, head, row = cifar.splitlines()
-    assert head.split()[:4] == ["accuracy", "%", "paper", "%"] and row.split()[:4] == ["50.00", "+-", "0.00", "62.06"]
-    assert "own budget" in title and "paper" not in digits and "random (real)" in digits and "--tv_weight 0.0" in digits
+    assert head.split()[:4] == ["accuracy", "%", "paper", "%"] and row.split()[:4] == [
+        "50.00",
+        "+-",
+        "0.00",
+        "62.06",
+    ]
+    assert (
+        "own budget" in title
+        and "paper" not in digits
+        and "random (real)" in digits
+        and "--tv_weight 0.0" in digits
+    )
     assert "std" not in head and max(map(len, text.splitlines())) <= 120
-    assert recipes.paper_figure("DM", "TinyImageNet", 50) is None and recipes.paper_figure("DM", "SVHN", 1) is None
+    assert (
+        recipes.paper_figure("DM", "TinyImageNet", 50) is None
+        and recipes.paper_figure("DM", "SVHN", 1) is None
+    )
 
 
 def test_details_are_on_request_what_is_behind_each_figure_and_an_ablation(runs, capsys):
     text = printed(capsys, "--table", runs, "--details")
     first, second, third = text.strip().split("\n\n")
     title, _, head = " ".join(second.split()).partition("accuracy %")
-    assert "std experiments" in head and "20 epochs, four per canvas, fp32, all images aaaaaaaa" in title
+    assert (
+        "std experiments" in head
+        and "20 epochs, four per canvas, fp32, all images aaaaaaaa" in title
+    )
     assert "weights of BACON's terms" in third and len(third.splitlines()) == 4
     assert max(map(len, text.splitlines())) <= 120 and first in printed(capsys, "--table", runs)
-    rows = [row for row in rows_of(capsys, runs) if row["set"] == "BACON" and row["judge"] == "ConvNetW32"]
+    rows = [
+        row
+        for row in rows_of(capsys, runs)
+        if row["set"] == "BACON" and row["judge"] == "ConvNetW32"
+    ]
     assert [row["total variation"] for row in rows] == [0.8, 0.0]
     assert all((row["dataset"], row["ipc"], row["epochs"]) == ("Digits", 2, 20) for row in rows)
 
@@ -136,14 +188,20 @@ def test_a_subset_never_passes_for_the_whole(tmp_path, capsys):
     write_log(tmp_path / "a", line, ended(0.5), sha="whole" * 5, **mixed)
     write_log(tmp_path / "b", line, ended(0.5), images=(500, 100), sha="subset" * 5, **mixed)
     text = printed(capsys, "--table", tmp_path)
-    assert text.count("50.00 +- 0.00  62.06") == 2 and "all images whole" in text and "500+100 images subset" in text
+    assert (
+        text.count("50.00 +- 0.00  62.06") == 2
+        and "all images whole" in text
+        and "500+100 images subset" in text
+    )
     assert {row["precision"] for row in rows_of(capsys, tmp_path)} == {"bf16/fp32"}
     assert "500+100 images subset" in printed(capsys, "--table", tmp_path / "b")
 
 
 def test_the_table_joins_seeds_and_leaves_out_unfinished_runs(tmp_path, capsys):
     for seed in (0, 1):
-        write_log(tmp_path / f"random{seed}", f"{SHORT} --Iteration 0 --seed {seed}", ended(0.3, it=0))
+        write_log(
+            tmp_path / f"random{seed}", f"{SHORT} --Iteration 0 --seed {seed}", ended(0.3, it=0)
+        )
     log = write_log(tmp_path / "run", f"{SHORT} --no_aug", ended(0.4))
     (tmp_path / "stopped").mkdir()
     stopped = tmp_path / "stopped/log_x.jsonl"
@@ -157,8 +215,12 @@ def test_the_table_joins_seeds_and_leaves_out_unfinished_runs(tmp_path, capsys):
         1,
         1,
     )
-    assert (two["images per canvas"], two["networks"], two["experiments"]) == ("four", 2, 2) and len(rows) == 2
-    assert scorer.main(None, ["--table", str(tmp_path / "nowhere")]) == 2
+    assert (two["images per canvas"], two["networks"], two["experiments"]) == (
+        "four",
+        2,
+        2,
+    ) and len(rows) == 2
+    assert command.main(None, ["--table", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
 
 
@@ -177,10 +239,15 @@ def test_a_foreign_log_gets_a_line_and_does_not_stop_a_folder(tmp_path, capsys, 
     (tmp_path / "log_folder.jsonl").mkdir()
     (tmp_path / "log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder.jsonl").mkdir()
-    row = {"set": "x", "accuracy": [[0.5]], "protocol": "y", "dataset": "Digits"}  # of another program
+    row = {
+        "set": "x",
+        "accuracy": [[0.5]],
+        "protocol": "y",
+        "dataset": "Digits",
+    }  # of another program
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     for line in (["--table", str(tmp_path)], ["--plot", str(tmp_path)]):
-        assert scorer.main(None, line) == 0
+        assert command.main(None, line) == 0
         said = capsys.readouterr()
         assert "Traceback" not in said.err and ("40.00" in said.out or drawn)
         skipped = [text for text in said.err.splitlines() if text.startswith("skipped: ")]
@@ -188,7 +255,7 @@ def test_a_foreign_log_gets_a_line_and_does_not_stop_a_folder(tmp_path, capsys, 
             assert any(f"log_{name}.jsonl" in text for text in skipped)
         assert len(skipped) == len(FOREIGN_LOGS) + (3 if line[0] == "--table" else 2)
     named = tmp_path / "log_cut.jsonl"
-    assert scorer.main(None, ["--plot", str(named)]) == 2
+    assert command.main(None, ["--plot", str(named)]) == 2
 
 
 def test_runs_with_other_settings_never_share_a_row_and_no_run_is_lost(tmp_path, capsys):
@@ -204,14 +271,31 @@ def test_runs_with_other_settings_never_share_a_row_and_no_run_is_lost(tmp_path,
     write_log(tmp_path / "fewer images", line, ended(0.8), sha="b" * 64)
     write_log(tmp_path / "compiled", line, ended(0.2), distilling="cpu, bf16, compiled")
     rows = rows_of(capsys, tmp_path)
-    found = [(row["set"], "--init noise" in row["flags"], round(row["mean"]), row["experiments"]) for row in rows]
+    found = [
+        (row["set"], "--init noise" in row["flags"], round(row["mean"]), row["experiments"])
+        for row in rows
+    ]
     assert all("--tv_weight 0.0" in row["flags"] for row in rows)
-    bacon = {("BACON", False, 20, 2), ("BACON", True, 90, 1), *(("BACON", False, mean, 1) for mean in (60, 70, 80, 20))}
+    bacon = {
+        ("BACON", False, 20, 2),
+        ("BACON", True, 90, 1),
+        *(("BACON", False, mean, 1) for mean in (60, 70, 80, 20)),
+    }
     assert set(found) == bacon | {("random (noise)", False, 50, 1)} and len(found) == 7
-    *_, head, _, a, b, c, d, e, f, g = printed(capsys, "--table", tmp_path, "--format=markdown").strip().splitlines()
+    *_, head, _, a, b, c, d, e, f, g = (
+        printed(capsys, "--table", tmp_path, "--format=markdown").strip().splitlines()
+    )
     lines, names = (a, b, c, d, e, f, g), [name.strip() for name in head.split("|")]
     said = [dict(zip(names, map(str.strip, line.split("|")), strict=True)) for line in lines]
-    assert len({tuple(row[name] for name in ("ipc", "set", "network", "judge", "settings")) for row in said}) == 7
+    assert (
+        len(
+            {
+                tuple(row[name] for name in ("ipc", "set", "network", "judge", "settings"))
+                for row in said
+            }
+        )
+        == 7
+    )
     for words in ("--init noise", "21 epochs", "one per canvas", "bbbbbbbb", "bf16/fp32"):
         assert sum(words in line for line in lines) == 1
     assert not any("--tv_weight" in line or "iterations" in line for line in lines)
@@ -226,12 +310,19 @@ def drawn(monkeypatch):
 
 
 def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(tmp_path, drawn):
-    line, twice = f"{SHORT} --tv_weight 0", {1: {"ConvNetW32": [[0.1, 0.1]]}, 2: {"ConvNetW32": [[0.1, 0.1]]}}
+    line, twice = (
+        f"{SHORT} --tv_weight 0",
+        {1: {"ConvNetW32": [[0.1, 0.1]]}, 2: {"ConvNetW32": [[0.1, 0.1]]}},
+    )
     write_log(tmp_path / "a", line, twice)
     write_log(tmp_path / "copy", line, twice)
     write_log(tmp_path / "c", f"{line} --seed 6", twice)
     write_log(tmp_path / "judged at the end", f"{line} --seed 4", ended(0.5, 0.5))
-    write_log(tmp_path / "at other iterations", f"{line} --seed 5", {0: twice[1], 2: {"ConvNetW32": [[0.7, 0.7]]}})
+    write_log(
+        tmp_path / "at other iterations",
+        f"{line} --seed 5",
+        {0: twice[1], 2: {"ConvNetW32": [[0.7, 0.7]]}},
+    )
     both = {"ConvNetW32": [[0.9]], "ConvNet": [[0.9]]}
     write_log(tmp_path / "b", f"{SHORT} --lh_weight 0 --eval_mode C", {1: both, 2: both})
     tables.plot_run(tmp_path, tmp_path / "x.png")
@@ -242,27 +333,37 @@ def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(tmp_p
     }
 
 
-def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_compare_with(runs, drawn, capsys):
+def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_compare_with(
+    runs, drawn, capsys
+):
     (log,) = (runs / "no_tv").glob("log_*")
-    assert scorer.main(None, ["--plot", str(log)]) == 0
-    assert scorer.main(None, ["--plot", str(runs)]) == 0
-    assert scorer.main(None, ["--plot", str(log), str(runs / "own.png")]) == 0
+    assert command.main(None, ["--plot", str(log)]) == 0
+    assert command.main(None, ["--plot", str(runs)]) == 0
+    assert command.main(None, ["--plot", str(log), str(runs / "own.png")]) == 0
     paths = [runs / "no_tv/acc_BACON_Digits.png", runs / "acc_runs.png", runs / "own.png"]
     assert [call[3] for call in drawn] == [*paths[:2], str(paths[2])]
     assert capsys.readouterr().err.splitlines() == [str(path) for path in paths]
     curves, lines, title, _ = drawn[0]
     assert curves == {"BACON, judged by ConvNetW32": {1: [60.0, 40.0], 2: [40.0, 40.0]}}
-    assert lines == {"random images, judged by ConvNetW32": pytest.approx(30)} and "2 iterations" in title
+    assert (
+        lines == {"random images, judged by ConvNetW32": pytest.approx(30)}
+        and "2 iterations" in title
+    )
     log = write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5))
     tables.plot_run(log)
     assert drawn[-1][1] == {"the paper's BACON (ConvNet, full budget)": 62.06}
     with pytest.raises(UserError, match="2 kinds"):
         tables.plot_run(runs)
-    assert scorer.main(None, ["--plot", str(log), "x.png", "y.png"]) == 2 and "--plot" in capsys.readouterr().err
+    assert (
+        command.main(None, ["--plot", str(log), "x.png", "y.png"]) == 2
+        and "--plot" in capsys.readouterr().err
+    )
 
 
 def test_a_plot_of_validation_accuracy_says_so(tmp_path, drawn):
-    tables.plot_run(write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4)))
+    tables.plot_run(
+        write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4))
+    )
     assert "validation (9 images per class)" in drawn[0][2] and drawn[0][4] == "validation"
 
 
@@ -274,7 +375,9 @@ def test_somebody_elses_files_do_not_disturb_a_plot(tmp_path, drawn):
     assert tables.plot_run(log) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
 
 
-def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of_their_own(tmp_path, capsys):
+def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of_their_own(
+    tmp_path, capsys
+):
     write_log(tmp_path / "test", SHORT, ended(0.5))
     write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.9), images=(8, 4))
     write_log(tmp_path / "steps", f"{SHORT} --judge_steps 402", ended(0.6))
@@ -282,14 +385,24 @@ def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of
     write_log(tmp_path / "clusters", f"{SHORT} --Iteration 0 --init cluster", ended(0.4, it=0))
     text = printed(capsys, "--table", tmp_path, "--details")
     ours, validation = text.split("Digits, validation (9 images per class): accuracy")
-    assert "90.00" in validation and "90.00" not in ours and "test accuracy" not in validation.split("Digits:")[0]
+    assert (
+        "90.00" in validation
+        and "90.00" not in ours
+        and "test accuracy" not in validation.split("Digits:")[0]
+    )
     rows = {round(row["mean"]): row for row in rows_of(capsys, tmp_path)}
     assert rows[60]["training"] == "402 steps" and rows[50]["training"] == "20 epochs"
-    assert (rows[70]["set"], rows[40]["set"], rows[50]["set"]) == ("ours", "one per cluster", "BACON")
+    assert (rows[70]["set"], rows[40]["set"], rows[50]["set"]) == (
+        "ours",
+        "one per cluster",
+        "BACON",
+    )
     assert (rows[50]["numbers"], rows[50]["images"]) == (2 * 64, 8)
 
 
-def test_scores_that_were_kept_as_json_have_tables_by_protocol_and_other_files_have_none(runs, capsys, digits_folder):
+def test_scores_that_were_kept_as_json_have_tables_by_protocol_and_other_files_have_none(
+    runs, capsys, digits_folder
+):
     line = "--baseline random --dataset Digits --model ConvNetW32 --ipc 1 --num_eval 1 --judge_steps 2 --no_compile"
     own = ["--data_path", digits_folder, "--save_path", runs.parent / "cache"]
     kept = printed(capsys, *line.split(), *own, "--format=json")
@@ -317,7 +430,10 @@ def two_logs(tmp_path, drawn, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("log_a.jsonl log_b.jsonl", "log_a.jsonl would replace log_b.jsonl, which is the log of a run"),
+        (
+            "log_a.jsonl log_b.jsonl",
+            "log_a.jsonl would replace log_b.jsonl, which is the log of a run",
+        ),
         ("log_a.jsonl log_a.jsonl", "would replace log_a.jsonl, which is read"),
         ("log_a.jsonl linked", "would replace linked, which is the log of a run"),
         ("log_a.jsonl made", "is a folder; name a file, such as made/new.png"),
@@ -331,13 +447,17 @@ def two_logs(tmp_path, drawn, monkeypatch):
     ],
     ids=lambda value: value[:25],
 )
-def test_what_a_shell_makes_of_a_pattern_never_writes_over_a_file(names, words, two_logs, drawn, capsys):
+def test_what_a_shell_makes_of_a_pattern_never_writes_over_a_file(
+    names, words, two_logs, drawn, capsys
+):
     (two_logs / "linked").symlink_to("log_b.jsonl")
     (two_logs / "res.pt").write_text("mine")
     before = {path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()}
-    assert scorer.main(None, ["--plot", *names.split()]) == 2
+    assert command.main(None, ["--plot", *names.split()]) == 2
     assert_one_line(capsys, "--plot", words)
-    assert {path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()} == before and not drawn
+    assert {
+        path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()
+    } == before and not drawn
 
 
 @pytest.mark.parametrize("taken", ["of the folder", "without log_", "not a picture"])
@@ -353,11 +473,16 @@ def test_a_plot_by_default_replaces_no_other_runs_plot(taken, tmp_path, drawn):
         (log.parent / "acc_BACON_Digits.png").write_text("mine")
     with pytest.raises(UserError, match=r"acc_BACON_Digits\.png") as error:
         tables.plot_run(plotted)
-    assert str(error.value).startswith(f"--plot {plotted if taken != 'not a picture' else ''}") and not drawn
+    assert (
+        str(error.value).startswith(f"--plot {plotted if taken != 'not a picture' else ''}")
+        and not drawn
+    )
     tables.plot_run(plotted, tmp_path / "a/new/folder.png")
     assert len(drawn) == 1 and (tmp_path / "a/new").is_dir()
 
 
 def test_the_folder_of_a_single_run_has_that_runs_plot(tmp_path, drawn):
     log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
-    assert tables.plot_run(log) == tables.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"
+    assert (
+        tables.plot_run(log) == tables.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"
+    )

@@ -15,7 +15,15 @@ from bacon.distill import distiller
 from bacon.recipes import EVAL_NETWORKS
 
 # Operations whose result the host needs, or whose result's size depends on values.
-WAITING = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "bincount", "equal", "unique_consecutive"}
+WAITING = {
+    "_local_scalar_dense",
+    "is_nonzero",
+    "nonzero",
+    "masked_select",
+    "bincount",
+    "equal",
+    "unique_consecutive",
+}
 WAITING |= {"_unique2", "unique_dim", "repeat_interleave"}
 OF_A_NETWORK = 8  # weights and biases of three convolutions and the classifier
 
@@ -26,11 +34,19 @@ class Traffic(TorchDispatchMode):
     def __init__(self, monkeypatch):
         super().__init__()
         self.waits, self.uploads, self.inside, self.host = collections.Counter(), 0, False, []
-        for owner, name in ((torch.Tensor, "cpu"), (torch.Tensor, "tolist"), (torch.Tensor, "numpy")):
+        for owner, name in (
+            (torch.Tensor, "cpu"),
+            (torch.Tensor, "tolist"),
+            (torch.Tensor, "numpy"),
+        ):
             self.watch(monkeypatch, owner, name, lambda *args, **kwargs: True)
-        self.watch(monkeypatch, torch.Tensor, "to", lambda _, *args, **kwargs: self.is_device(args, kwargs))
+        self.watch(
+            monkeypatch, torch.Tensor, "to", lambda _, *args, **kwargs: self.is_device(args, kwargs)
+        )
         for name in ("tensor", "as_tensor"):  # made on a GPU, they are uploads that block
-            self.watch(monkeypatch, torch, name, lambda *args, **kwargs: self.is_device(args, kwargs))
+            self.watch(
+                monkeypatch, torch, name, lambda *args, **kwargs: self.is_device(args, kwargs)
+            )
         upload, from_numpy = utils.upload, torch.from_numpy
 
         def counted(array, device):
@@ -40,7 +56,9 @@ class Traffic(TorchDispatchMode):
             return uploaded
 
         monkeypatch.setattr(utils, "upload", counted)
-        monkeypatch.setattr(torch, "from_numpy", lambda array: self.host.append(from_numpy(array)) or self.host[-1])
+        monkeypatch.setattr(
+            torch, "from_numpy", lambda array: self.host.append(from_numpy(array)) or self.host[-1]
+        )
 
     def watch(self, monkeypatch, owner, name, crosses):
         inner = getattr(owner, name)
@@ -63,7 +81,11 @@ class Traffic(TorchDispatchMode):
         if name in WAITING:
             self.waits[name] += 1
         if name.startswith(("index", "_index_put", "gather")):
-            indices = [t for t in tree_leaves(args[1:3]) if isinstance(t, torch.Tensor) and t is not args[0]]
+            indices = [
+                t
+                for t in tree_leaves(args[1:3])
+                if isinstance(t, torch.Tensor) and t is not args[0]
+            ]
             on_host = {t.data_ptr() for t in self.host}
             self.waits["index on the host"] += any(t.data_ptr() in on_host for t in indices)
             self.waits["mask as index"] += any(t.dtype == torch.bool for t in indices)
@@ -105,8 +127,12 @@ def test_what_would_wait_is_counted(traffic):
     assert traffic.of(lambda: x[utils.upload(index, "cpu")]) == ({}, 1)
 
 
-@pytest.mark.parametrize("flags", [{}, {"zca": True}, {"init": "noise", "aug": False}, {"clip_prior": "residual"}])
-def test_an_iteration_waits_for_nothing_and_uploads_little(flags, traffic, arithmetic, digits, make_args):
+@pytest.mark.parametrize(
+    "flags", [{}, {"zca": True}, {"init": "noise", "aug": False}, {"clip_prior": "residual"}]
+)
+def test_an_iteration_waits_for_nothing_and_uploads_little(
+    flags, traffic, arithmetic, digits, make_args
+):
     args = make_args(net_generate_interval=2, fetch_net_num=2, **flags)
     d = distiller.begin(args, 0, digits.real("train"), arithmetic)
     canvases = 3  # indices of the real images, and what DSA does to them and to the synthetic ones
@@ -130,7 +156,10 @@ def test_an_epoch_of_a_judge_waits_for_nothing(cutmix, augmentation, traffic, ar
     order, batches = 1, 3
     each = order + batches * (2 if cutmix else 1)
     epochs = protocol.passes
-    assert traffic.of(judge.train, net, images, labels, protocol, rng, arithmetic) == ({}, epochs * each)
+    assert traffic.of(judge.train, net, images, labels, protocol, rng, arithmetic) == (
+        {},
+        epochs * each,
+    )
     waits, uploads = traffic.of(judge.accuracy, net, digits.real("test"), arithmetic)
     assert waits == {"_local_scalar_dense": 1} and uploads == 0
 

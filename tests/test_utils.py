@@ -36,7 +36,9 @@ def test_log_likelihood_is_minus_the_log_of_the_gaussian_density(moments):
     z_syn, z, s = moments
     sigma = s.exp()
     density = torch.exp(-((z_syn - z) ** 2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
-    torch.testing.assert_close(utils.log_likelihood(z_syn, z, s), -density.log().sum(1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        utils.log_likelihood(z_syn, z, s), -density.log().sum(1), rtol=1e-12, atol=0
+    )
 
 
 def test_the_terms_stay_finite_where_the_density_underflows():
@@ -47,7 +49,11 @@ def test_the_terms_stay_finite_where_the_density_underflows():
     (gradient,) = torch.autograd.grad(loss, z_syn)
     assert loss.isfinite() and gradient.isfinite().all()
     torch.testing.assert_close(gradient[0, 0], torch.tensor(1e4))
-    others = [utils.total_variation(z_syn, z), utils.mean_matching(z_syn, z), utils.clip_residual(z_syn, z, s)]
+    others = [
+        utils.total_variation(z_syn, z),
+        utils.mean_matching(z_syn, z),
+        utils.clip_residual(z_syn, z, s),
+    ]
     for value in others:
         (gradient,) = torch.autograd.grad(value.sum(), z_syn)
         assert gradient.isfinite().all() and value.isfinite().all()
@@ -82,7 +88,9 @@ def test_the_clip_prior_of_the_released_code_is_identically_zero(moments):
     assert torch.equal(ours, torch.zeros(4, dtype=z.dtype)) and not ours.requires_grad
 
 
-def test_the_residual_clip_prior_is_its_plain_formula_and_ignores_dimensions_without_spread(moments):
+def test_the_residual_clip_prior_is_its_plain_formula_and_ignores_dimensions_without_spread(
+    moments,
+):
     z_syn, z, s = moments
     s[1, 2] = s[3, 0] = 0.0
     plain = []
@@ -91,7 +99,9 @@ def test_the_residual_clip_prior_is_its_plain_formula_and_ignores_dimensions_wit
         plain.append(sum((x - min(max(x, 0.0), 1.0)) ** 2 for x in r))
     z_syn.requires_grad_()
     loss = utils.clip_residual(z_syn, z, s)
-    torch.testing.assert_close(loss.detach(), torch.tensor(plain, dtype=z.dtype), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        loss.detach(), torch.tensor(plain, dtype=z.dtype), rtol=1e-12, atol=0
+    )
     (gradient,) = torch.autograd.grad(loss.sum(), z_syn)
     assert gradient.isfinite().all() and gradient[1, 2] == 0 and gradient[3, 0] == 0
 
@@ -103,5 +113,11 @@ def test_a_stream_depends_on_its_name_alone():
     first = utils.stream(0, 1, "class", 5).random(4)
     utils.stream(0, 1, "other").random(100)
     assert np.array_equal(first, utils.stream(0, 1, "class", 5).random(4))
-    others = [(1, 1, "class", 5), (0, 2, "class", 5), (0, 1, "pick", 5), (0, 1, "class", 6), (0, 11, "class", 5)]
+    others = [
+        (1, 1, "class", 5),
+        (0, 2, "class", 5),
+        (0, 1, "pick", 5),
+        (0, 1, "class", 6),
+        (0, 11, "class", 5),
+    ]
     assert all(not np.array_equal(first, utils.stream(*name).random(4)) for name in others)

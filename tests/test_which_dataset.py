@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bacon import data, recipes, scorer, spaces, which_dataset
+from bacon import recipes
+from bacon.data import loading, spaces
+from bacon.score import command, which_dataset
 
 NAMES = {
     "res_DC_CIFAR10_ConvNet_10ipc.pt": ["CIFAR10"],
@@ -42,7 +44,7 @@ def folder(tmp_path):
         images = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8, generator=rng)
         labels = torch.arange(20) % 10
         entries = (list("abcdefghij"), images, labels, images, labels)
-        torch.save(dict(zip(data.KEYS, entries, strict=True)), tmp_path / f"{name.lower()}.pt")
+        torch.save(dict(zip(loading.KEYS, entries, strict=True)), tmp_path / f"{name.lower()}.pt")
     return tmp_path
 
 
@@ -70,7 +72,7 @@ def said(folder, capsys):
 
     def line(*words):
         flags = ["--model=MLP", "--num_eval=1", "--epoch_eval_train=1", "--format=json"]
-        code = scorer.main(None, [*map(str, words), *flags, f"--data_path={folder}"])
+        code = command.main(None, [*map(str, words), *flags, f"--data_path={folder}"])
         text = capsys.readouterr()
         return code, text.err, [json.loads(row) for row in text.out.splitlines()]
 

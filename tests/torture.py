@@ -56,7 +56,11 @@ def slow_child(command):
 
 def start(folder, slow):
     folder.mkdir(exist_ok=True)
-    script = [str(Path(__file__).resolve()), "--child", *COMMAND] if slow else [str(ROOT / COMMAND[0]), *COMMAND[1:]]
+    script = (
+        [str(Path(__file__).resolve()), "--child", *COMMAND]
+        if slow
+        else [str(ROOT / COMMAND[0]), *COMMAND[1:]]
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
     return subprocess.Popen(
         [sys.executable, "-u", *script],
@@ -67,13 +71,19 @@ def start(folder, slow):
 def events(log):
     """The events of a log but for `resume`, without times and without the command line they came from."""
     found = [json.loads(line) for line in log.read_text().splitlines()]
-    return [{k: v for k, v in e.items() if k not in OF_A_PROCESS} for e in found if e["event"] != "resume"]
+    return [
+        {k: v for k, v in e.items() if k not in OF_A_PROCESS}
+        for e in found
+        if e["event"] != "resume"
+    ]
 
 
 def outcome(folder):
     """What a run leaves: the bytes of the result and of the pictures, the log's events without times."""
     result = folder / "result"
-    files = {path.name: path.read_bytes() for path in result.iterdir() if path.suffix in (".pt", ".png")}
+    files = {
+        path.name: path.read_bytes() for path in result.iterdir() if path.suffix in (".pt", ".png")
+    }
     (log,) = result.glob("log_*.jsonl")
     others = [p.name for p in result.iterdir() if p.suffix not in (".pt", ".png", ".jsonl")]
     return files, events(log), others
@@ -86,13 +96,22 @@ def differences(folder, reference):
     words += [f"{name} differs" for name in sorted(files.keys() | reference[0].keys())
               if files.get(name) != reference[0].get(name)]  # fmt: skip
     if found != reference[1]:
-        words.append(f"{len(found)} log events differ from the {len(reference[1])} of the undisturbed run")
+        words.append(
+            f"{len(found)} log events differ from the {len(reference[1])} of the undisturbed run"
+        )
     return words
 
 
 def disturb(root, name, number, reference, rng):
     """Send the signal `number` times to runs that are resumed until they end: (counts, differences)."""
-    count = {"signals": 0, "in a write": 0, "before the first checkpoint": 0, "exit 75": 0, "runs": 0, "starts": 0}
+    count = {
+        "signals": 0,
+        "in a write": 0,
+        "before the first checkpoint": 0,
+        "exit 75": 0,
+        "runs": 0,
+        "starts": 0,
+    }
     wrong, folder = [], None
     while count["signals"] < number or folder:
         if folder is None:
@@ -100,7 +119,9 @@ def disturb(root, name, number, reference, rng):
         process = start(folder, slow=True)
         count["starts"] += 1
         if count["signals"] < number:
-            if rng.random() < 0.8:  # while it distils or judges; else at any time from its first instant
+            if (
+                rng.random() < 0.8
+            ):  # while it distils or judges; else at any time from its first instant
                 for line in process.stdout:
                     if line.startswith("files"):
                         break
@@ -129,7 +150,9 @@ def disturb(root, name, number, reference, rng):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--terms", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
@@ -144,10 +167,17 @@ def main(argv=None):
         for name, number in (("SIGKILL", args.kills), ("SIGTERM", args.terms)):
             count, more = disturb(Path(root), name, number, reference, rng)
             wrong += more
-            print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in count.items()), flush=True)
+            print(
+                f"{name}: " + ", ".join(f"{key} {value}" for key, value in count.items()),
+                flush=True,
+            )
     for line in wrong:
         print(line)
-    verdict = f"{len(wrong)} differences" if wrong else "every run ended in bitwise the same files and the same events"
+    verdict = (
+        f"{len(wrong)} differences"
+        if wrong
+        else "every run ended in bitwise the same files and the same events"
+    )
     print(f"{verdict}; {time.monotonic() - began:.0f} s")
     return bool(wrong)
 

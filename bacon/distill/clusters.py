@@ -49,7 +49,9 @@ def representatives(embed, real, count, shrink, streams):
         embeddings, confidence = _seen(embed, real, indices, shrink, c)
         embeddings = embeddings @ rng.standard_normal((embeddings.shape[1], DIMENSIONS))
         with threadpool_limits(1):  # sums over threads come in any order
-            means = KMeans(min(count, len(indices)), n_init=1, random_state=int(rng.integers(2**31))).fit(embeddings)
+            means = KMeans(
+                min(count, len(indices)), n_init=1, random_state=int(rng.integers(2**31))
+            ).fit(embeddings)
         distance = np.linalg.norm(embeddings - means.cluster_centers_[means.labels_], axis=1)
         best = []
         for k in range(means.n_clusters):

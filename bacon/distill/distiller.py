@@ -91,7 +91,9 @@ class Distiller:
         self.own = world.share(self.num_classes)
         self.strategy = augment.parse_strategy(args.dsa_strategy)
         every_class = torch.arange(self.num_classes, device=real.images.device)
-        self.labels = every_class.repeat_interleave(canvases_per_class(args))  # of the canvases of all classes
+        self.labels = every_class.repeat_interleave(
+            canvases_per_class(args)
+        )  # of the canvases of all classes
 
         self.method = METHODS[args.method]
         self.terms = active_terms(args)
@@ -117,7 +119,9 @@ class Distiller:
             pool.reset_meters()
         if it % args.net_generate_interval == 0:
             pool.push(args.net_push_num)
-        matched_on = pool.pick(args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end)
+        matched_on = pool.pick(
+            args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end
+        )
         for k in range(args.outer_loop):
             for i, member in enumerate(matched_on):
                 self.update_canvases(member, Pass(it, k, i))
@@ -157,7 +161,9 @@ class Distiller:
             transforms = [draw.transform for draw in draws[group]]
             images = decode_by_class(x, self.factor, self.args.chroma)  # (G * n, C, H, W)
             images = augment.dsa_per_class(images, transforms, [images_each] * len(x))
-            embedding, logits = self.arithmetic.embed_and_classify(net, images, self.args.embed_last)
+            embedding, logits = self.arithmetic.embed_and_classify(
+                net, images, self.args.embed_last
+            )
             embedding = embedding.unflatten(0, (len(x), images_each))  # (G, n, D)
             logits = logits.unflatten(0, (len(x), images_each))  # (G, n, all classes)
             real_of_group = {name: values[group] for name, values in real.items()}
@@ -213,7 +219,9 @@ class Distiller:
             with torch.no_grad():
                 images = augment.dsa_per_class(images, transforms, sizes)
                 pieces = images.split(int(min(limit, len(images))))
-                embeddings = [self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces]
+                embeddings = [
+                    self.arithmetic.embed(net, piece, self.args.embed_last) for piece in pieces
+                ]
                 found = utils.summaries(torch.cat(embeddings), sizes, self.kept_of_real)
             for name, values in found.items():
                 if name not in kept:

@@ -79,7 +79,9 @@ class PerClassAdam:
     def __init__(self, canvases, lr, served, own):
         self.own = own
         # A turn of classes that another process owns is an empty range of own ones: their step drifts all the same.
-        self.turns = [range(max(classes.start, own.start), min(classes.stop, own.stop)) for classes in served]
+        self.turns = [
+            range(max(classes.start, own.start), min(classes.stop, own.stop)) for classes in served
+        ]
         self.adam = torch.optim.Adam([canvases], lr=lr)
 
     def drift_before_(self, canvases):

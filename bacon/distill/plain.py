@@ -14,8 +14,9 @@ import torch.nn.functional as F
 
 import augment
 import utils
-from bacon import compute, data, flags, judge
+from bacon import compute, flags, judge
 from bacon.canvases import decode
+from bacon.data import loading
 
 
 @dataclasses.dataclass
@@ -45,7 +46,7 @@ def matching_loss(method, real, synthetic):
 
 def distil(args, real, iterations, exp=0):
     """Canvases (classes * ipc, C, H, W) after so many iterations. args: the flags. real: training images, a
-    data.RealData.
+    loading.RealData.
 
     Every draw has a random stream of its own, named by what it is for.
     """
@@ -59,7 +60,9 @@ def distil(args, real, iterations, exp=0):
 
     def fresh_network(number):
         arithmetic = compute.Arithmetic("cpu")
-        net = arithmetic.build(args.model, real.images.shape[1:], len(classes), stream("network", number))
+        net = arithmetic.build(
+            args.model, real.images.shape[1:], len(classes), stream("network", number)
+        )
         decay = {"momentum": 0.9, "weight_decay": 5e-4} if args.net_decay else {}
         return PoolNetwork(net, torch.optim.SGD(net.parameters(), lr=args.lr_net, **decay))
 
@@ -101,7 +104,9 @@ def distil(args, real, iterations, exp=0):
                     transform = augment.draw(strategy, 1, rng)
                     synthetic = augment.split(canvases[c * args.ipc : (c + 1) * args.ipc], factor)
                     synthetic = augment.dsa(synthetic, transform)
-                    real_embedding = network.net.embed(augment.dsa(images, transform), args.embed_last)
+                    real_embedding = network.net.embed(
+                        augment.dsa(images, transform), args.embed_last
+                    )
                     embedding = network.net.embed(synthetic, args.embed_last)
 
                     loss = matching_loss(args.method, real_embedding.detach(), embedding)
@@ -141,17 +146,23 @@ def distil(args, real, iterations, exp=0):
 def main():
     command = ["--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=100"]
     args = flags.parse_args(("Digits",), __doc__, command).args
-    dataset = data.load("Digits", "data")
+    dataset = loading.load("Digits", "data")
     test = dataset.real("test")
     labels = torch.arange(10).repeat_interleave(args.ipc)
-    protocol = judge.Protocol(300, args.batch_train, args.lr_net, augment.parse_strategy(args.dsa_strategy))
+    protocol = judge.Protocol(
+        300, args.batch_train, args.lr_net, augment.parse_strategy(args.dsa_strategy)
+    )
     for iterations in (0, args.Iteration):
         canvases = distil(args, dataset.real("train"), iterations)
         images, their_labels = decode(canvases, labels, 2)
         rng = utils.stream(args.seed, 0, "judge", args.model, 0)
         arithmetic = compute.Arithmetic("cpu")
-        accuracy = judge.judge(args.model, images, their_labels, test, 10, protocol, rng, arithmetic)
-        print(f"after {iterations} iterations: {100 * accuracy:.2f} % of the test digits", flush=True)
+        accuracy = judge.judge(
+            args.model, images, their_labels, test, 10, protocol, rng, arithmetic
+        )
+        print(
+            f"after {iterations} iterations: {100 * accuracy:.2f} % of the test digits", flush=True
+        )
 
 
 if __name__ == "__main__":

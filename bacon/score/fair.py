@@ -37,8 +37,13 @@ def scores(own, hard, random, full):
         found["HLR"] = full - hard, math.hypot(h, f)
     if len(found) == 2:
         score = label_robust(own - random, full - hard)
-        parts = (2 * s,) if (hard, h) == (own, s) else (s, h)  # hard labels: the set's accuracy counts in both
-        found["LRS"] = score, math.hypot(*parts, r, f) / 2 * (score + math.exp(-1) / (math.e - math.exp(-1)))
+        parts = (
+            (2 * s,) if (hard, h) == (own, s) else (s, h)
+        )  # hard labels: the set's accuracy counts in both
+        found["LRS"] = (
+            score,
+            math.hypot(*parts, r, f) / 2 * (score + math.exp(-1) / (math.e - math.exp(-1))),
+        )
     return found
 
 

@@ -14,84 +14,153 @@ import torch
 import augment
 import networks
 import utils
-from bacon import (
-    compute,
-    diagnose,
-    errors,
-    fair,
-    figures,
-    flags,
-    judge,
-    outputs,
-    protocols,
-    sets,
-    soft_labels,
-    spaces,
-    tables,
-    which_dataset,
-)
-from bacon.baselines import BASELINES, baseline
+from bacon import compute, errors, figures, flags, judge, outputs, tables
+from bacon.data import spaces
+from bacon.data.known_classes import plain
 from bacon.errors import UserError
-from bacon.located import RealImages, find
-from bacon.located import say as _say
-from bacon.names import plain
 from bacon.recipes import COMMON, DATASETS, IMAGE_FOLDER
+from bacon.score import diagnose, fair, layouts, protocols, soft_labels, which_dataset
+from bacon.score.baselines import BASELINES, baseline
+from bacon.score.located import RealImages, find
+from bacon.score.located import say as _say
 
 
 def build_parser(description):
     """The parser of evaluate.py. An absent flag is None where the set, or else the protocol, decides."""
-    names, said = (*DATASETS, IMAGE_FOLDER), {name: text for name, (_, text) in flags.SHARED.items()}
+    names, said = (
+        (*DATASETS, IMAGE_FOLDER),
+        {name: text for name, (_, text) in flags.SHARED.items()},
+    )
     known = "; ".join(f"{name}: {rules.source}" for name, rules in protocols.PROTOCOLS.items())
     usage = "python evaluate.py PATH ... [--flag value ...]"
     parser = flags.OneLineParser(prog="evaluate.py", usage=usage, description=description)
     add = parser.add_argument_group("what to do").add_argument
-    add("paths", nargs="*", metavar="PATH", help="saved sets: files, folders of files, or class folders of pictures")
+    add(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="saved sets: files, folders of files, or class folders of pictures",
+    )
     add("--recursive", action="store_true", help="also the files in all folders below a PATH")
     meant = "say in which way sets were meant, by short judges; these are no scores"
     add("--diagnose", action="store_true", help=meant)
     add("--table", metavar="FOLDER", help="tabulate the finished runs below a folder")
     plot = "draw the accuracy over iterations of a run, by its log, or of those below a folder (default OUT.png: there)"
     add("--plot", nargs="+", metavar=("LOG", "OUT.png"), help=plot)
-    add("--export", nargs=2, metavar=("FORMAT", "OUT"), help=f"write the set as {', '.join(sets.EXPORTS)}")
-    add("--grid", metavar="OUT.png", help="draw the set's canvases by class (with --decode what they hold)")
-    add("--tsne", metavar="OUT.png", help="draw a t-SNE of real and synthetic embeddings, up to ten classes")
+    add(
+        "--export",
+        nargs=2,
+        metavar=("FORMAT", "OUT"),
+        help=f"write the set as {', '.join(layouts.EXPORTS)}",
+    )
+    add(
+        "--grid",
+        metavar="OUT.png",
+        help="draw the set's canvases by class (with --decode what they hold)",
+    )
+    add(
+        "--tsne",
+        metavar="OUT.png",
+        help="draw a t-SNE of real and synthetic embeddings, up to ten classes",
+    )
     add = parser.add_argument_group("the sets").add_argument
-    add("--dataset", type=flags.one_of(names), metavar="NAME", help=f"whose images they are of: {', '.join(names)}")
+    add(
+        "--dataset",
+        type=flags.one_of(names),
+        metavar="NAME",
+        help=f"whose images they are of: {', '.join(names)}",
+    )
     add("--data_path", default="data", help="folder of the datasets (default data)")
     add("--im_size", type=flags.whole(4), help=said["im_size"])
-    add("--factor", type=int, choices=(1, 2), help="2: a canvas holds four images (default: what the layout implies)")
-    add("--zca", action="store_true", help="sets of other programs live in ZCA space: whiten test images as MTT does")
+    add(
+        "--factor",
+        type=int,
+        choices=(1, 2),
+        help="2: a canvas holds four images (default: what the layout implies)",
+    )
+    add(
+        "--zca",
+        action="store_true",
+        help="sets of other programs live in ZCA space: whiten test images as MTT does",
+    )
     stored = "how pixels are stored (default: as the layout implies; unit: [0,1], bytes: [0,255], zca: as --zca)"
     add("--pixels", choices=spaces.PIXELS, help=stored)
     meant = "what soft labels are (default: probabilities if they sum to 1; hard: likeliest class)"
     add("--labels", choices=soft_labels.KINDS, help=meant)
     order = "the class that each label means, as --diagnose writes it to FILE where labels are in another order"
     add("--relabel", metavar="FILE", help=order)
-    add("--exp", type=flags.whole(0), help="only this experiment of a file with several (to export or draw: default 0)")
+    add(
+        "--exp",
+        type=flags.whole(0),
+        help="only this experiment of a file with several (to export or draw: default 0)",
+    )
     add("--decode", action="store_true", help="draw the decoded images instead of the canvases")
     add = parser.add_argument_group("judging").add_argument
     add("--protocol", choices=protocols.PROTOCOLS, default="paper", help=f"{known} (default paper)")
     modes = flags.one_of(flags.EVAL_MODES)
     add("--eval_mode", type=modes, nargs="+", default=["S"], metavar="MODE", help=said["eval_mode"])
-    add("--model", help="the network of modes S, SS and C (default: the one that distilled the set, else ConvNet)")
-    add("--num_eval", type=flags.whole(1), help="fresh networks per architecture (default: as the run, else 5)")
+    add(
+        "--model",
+        help="the network of modes S, SS and C (default: the one that distilled the set, else ConvNet)",
+    )
+    add(
+        "--num_eval",
+        type=flags.whole(1),
+        help="fresh networks per architecture (default: as the run, else 5)",
+    )
     for name in protocols.FROM_THE_RUN:
-        add(f"--{name}", type=flags.SHARED[name][0], help=f"{said[name]} (default: the run's or the protocol's)")
+        add(
+            f"--{name}",
+            type=flags.SHARED[name][0],
+            help=f"{said[name]} (default: the run's or the protocol's)",
+        )
     kinds, kind_of = f"also judge real images: {','.join(BASELINES)}", lambda text: text.split(",")
     add("--baseline", type=kind_of, default=[], metavar="NAME,...", help=kinds)
-    add("--ipc", type=flags.whole(1), help="stored images per class of the baselines (default: as the sets)")
-    add("--full_epochs", type=flags.whole(1), default=20, help="epochs of --baseline full, on all real images (20)")
+    add(
+        "--ipc",
+        type=flags.whole(1),
+        help="stored images per class of the baselines (default: as the sets)",
+    )
+    add(
+        "--full_epochs",
+        type=flags.whole(1),
+        default=20,
+        help="epochs of --baseline full, on all real images (20)",
+    )
     cache = "folder of baselines.json, which keeps the accuracies of baselines, each computed once (default result)"
     add("--save_path", default="result", metavar="FOLDER", help=cache)
-    add("--biased", type=flags.whole(1), metavar="N", help="also show the best of every N epochs on the test set")
-    add("--seed", type=flags.whole(0), help="every random number follows from it (default: the run's, else 0)")
+    add(
+        "--biased",
+        type=flags.whole(1),
+        metavar="N",
+        help="also show the best of every N epochs on the test set",
+    )
+    add(
+        "--seed",
+        type=flags.whole(0),
+        help="every random number follows from it (default: the run's, else 0)",
+    )
     for name in ("device", "precision"):
         add(f"--{name}", choices=flags.SHARED[name][0], default="auto", help=said[name])
-    add("--compile", action="store_true", default=None, help="torch.compile (default: as the run, else if it pays)")
+    add(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="torch.compile (default: as the run, else if it pays)",
+    )
     add("--no_compile", dest="compile", action="store_false", default=None, help=argparse.SUPPRESS)
     add = parser.add_argument_group("output").add_argument
-    add("--format", choices=("text", "json", "markdown"), default="text", help="json: a line per row, with everything")
-    add("--details", action="store_true", help="spread and time; of runs also settings and weights of BACON's terms")
+    add(
+        "--format",
+        choices=("text", "json", "markdown"),
+        default="text",
+        help="json: a line per row, with everything",
+    )
+    add(
+        "--details",
+        action="store_true",
+        help="spread and time; of runs also settings and weights of BACON's terms",
+    )
     parser.take_paths("paths", "table", "plot", "export", "grid", "tsne")
     parser.take_paths("data_path", "relabel", "save_path")
     return parser
@@ -107,11 +176,18 @@ def _main(args):
     judged = bool(args.paths or args.baseline)
     shown = any(out is not None for out in (args.export, args.grid, args.tsne))
     if judged + bool(args.table) + bool(args.plot) > 1:
-        raise UserError("--table and --plot stand alone: give them without PATH, --baseline or each other")
+        raise UserError(
+            "--table and --plot stand alone: give them without PATH, --baseline or each other"
+        )
     if not (judged or args.table or args.plot):
-        raise UserError("nothing to do: give paths of saved sets, --baseline, --table or --plot; --help explains them")
+        raise UserError(
+            "nothing to do: give paths of saved sets, --baseline, --table or --plot; --help explains them"
+        )
     formats = args.export[:1] if args.export else []
-    for flag, kinds, known in (("--baseline", args.baseline, BASELINES), ("--export", formats, sets.EXPORTS)):
+    for flag, kinds, known in (
+        ("--baseline", args.baseline, BASELINES),
+        ("--export", formats, layouts.EXPORTS),
+    ):
         if unknown := [kind for kind in kinds if kind not in known]:
             raise UserError(f"{flag} {unknown[0]}: unknown; choose from {', '.join(known)}")
     if len(args.plot or ()) > 2:
@@ -129,17 +205,21 @@ def _main(args):
         "--details": args.details and (shown or args.plot),
     }.items():
         if idle:
-            raise UserError(f"{flag}: has no effect here; leave it out, or see --help for what it goes with")
+            raise UserError(
+                f"{flag}: has no effect here; leave it out, or see --help for what it goes with"
+            )
     compute.check_device(args.device)
     if asked := outputs.of_scorer(args):
-        found = [file for path in args.paths for file in sets.files(path, args.recursive)]
+        found = [file for path in args.paths for file in layouts.files(path, args.recursive)]
         outputs.check(asked, outputs.inputs(found, args.data_path, args.dataset))
     if args.plot:
         _say(tables.plot_run(*args.plot, say=_say))
     elif args.table:
         rows = tables.of_runs(args.table, args.biased, _say)
         kept = tables.kept_scores(args.table, _say)
-        tabled = tables.shown(rows, args.details) | {title: _shown(of_it, False)[""] for title, of_it in kept.items()}
+        tabled = tables.shown(rows, args.details) | {
+            title: _shown(of_it, False)[""] for title, of_it in kept.items()
+        }
         _print(args.format, [*rows, *itertools.chain(*kept.values())], tabled, cut="set")
     elif args.diagnose:
         _diagnose(args)
@@ -160,13 +240,26 @@ def _print(kind, rows, shown, cut=None):
         title = plain(title)
         if title:
             print(f"### {title}\n" if kind == "markdown" else textwrap.fill(title, tables.WIDTH))
-        print(tables.render(cells, kind == "markdown", cut), end="\n\n" if title or len(shown) > 1 else "\n")
+        print(
+            tables.render(cells, kind == "markdown", cut),
+            end="\n\n" if title or len(shown) > 1 else "\n",
+        )
 
 
 def _ways(args, facts):
-    """The flags that say how a set of `facts` is read, for sets.read; but for a --relabel that --diagnose writes."""
-    order = diagnose.read_order(args.relabel, facts.num_classes) if args.relabel and not args.diagnose else None
-    return {"factor": args.factor, "zca": args.zca, "pixels": args.pixels, "soft": args.labels, "order": order}
+    """The flags that say how a set of `facts` is read, for layouts.read; but for a --relabel that --diagnose writes."""
+    order = (
+        diagnose.read_order(args.relabel, facts.num_classes)
+        if args.relabel and not args.diagnose
+        else None
+    )
+    return {
+        "factor": args.factor,
+        "zca": args.zca,
+        "pixels": args.pixels,
+        "soft": args.labels,
+        "order": order,
+    }
 
 
 def _diagnose(args):
@@ -174,7 +267,9 @@ def _diagnose(args):
     arithmetic, _ = compute.choose(args.device, "fp32", args.compile or False, 0)
     every = find(args)
     if args.relabel and len(every) > 1:
-        names = ", ".join(str(located.found.path) for located in every[:3]) + ", ..." * (len(every) > 3)
+        names = ", ".join(str(located.found.path) for located in every[:3]) + ", ..." * (
+            len(every) > 3
+        )
         several = f"takes the order of one set, not of {len(every)}: {names}; give one"
         raise UserError(f"--relabel {args.relabel}: {several}")
     for located in every:
@@ -184,7 +279,9 @@ def _diagnose(args):
         if located.doubt():
             _say(f"{found.path}: {located.doubt()}")
         ways = _ways(args, real.facts)
-        rows, advice, order = diagnose.diagnose(found, real, ways, args.exp, arithmetic, args.seed or 0, _say)
+        rows, advice, order = diagnose.diagnose(
+            found, real, ways, args.exp, arithmetic, args.seed or 0, _say
+        )
         if args.relabel and order is None:
             unchanged = f"{found.path} was found in no other order of classes"
             _say(f"--relabel {args.relabel}: not written, {unchanged}")
@@ -193,7 +290,11 @@ def _diagnose(args):
             outputs.prepare(args.relabel).write_text(text, encoding="utf-8")
             advice = advice.replace("--relabel FILE", f"--relabel {args.relabel}")
         title = f"{found.path}: a diagnosis by short judges on test images; these accuracies are no scores"
-        _print(args.format, [{"set": str(found.path), "advice": advice, "readings": rows}], {title: rows})
+        _print(
+            args.format,
+            [{"set": str(found.path), "advice": advice, "readings": rows}],
+            {title: rows},
+        )
         if args.format != "json":
             print(plain(advice))
 
@@ -206,9 +307,11 @@ def _read(args, needed):
     groups = []
     for located in find(args):
         one, real = located.found, located.real
-        itself = real.name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
-        facts = sets.own_facts(one) if itself else real.facts
-        chosen = sets.read(one, facts, **_ways(args, facts), exp=args.exp)
+        itself = (
+            real.name == IMAGE_FOLDER and "classes" in one.meta and not (needed or one.meta["zca"])
+        )
+        facts = layouts.own_facts(one) if itself else real.facts
+        chosen = layouts.read(one, facts, **_ways(args, facts), exp=args.exp)
         if located.because:
             assumed = f"{chosen[0].assumed}, {located.because}"
             chosen = [dataclasses.replace(saved, assumed=assumed) for saved in chosen]
@@ -233,10 +336,10 @@ def _show(groups, args):
     ((real, (saved, *_)),) = groups
     whitening, hard = real.whitening(saved.zca), saved.hard()
     if args.export:
-        _say(sets.export(saved, *args.export, whitening))
+        _say(layouts.export(saved, *args.export, whitening))
     if args.grid is not None:
         images, labels = hard.decoded() if args.decode else (hard.canvases, hard.labels)
-        shown = sets.pixels(saved, images, whitening)
+        shown = layouts.pixels(saved, images, whitening)
         figures.grid(shown, labels, saved.class_names(), outputs.prepare(args.grid))
         _say(args.grid)
     if args.tsne is not None:
@@ -256,7 +359,9 @@ def _tsne(saved, args, real, whitening):
     known, held_out = (real.of(split, saved.zca, device, whitening) for split in ("train", "test"))
     net = arithmetic.build(name, real.facts.shape, real.facts.num_classes, rng)
     index = known.any_indices(TSNE_TRAIN, rng)
-    protocol = judge.Protocol(TSNE_EPOCHS, 256, 0.01, augment.parse_strategy(COMMON["dsa_strategy"]))
+    protocol = judge.Protocol(
+        TSNE_EPOCHS, 256, 0.01, augment.parse_strategy(COMMON["dsa_strategy"])
+    )
     judge.train(net, *known.batch(index), protocol, rng, arithmetic)
     net.eval()
     classes = dict(enumerate(real.dataset.classes[:TSNE_CLASSES]))
@@ -264,7 +369,9 @@ def _tsne(saved, args, real, whitening):
     (x, of_real), (images, labels) = held_out.batch(chosen), saved.decoded()
     shown = labels < len(classes)
     with torch.no_grad():
-        embedded, synthetic = (arithmetic.embed(net, some, None) for some in (x, images[shown].to(device)))
+        embedded, synthetic = (
+            arithmetic.embed(net, some, None) for some in (x, images[shown].to(device))
+        )
     title = f"t-SNE of {name}'s embeddings, trained on {len(index):,} real images"
     path = outputs.prepare(args.tsne)
     figures.tsne(embedded, of_real, synthetic, labels[shown], classes, path, title)
@@ -272,7 +379,11 @@ def _tsne(saved, args, real, whitening):
 
 def _score(groups, args):
     """Judge every set, then the baselines of each kind of judges: rows of `score_rows`, with fair scores."""
-    jobs, arithmetics, rows = [], {}, []  # a job: real images, a SavedSet of each experiment, a run's meta, Judges
+    jobs, arithmetics, rows = (
+        [],
+        {},
+        [],
+    )  # a job: real images, a SavedSet of each experiment, a run's meta, Judges
     names = _distinct_names([experiments[0].path for _, experiments in groups])
     for real, experiments in groups:
         name = names[experiments[0].path]
@@ -287,15 +398,22 @@ def _score(groups, args):
         if not (groups or args.dataset):
             raise UserError("--baseline: give --dataset")
         if len(names := {real.name for real, _ in groups}) > 1:
-            raise UserError(f"--baseline: the sets are of {', '.join(sorted(names))}; give those of one dataset")
+            raise UserError(
+                f"--baseline: the sets are of {', '.join(sorted(names))}; give those of one dataset"
+            )
         jobs += _baselines(groups, args)
     cache = fair.Baselines(args.save_path) if args.baseline and not args.biased else None
     for real, experiments, meta, judges in jobs:
         saved, facts = experiments[0], real.facts
-        flop = max(networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:]) for name in judges.names)
+        flop = max(
+            networks.flop(name, facts.shape[0], facts.num_classes, facts.shape[1:])
+            for name in judges.names
+        )
         images = judges.protocol.images(len(saved.canvases) * saved.factor**2) * judges.num_eval
         arithmetic, notes = protocols.arithmetic_of(meta, args, flop * images)
-        arithmetic = arithmetics.setdefault(str(arithmetic), arithmetic)  # compiled code serves all sets
+        arithmetic = arithmetics.setdefault(
+            str(arithmetic), arithmetic
+        )  # compiled code serves all sets
         for line in [*notes, f"{judges.protocol}; seed {judges.seed}; {arithmetic}"]:
             _say(f"{saved.path}: {line}")
         test = real.test(saved.zca, arithmetic.device)
@@ -334,7 +452,9 @@ def _baselines(groups, args):
     for real, experiments in groups or [(RealImages(args.dataset, args, args.im_size), ())]:
         meta, ipc = experiments[0].meta if groups else {}, args.ipc or 10
         if groups and not args.ipc:
-            ipc = max(1, len(experiments[0].canvases) // experiments[0].halves // real.facts.num_classes)
+            ipc = max(
+                1, len(experiments[0].canvases) // experiments[0].halves // real.facts.num_classes
+            )
         for kind in dict.fromkeys(args.baseline):
             factor, _ = BASELINES[kind]
             stored = ipc if kind != "full" else None
@@ -352,13 +472,17 @@ def _baselines(groups, args):
 
 
 def score(saved, judges, test, num_classes, arithmetic, every=None, say=print):
-    """Judge one sets.SavedSet: {architecture: ([accuracy] of the last epoch, [best accuracy] or [], seconds)}.
+    """Judge one layouts.SavedSet: {architecture: ([accuracy] of the last epoch, [best accuracy] or [], seconds)}.
 
     The random stream of a judge is that of the run which saved the set, so one of ours gets the logged accuracy again.
     every: test after every so many epochs too; the best of these is selected on the test set, so biased.
     """
     images, labels = (tensor.to(arithmetic.device) for tensor in saved.decoded())
-    labels, scores, protocol = labels.softmax(1) if labels.dim() == 2 else labels, {}, judges.protocol
+    labels, scores, protocol = (
+        labels.softmax(1) if labels.dim() == 2 else labels,
+        {},
+        judges.protocol,
+    )
     for name in judges.names:
         last, best, began = [], [], time.perf_counter()
         for number in range(judges.num_eval):
@@ -368,9 +492,15 @@ def score(saved, judges, test, num_classes, arithmetic, every=None, say=print):
                 if every and (epoch + 1) % every == 0:
                     seen.append(judge.accuracy(net, test, arithmetic))
 
-            last.append(judge.judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, test_now))
+            last.append(
+                judge.judge(
+                    name, images, labels, test, num_classes, protocol, rng, arithmetic, test_now
+                )
+            )
             best += [max([*seen, last[-1]])] if every else []
-            say(f"{_short_name(saved)}  {name} {number + 1}/{judges.num_eval}: {100 * last[-1]:.2f} %")
+            say(
+                f"{_short_name(saved)}  {name} {number + 1}/{judges.num_eval}: {100 * last[-1]:.2f} %"
+            )
         scores[name] = last, best, time.perf_counter() - began
     return scores
 
@@ -427,7 +557,11 @@ def score_rows(experiments, scores, protocol, facts):
             _say(f"{saved.path}: recorded accuracies of {name}: {remark}")
         if recorded and all(recorded):
             found = tables.summary(recorded)
-            row |= {"recorded": found["mean"], "recorded std": found["std"], "recorded networks": found["networks"]}
+            row |= {
+                "recorded": found["mean"],
+                "recorded std": found["std"],
+                "recorded networks": found["networks"],
+            }
             if saved.meta:  # a run of ours, whose judges can be had again
                 same = all(a[: len(b)] == b[: len(a)] for a, b in zip(last, recorded, strict=True))
                 row |= {"logged": found["mean"], "logged, the same networks": same}
@@ -452,10 +586,16 @@ def _shown(rows, details):
         if "recorded" in row:
             line["recorded %"] = f"{row['recorded']:.2f} ({row['recorded networks']})"
             line["recorded %"] += " reproduced" * row.get("logged, the same networks", False)
-        line |= {name: f"{row[name]:.3f} +- {row[f'{name} spread']:.3f}" for name in fair.NAMES if name in row}
+        line |= {
+            name: f"{row[name]:.3f} +- {row[f'{name} spread']:.3f}"
+            for name in fair.NAMES
+            if name in row
+        }
         lines.append(line | ({BIASED: f"{row[BIASED]:.2f}"} if BIASED in row else {}))
     main = ("accuracy %", "recorded %", *fair.NAMES, BIASED, "set", "network")
-    if not any(name in row for row in rows for name in fair.NAMES):  # else they stand among the details
+    if not any(
+        name in row for row in rows for name in fair.NAMES
+    ):  # else they stand among the details
         main += ("networks", "ipc (decoded)")
     shown = {"": tables.pick(lines, main)}
     if details:

@@ -31,7 +31,11 @@ def _unless_refused(convert):
 PIXELS = {
     "normalised": (lambda x, mean, std: x, None, "normalised"),
     "unit": (_unless_refused(normalise), None, "pixels in [0,1], normalised here"),
-    "bytes": (_unless_refused(lambda x, *to: normalise(x / 255, *to)), None, "pixels in [0,255], normalised here"),
+    "bytes": (
+        _unless_refused(lambda x, *to: normalise(x / 255, *to)),
+        None,
+        "pixels in [0,255], normalised here",
+    ),
     "zca": (lambda x, mean, std: x, "pixels", "pixels whitened by ZCA"),
 }
 
@@ -89,9 +93,13 @@ class Whitening:
     def fit(cls, real, eps=EPS, chunk=1000):
         """From a `RealData` without whitening; `chunk` images at a time are held as floats. In float64: float32 moves
         CIFAR-10's pixels by up to 0.004. About five D x D matrices exist at the peak, of 75 MB each at 3x32x32."""
-        device = real.images.device if real.images.device.type != "mps" else "cpu"  # MPS has no float64
+        device = (
+            real.images.device if real.images.device.type != "mps" else "cpu"
+        )  # MPS has no float64
         d = real.images[0].numel()
-        total, products = (torch.zeros(shape, dtype=torch.float64, device=device) for shape in (d, (d, d)))
+        total, products = (
+            torch.zeros(shape, dtype=torch.float64, device=device) for shape in (d, (d, d))
+        )
         for start in range(0, len(real), chunk):
             x = real.take(slice(start, start + chunk)).flatten(1).to(device).double()
             total += x.sum(0)
@@ -99,7 +107,9 @@ class Whitening:
         mean = total / len(real)
         s, u = torch.linalg.eigh(products.addr_(mean, mean, alpha=-len(real)).div_(len(real) - 1))
         root = (s.clamp(min=0) + eps).sqrt()
-        return cls(*(v.float().to(real.images.device) for v in (mean, (u / root) @ u.T, (u * root) @ u.T)))
+        return cls(
+            *(v.float().to(real.images.device) for v in (mean, (u / root) @ u.T, (u * root) @ u.T))
+        )
 
     def apply(self, x):
         return self._multiply(x.flatten(1) - self._mean.to(x), self._forward).view_as(x)
@@ -109,5 +119,7 @@ class Whitening:
 
     @staticmethod
     def _multiply(x, matrix):
-        with torch.autocast(x.device.type, enabled=False):  # pixels stay float32 in half-precision runs
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # pixels stay float32 in half-precision runs
             return x @ matrix.to(x)

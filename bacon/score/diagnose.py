@@ -16,12 +16,23 @@ import torch
 
 import networks
 import utils
-from bacon import data, judge, sets, soft_labels
+from bacon import judge
+from bacon.data import loading
+from bacon.data.spaces import PIXELS, Whitening
 from bacon.errors import UserError, short
-from bacon.spaces import PIXELS, Whitening
+from bacon.score import layouts, soft_labels
 
-JUDGE, SEEN, EPOCHS, BATCH = "ConvNetW32", 6000, 8, 32  # images that a judge sees in all, or more by the epochs
-TEST, FITTED, LARGEST = 2000, 5000, 3072  # test images; training images that ZCA is fitted on; its pixels at most
+JUDGE, SEEN, EPOCHS, BATCH = (
+    "ConvNetW32",
+    6000,
+    8,
+    32,
+)  # images that a judge sees in all, or more by the epochs
+TEST, FITTED, LARGEST = (
+    2000,
+    5000,
+    3072,
+)  # test images; training images that ZCA is fitted on; its pixels at most
 OCTAVES = 3.5  # of contrast by which a reading may be off and still fit
 ALIKE = 0.7  # of the best accuracy: of readings of pixels that are as good, brightness and contrast decide
 
@@ -32,8 +43,12 @@ def read_order(path, num_classes):
         order = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--relabel {path}: cannot be read ({short(error)})") from error
-    if not isinstance(order, list) or sorted(map(str, order)) != sorted(map(str, range(num_classes))):
-        raise UserError(f"--relabel {path}: needs a list of each of the numbers 0..{num_classes - 1}, once")
+    if not isinstance(order, list) or sorted(map(str, order)) != sorted(
+        map(str, range(num_classes))
+    ):
+        raise UserError(
+            f"--relabel {path}: needs a list of each of the numbers 0..{num_classes - 1}, once"
+        )
     return order
 
 
@@ -48,19 +63,33 @@ class Reading:
         from scipy.optimize import linear_sum_assignment
 
         self.flags, self.saved, self.brightness, self.contrast = flags, saved, brightness, contrast
-        self.misfit = abs(math.log2(contrast)) + abs(brightness)  # how far the set, so read, is from real images
+        self.misfit = abs(math.log2(contrast)) + abs(
+            brightness
+        )  # how far the set, so read, is from real images
         self.space = flags["pixels"], saved.zca
         self.confusion = halves.sum(0)
         self.accuracy = np.trace(self.confusion) / self.confusion.sum()
         self.permuted = halves[1][linear_sum_assignment(-halves[0])].sum() / halves[1].sum()
-        self.error = 0.5 / math.sqrt(self.confusion.sum() / 2)  # of an accuracy on half of the images, at most
-        self.reordered = self.permuted > self.accuracy + 3 * self.error  # another order of the classes is far better
-        self.order = np.argsort(linear_sum_assignment(-self.confusion)[1])  # the class that each label then means
+        self.error = 0.5 / math.sqrt(
+            self.confusion.sum() / 2
+        )  # of an accuracy on half of the images, at most
+        self.reordered = (
+            self.permuted > self.accuracy + 3 * self.error
+        )  # another order of the classes is far better
+        self.order = np.argsort(
+            linear_sum_assignment(-self.confusion)[1]
+        )  # the class that each label then means
         self.best = max(self.accuracy, self.permuted if self.reordered else 0)
 
     def words(self):
-        pixels = {None: "normalised", "normalised": "whitened by these scripts", "pixels": "whitened (ZCA)"}
-        kind = {"unit": "in [0,1]", "bytes": "in [0,255]"}.get(self.flags["pixels"]) or pixels[self.saved.zca]
+        pixels = {
+            None: "normalised",
+            "normalised": "whitened by these scripts",
+            "pixels": "whitened (ZCA)",
+        }
+        kind = {"unit": "in [0,1]", "bytes": "in [0,255]"}.get(self.flags["pixels"]) or pixels[
+            self.saved.zca
+        ]
         many = "four images" if self.saved.factor == 2 else "one image"
         soft = f", soft labels are {self.saved.soft}" if self.saved.soft else ""
         if self.saved.soft == "hard":
@@ -78,12 +107,12 @@ def _readings(found, facts, given, exp):
     for way in itertools.product((given["factor"], 1, 2), (given["pixels"], None, *PIXELS), soft):
         flags = given | dict(zip(("factor", "pixels", "soft"), way, strict=True))
         try:
-            one, *_ = sets.read(found, facts, **flags, exp=exp)
+            one, *_ = layouts.read(found, facts, **flags, exp=exp)
         except UserError as error:
             faults.append(error)
             continue
         if way[2] == "probabilities":
-            as_stored, *_ = sets.read(found, facts, **flags | {"soft": "logits"}, exp=exp)
+            as_stored, *_ = layouts.read(found, facts, **flags | {"soft": "logits"}, exp=exp)
             if soft_labels.kind_of(as_stored.labels) == "logits":
                 continue
         if not any(_same(one, other) for _, other in chosen):
@@ -110,7 +139,9 @@ def _whitening(real, space, facts):
         return None
     some = real.of("train", space, "cpu")
     index = torch.from_numpy(some.any_indices(FITTED, utils.stream(0, "diagnose", "whitening")))
-    few = data.RealData(some.images[index], some.labels[index], some.mean, some.std, facts.num_classes, "cpu")
+    few = loading.RealData(
+        some.images[index], some.labels[index], some.mean, some.std, facts.num_classes, "cpu"
+    )
     return Whitening.fit(few)
 
 
@@ -124,7 +155,9 @@ def _halves(saved, images, labels, num_classes, arithmetic, seed):
     judge.train(net, x, y, protocol, rng, arithmetic)
     net.eval()
     with torch.no_grad():
-        said = torch.cat([net.classify(part.to(arithmetic.device)).argmax(1).cpu() for part in images.split(250)])
+        said = torch.cat(
+            [net.classify(part.to(arithmetic.device)).argmax(1).cpu() for part in images.split(250)]
+        )
     halves = np.zeros((2, num_classes, num_classes), dtype=np.int64)
     np.add.at(halves, (np.arange(len(said)) % 2, labels.numpy(), said.numpy()), 1)
     return halves
@@ -142,7 +175,9 @@ def _orders(classes):
 def _order(reading, classes):
     """The class that each label means, by a confusion matrix, and in words which order that is."""
     confusion, orders = reading.confusion, _orders(classes)
-    right = {words: confusion[order, np.arange(len(order))].sum() for words, order in orders.items()}
+    right = {
+        words: confusion[order, np.arange(len(order))].sum() for words, order in orders.items()
+    }
     best = max(right, key=right.get)
     if right[best] / confusion.sum() >= reading.permuted - 2 * reading.error:
         return orders[best], best
@@ -150,7 +185,7 @@ def _order(reading, classes):
 
 
 def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
-    """Read a sets.Found in every way that fits: (rows of a table, advice in one line, the classes' order or None).
+    """Read a layouts.Found in every way that fits: (rows of a table, advice in one line, the classes' order or None).
 
     real: the scorer's RealImages. given: the flags factor, zca, pixels, soft and order of the command line.
     """
@@ -160,7 +195,9 @@ def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
     index = pixels.any_indices(TEST, utils.stream(0, "diagnose", "test"))
     (mean, std), several = _look(pixels.take(index)), _readings(found, facts, given, exp)
     whitening_of = functools.cache(lambda space: _whitening(real, space, facts))
-    test_of = functools.cache(lambda space: real.of("test", space, "cpu", whitening_of(space)).batch(index))
+    test_of = functools.cache(
+        lambda space: real.of("test", space, "cpu", whitening_of(space)).batch(index)
+    )
     readings, meant, first = [], None, several[0][0]["soft"]
     for other_labels in (False, True):  # these are tried of the readings that fit best
         for flags, saved in several:
@@ -169,9 +206,11 @@ def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
                 continue
             whitening = whitening_of(saved.zca)
             if saved.zca and not whitening:
-                say(f"{found.path}: not tried as whitened, that takes too long with {math.prod(facts.shape):,} pixels")
+                say(
+                    f"{found.path}: not tried as whitened, that takes too long with {math.prod(facts.shape):,} pixels"
+                )
                 continue
-            its_mean, its_std = _look(sets.pixels(saved, saved.canvases, whitening))
+            its_mean, its_std = _look(layouts.pixels(saved, saved.canvases, whitening))
             if readings and abs(math.log2(its_std / std)) > OCTAVES:
                 continue
             halves = _halves(saved, *test_of(saved.zca), facts.num_classes, arithmetic, seed)
@@ -203,7 +242,11 @@ def diagnose(found, real, given, exp, arithmetic, seed=0, say=print):
 def _meant(readings, given):
     """The Reading that the set is meant in, or None if all are at chance."""
     chance = 1 / len(readings[0].confusion)
-    alive = [one for one in readings if one.best > (1.6 if one.reordered else 1.4) * chance + 2 * one.error]
+    alive = [
+        one
+        for one in readings
+        if one.best > (1.6 if one.reordered else 1.4) * chance + 2 * one.error
+    ]
     if not alive:
         return None
     enough = ALIKE * max(one.best for one in alive)
@@ -215,4 +258,7 @@ def _meant(readings, given):
         if not any(soft_labels.is_flat(labels) for labels in logits):
             # Of labels that are logits a short judge may like the hard ones more.
             alive = [one for one in alive if one.saved.soft != "hard"] or alive
-    return next((one for one in alive if one.flags == given and one.best >= alive[0].best - one.error), alive[0])
+    return next(
+        (one for one in alive if one.flags == given and one.best >= alive[0].best - one.error),
+        alive[0],
+    )

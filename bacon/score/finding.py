@@ -1,15 +1,16 @@
 """Which files of a folder are sets, by their names and what lies beside them.
 
-`bacon.sets` reads them, and finds out whether they really are.
+`layouts` reads them, and finds out whether they really are.
 """
 
 import os
 import re
 from pathlib import Path
 
-from bacon import foreign, readers
 from bacon.canvases import is_result
+from bacon.data import readers
 from bacon.errors import UserError
+from bacon.score import foreign
 
 # Files of sets in a folder. Pickles are searched for too, but only to be refused with advice.
 TENSORS, ARRAYS = (".pt", ".pth"), (".npz", ".npy")

@@ -30,7 +30,9 @@ GOING_ON = "this run is already going on; wait for it, or choose another --save_
 ENTRIES = {"log_bytes", "meta", "arithmetic", "seconds", "ended", "experiment"}
 # What earlier processes left of a run: its newest checkpoint or None, whether it has ended, and lines for the user.
 Left = collections.namedtuple("Left", "saved finished notes")
-NOTHING, CHECKPOINT, STOP = range(3)  # what a process asks for at a `Record.point`: all of them do the greatest
+NOTHING, CHECKPOINT, STOP = range(
+    3
+)  # what a process asks for at a `Record.point`: all of them do the greatest
 
 
 class Files:
@@ -95,7 +97,9 @@ class Files:
     def earlier(self):
         """The files that a run of this name left here; a log without any event is none."""
         paths = (self.result, self.log, *self.checkpoints)
-        return [path for path in paths if path.exists() and (path != self.log or path.stat().st_size)]
+        return [
+            path for path in paths if path.exists() and (path != self.log or path.stat().st_size)
+        ]
 
     def pictures(self):
         """The pictures of a run of this name. A whole run and the parts of a job array draw the
@@ -187,7 +191,9 @@ class Files:
             size = self.log.stat().st_size if self.log.exists() else 0
             if size < saved["log_bytes"]:
                 there = f"{self.log} has {size} bytes, {saved['log_bytes']} when the checkpoint was written"
-                raise UserError(f"--resume: {there}; put it back, or --overwrite to start from the beginning")
+                raise UserError(
+                    f"--resume: {there}; put it back, or --overwrite to start from the beginning"
+                )
             return Left(saved, False, notes)
         if self.result.exists():
             theirs = read_result(self.result)["meta"]
@@ -221,7 +227,9 @@ class Files:
         whole = self.folder / f"lock_{self.name}"
         with contextlib.ExitStack() as moment:
             if self.stem != self.name:
-                lock(moment, whole, GOING_ON, patience=10)  # other parts look too, whether a whole run is going on
+                lock(
+                    moment, whole, GOING_ON, patience=10
+                )  # other parts look too, whether a whole run is going on
                 return lock(stack, self.folder / f"lock_{self.stem}", GOING_ON)
             notes = lock(stack, whole, GOING_ON)
             for part in self.folder.glob(f"lock_{self.name}_exp*"):
@@ -238,7 +246,9 @@ class Files:
                     return saved
                 if found != FORMAT and str(found).startswith(FORMAT[:-1]):
                     versions = f"another version of these scripts ({found}, here {FORMAT})"
-                    raise UserError(f"--resume: {path} is of {versions}; go on with that version, or --overwrite")
+                    raise UserError(
+                        f"--resume: {path} is of {versions}; go on with that version, or --overwrite"
+                    )
                 raise DamagedError(f"{path}: not a checkpoint of these scripts")
             except DamagedError as error:
                 names = (path.with_name(f"{path.stem}_damaged{n}.pt") for n in itertools.count())
@@ -269,14 +279,18 @@ def differences(theirs, ours, ignored=()):
     """In words, how two runs differ by their metas: the flags that matter, with both values, and the data."""
     words = flags_apart(theirs.get("args", {}), ours["args"], ignored)
     if theirs.get("data_sha256") != ours["data_sha256"]:
-        words.append(f"data {str(theirs.get('data_sha256'))[:12]} there, {ours['data_sha256'][:12]} here")
+        words.append(
+            f"data {str(theirs.get('data_sha256'))[:12]} there, {ours['data_sha256'][:12]} here"
+        )
     return ", ".join(words)
 
 
 def refuse_another_run(path, theirs, ours):
     """UserError if what `path` holds belongs to a run with other settings or data."""
     if words := differences(theirs, ours):
-        raise UserError(f"--resume: {path} is of another run ({words}); give its flags, or choose another --save_path")
+        raise UserError(
+            f"--resume: {path} is of another run ({words}); give its flags, or choose another --save_path"
+        )
 
 
 def merge(files, args, meta):
@@ -284,7 +298,11 @@ def merge(files, args, meta):
     for the user. The joined files are those of the whole run, under its name. Whoever ends last
     does it; it may be done twice. files: of any part."""
     whole, parts = files.part(None), [files.part(exp) for exp in range(args.num_exp)]
-    missing = [str(exp) for exp, part in enumerate(parts) if part.is_unfinished() or not part.result.exists()]
+    missing = [
+        str(exp)
+        for exp, part in enumerate(parts)
+        if part.is_unfinished() or not part.result.exists()
+    ]
     if missing:
         words = f"{', '.join(missing)} have ended too (if they have: again with --resume)"
         return f"{whole.result.name} follows when experiments {words}"
@@ -294,10 +312,20 @@ def merge(files, args, meta):
     if any(differences(result["meta"], meta, ["exp_index"]) for result in saved):
         return f"{whole.stem}_exp*: not joined, some are of another run"
     first = saved[0]["meta"]
-    merged_meta = first | {"experiments": list(range(args.num_exp)), "args": first["args"] | {"exp_index": None}}
-    if whole.result.exists() and not args.overwrite and differences(read_result(whole.result)["meta"], merged_meta):
+    merged_meta = first | {
+        "experiments": list(range(args.num_exp)),
+        "args": first["args"] | {"exp_index": None},
+    }
+    if (
+        whole.result.exists()
+        and not args.overwrite
+        and differences(read_result(whole.result)["meta"], merged_meta)
+    ):
         return f"{whole.result}: is of another run, so {whole.stem}_exp* are not joined; --overwrite replaces it"
-    scores = {name: [result["accs_all_exps"][name] for result in saved] for name in saved[0]["accs_all_exps"]}
+    scores = {
+        name: [result["accs_all_exps"][name] for result in saved]
+        for name in saved[0]["accs_all_exps"]
+    }
     accuracies = {name: list(itertools.chain(*every)) for name, every in scores.items()}
     sets = [distilled for result in saved for distilled in result["data"]]
     try:
@@ -347,7 +375,9 @@ class StopSignals:
         return self
 
     def __exit__(self, kind, *_):
-        if kind is not ParallelError:  # torchrun sends SIGTERM to whoever is left, which has yet to say what happened
+        if (
+            kind is not ParallelError
+        ):  # torchrun sends SIGTERM to whoever is left, which has yet to say what happened
             for number, handler in self.before.items():
                 signal.signal(number, handler)
 
@@ -403,7 +433,13 @@ class Record:
     def __init__(self, files, minutes, signals, state, world):
         """state: function() -> what to save, plain containers and tensors. `begin` or `go_on` is
         next."""
-        self.files, self.seconds, self.signals, self.state, self.world = files, 60 * minutes, signals, state, world
+        self.files, self.seconds, self.signals, self.state, self.world = (
+            files,
+            60 * minutes,
+            signals,
+            state,
+            world,
+        )
         self.log = None
         self.saved = time.monotonic()
 
@@ -444,7 +480,11 @@ class Record:
     def point(self):
         """A place where the state is whole: write a checkpoint if one is due. Raises Stopped if a signal asked for it.
         Looks at the clock alone, so that the loop never waits for the device where no checkpoint is due."""
-        due = CHECKPOINT if self.world.leads and time.monotonic() - self.saved >= self.seconds else NOTHING
+        due = (
+            CHECKPOINT
+            if self.world.leads and time.monotonic() - self.saved >= self.seconds
+            else NOTHING
+        )
         due = max(self.world.gather_objects(STOP if self.signals.asked else due))
         if due == STOP:
             raise Stopped(self.signals.asked or "a signal to another process")
@@ -461,9 +501,13 @@ class Record:
         state = self.state()
         if self.log:
             if not self.log.path.exists():
-                raise UserError(f"{self.log.path}: was deleted while the run went on; start it again, with --overwrite")
+                raise UserError(
+                    f"{self.log.path}: was deleted while the run went on; start it again, with --overwrite"
+                )
             self.log.sync()
-            save_torch({"format": FORMAT, "log_bytes": self.log.size(), **state}, *self.files.checkpoints)
+            save_torch(
+                {"format": FORMAT, "log_bytes": self.log.size(), **state}, *self.files.checkpoints
+            )
         self.saved = time.monotonic()  # from the end, however long it took
 
     def close(self):

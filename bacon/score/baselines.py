@@ -6,7 +6,7 @@ import torch
 import utils
 from bacon.canvases import initial
 from bacon.errors import UserError
-from bacon.sets import SavedSet
+from bacon.score.layouts import SavedSet
 
 
 def _random(real, ipc, factor, seed):
@@ -31,7 +31,12 @@ def _herding(real, ipc, factor, seed):
 
 
 # name: (factor, (real, ipc, factor, seed) -> canvases (classes * ipc, ch, H, W), class by class; None: all images)
-BASELINES = {"random": (1, _random), "random4": (2, _random), "herding": (1, _herding), "full": (1, None)}
+BASELINES = {
+    "random": (1, _random),
+    "random4": (2, _random),
+    "herding": (1, _herding),
+    "full": (1, None),
+}
 
 
 def baseline(kind, real, ipc, seed):
@@ -39,10 +44,14 @@ def baseline(kind, real, ipc, seed):
     factor, choose = BASELINES[kind]
     height, width = real.images.shape[2:]
     if factor == 2 and (height % 2 or width % 2):
-        raise UserError(f"--baseline {kind}: needs an even height and width, the images have {height}x{width}")
+        raise UserError(
+            f"--baseline {kind}: needs an even height and width, the images have {height}x{width}"
+        )
     if choose is None:
         return SavedSet("full", 0, "baseline", real.take(slice(None)), real.labels)
     if ipc > min(real.counts):
-        raise UserError(f"--baseline {kind}: the smallest class has {min(real.counts)} training images, not {ipc}")
+        raise UserError(
+            f"--baseline {kind}: the smallest class has {min(real.counts)} training images, not {ipc}"
+        )
     labels = torch.arange(len(real.counts)).repeat_interleave(ipc)
     return SavedSet(kind, 0, "baseline", choose(real, ipc, factor, seed), labels, factor)

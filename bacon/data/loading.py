@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 import utils
+from bacon.data.pictures import decode_pictures, find_pictures, is_grey, printable, some
+from bacon.data.readers import KEYS, READERS, layout, tidied
+from bacon.data.spaces import column
 from bacon.errors import UserError, short
 from bacon.files import load_torch, lock, save_torch, there, unreadable
-from bacon.pictures import decode_pictures, find_pictures, is_grey, printable, some
-from bacon.readers import KEYS, READERS, layout, tidied
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
-from bacon.spaces import column
 
 WHOLE_NUMBERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
@@ -44,7 +44,9 @@ class Dataset:
 
     def __post_init__(self):
         self.channels, self.im_size = self.images_train.shape[1], tuple(self.images_train.shape[2:])
-        self.num_classes, self.train, self.test = map(len, (self.classes, self.labels_train, self.labels_test))
+        self.num_classes, self.train, self.test = map(
+            len, (self.classes, self.labels_train, self.labels_test)
+        )
 
     def validation(self, each):
         """This dataset with `each` training images per class held out, in place of the test images: always the same.
@@ -55,7 +57,9 @@ class Dataset:
         for c, name in enumerate(self.classes):
             of_class = np.flatnonzero(labels == c)
             if len(of_class) < each + 2:
-                raise UserError(f"--validate {each}: class {c} ({name}) of {self.name} has {len(of_class)} images")
+                raise UserError(
+                    f"--validate {each}: class {c} ({name}) of {self.name} has {len(of_class)} images"
+                )
             held.append(utils.stream(0, "validation", c).permutation(of_class)[:each])
         held = torch.from_numpy(np.sort(np.concatenate(held)))
         kept = torch.ones(self.train, dtype=torch.bool).index_fill(0, held, False)
@@ -68,8 +72,14 @@ class Dataset:
     def real(self, split, device="cpu", whitening=None, own=None, normalised=True):
         """The images of a split, train or test, on `device` as `RealData`; not normalised, they are in [0,1]."""
         images, labels = getattr(self, f"images_{split}"), getattr(self, f"labels_{split}")
-        mean, std = (self.mean, self.std) if normalised else ((0.0,) * self.channels, (1.0,) * self.channels)
-        return RealData(images, labels, mean, std, self.num_classes, device, whitening, self.classes, own)
+        mean, std = (
+            (self.mean, self.std)
+            if normalised
+            else ((0.0,) * self.channels, (1.0,) * self.channels)
+        )
+        return RealData(
+            images, labels, mean, std, self.num_classes, device, whitening, self.classes, own
+        )
 
 
 def load(name, data_path, say=print, im_size=None):
@@ -81,7 +91,9 @@ def load(name, data_path, say=print, im_size=None):
     if name == IMAGE_FOLDER:
         return load_image_folder(data_path, im_size, say)
     if name not in DATASETS:
-        raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
+        raise UserError(
+            f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}"
+        )
     root = Path(os.path.expanduser(data_path))
     cache, kept = root / f"{name.lower()}.pt", name != "Digits"  # which scikit-learn has at hand
     exists = there if kept else os.path.exists  # no folder is needed for Digits
@@ -110,12 +122,20 @@ def load(name, data_path, say=print, im_size=None):
             again = f"; it is not kept as {cache.name}, so the next start reads it again"
             say(f"{name}: {source} {size}{again if kept else ''}")
         if kept and not size:
-            pairs = ((dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test))
+            pairs = (
+                (dataset.images_train, dataset.labels_train),
+                (dataset.images_test, dataset.labels_test),
+            )
             try:
                 save_torch(layout(dataset.classes, *pairs), cache)
                 say(f"{name}: wrote {cache}, which the next start reads instead of {source}")
-            except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports some failed writes
-                say(f"{name}: cannot write {cache} ({short(error)}), so the next start reads {source} again")
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # RuntimeError: how torch reports some failed writes
+                say(
+                    f"{name}: cannot write {cache} ({short(error)}), so the next start reads {source} again"
+                )
         return dataset
 
 
@@ -138,7 +158,9 @@ def load_image_folder(data_path, im_size=None, say=print):
     folders = [folder for folder in folders if there(folder) and folder.is_dir()]
     tests = [folder for folder in folders if folder.name != "train"]
     if len(tests) == len(folders) or not tests:
-        raise UserError(f"--data_path {root}: ImageFolder needs train/ and val/ or test/ there, with class folders")
+        raise UserError(
+            f"--data_path {root}: ImageFolder needs train/ and val/ or test/ there, with class folders"
+        )
     if len(tests) > 1:
         say(f"{root}: networks are tested on val/; test/ is not read")
     of_train, of_test = (find_pictures(folder, say) for folder in (root / "train", tests[0]))
@@ -157,13 +179,21 @@ def load_image_folder(data_path, im_size=None, say=print):
         train, test = train[:, :1], test[:, :1]
     test_labels = [names.index(tested[label]) for label in test_labels]
     levels = torch.arange(256, dtype=torch.float64) / 255
-    shares = [torch.bincount(train[:, c].flatten(), minlength=256) / train[:, c].numel() for c in range(train.shape[1])]
+    shares = [
+        torch.bincount(train[:, c].flatten(), minlength=256) / train[:, c].numel()
+        for c in range(train.shape[1])
+    ]
     mean = [(share * levels).sum().item() for share in shares]
-    std = [(share * (levels - m) ** 2).sum().item() ** 0.5 for share, m in zip(shares, mean, strict=True)]
+    std = [
+        (share * (levels - m) ** 2).sum().item() ** 0.5
+        for share, m in zip(shares, mean, strict=True)
+    ]
     if min(std) < 1 / 255:
         raise UserError(f"{root / 'train'}: all pixels of a channel are the same")
     mean, std = (tuple(round(value, 4) for value in values) for values in (mean, std))
-    spec = Spec(train.shape[1], tuple(train.shape[2:]), len(names), mean, std, len(train), len(test))
+    spec = Spec(
+        train.shape[1], tuple(train.shape[2:]), len(names), mean, std, len(train), len(test)
+    )
     entries = layout(names, (train, train_labels), (test, test_labels))
     return _dataset(IMAGE_FOLDER, entries, root, spec)
 
@@ -176,7 +206,11 @@ def _dataset(name, entries, source, spec=None):
     def demand(fact, key, wanted):
         if not fact:
             value = entries[key]
-            what = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            what = (
+                f"{value.dtype} {tuple(value.shape)}"
+                if isinstance(value, torch.Tensor)
+                else type(value).__name__
+            )
             what += f" of {len(value)}" if isinstance(value, (list, tuple)) else ""
             raise UserError(f"{source}: {key} is {what}, but {name} needs {wanted}")
 
@@ -188,22 +222,42 @@ def _dataset(name, entries, source, spec=None):
     for split in ("train", "val"):
         image_key, label_key = f"images_{split}", f"labels_{split}"
         images, labels = entries[image_key], entries[label_key]
-        fits = isinstance(images, torch.Tensor) and images.dtype == torch.uint8 and images.shape[1:] == shape
+        fits = (
+            isinstance(images, torch.Tensor)
+            and images.dtype == torch.uint8
+            and images.shape[1:] == shape
+        )
         demand(fits and len(images), image_key, f"torch.uint8 (N > 0, {str(shape)[1:]}")
-        fits = isinstance(labels, torch.Tensor) and labels.dtype in WHOLE_NUMBERS and labels.shape == images.shape[:1]
+        fits = (
+            isinstance(labels, torch.Tensor)
+            and labels.dtype in WHOLE_NUMBERS
+            and labels.shape == images.shape[:1]
+        )
         demand(fits, label_key, f"{len(images)} whole numbers")
         low, high = labels.min().item(), labels.max().item()
         if low < 0 or high >= spec.num_classes:
-            raise UserError(f"{source}: {label_key} holds {low}..{high}, but {name} needs 0..{spec.num_classes - 1}")
+            raise UserError(
+                f"{source}: {label_key} holds {low}..{high}, but {name} needs 0..{spec.num_classes - 1}"
+            )
         tensors += [images.contiguous(), labels.to(torch.int64).contiguous()]
     counts = torch.bincount(tensors[1], minlength=spec.num_classes)
     if not counts.all():
-        raise UserError(f"{source}: labels_train has no image of class {counts.argmin()} ({classes[counts.argmin()]})")
+        raise UserError(
+            f"{source}: labels_train has no image of class {counts.argmin()} ({classes[counts.argmin()]})"
+        )
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.numpy().reshape(-1))
-    return Dataset(name, [str(c) for c in classes], spec.mean, spec.std, *tensors, digest.hexdigest(), str(source))
+    return Dataset(
+        name,
+        [str(c) for c in classes],
+        spec.mean,
+        spec.std,
+        *tensors,
+        digest.hexdigest(),
+        str(source),
+    )
 
 
 class RealData:
@@ -215,15 +269,21 @@ class RealData:
     index still counts in all N, so that the processes of a parallel run, which own different classes, draw the same.
     """
 
-    def __init__(self, images, labels, mean, std, num_classes, device, whitening=None, classes=None, own=None):
+    def __init__(
+        self, images, labels, mean, std, num_classes, device, whitening=None, classes=None, own=None
+    ):
         self.classes = classes or [str(c) for c in range(num_classes)]
         host_labels = labels.cpu().numpy()
         self.counts = np.bincount(host_labels, minlength=num_classes).tolist()
-        self._of_class = np.split(np.argsort(host_labels, kind="stable"), np.cumsum(self.counts)[:-1])
+        self._of_class = np.split(
+            np.argsort(host_labels, kind="stable"), np.cumsum(self.counts)[:-1]
+        )
         self._total, self._place = len(labels), None
         if own is not None and len(own) < num_classes:
             kept = np.flatnonzero((own.start <= host_labels) & (host_labels < own.stop))
-            self._place = np.full(len(labels), -1)  # where an image is among those kept; -1: it is not
+            self._place = np.full(
+                len(labels), -1
+            )  # where an image is among those kept; -1: it is not
             self._place[kept] = np.arange(len(kept))
             images, labels = images[torch.from_numpy(kept)], labels[torch.from_numpy(kept)]
         self.images, self.labels = images.to(device), labels.to(device)
@@ -263,6 +323,9 @@ class RealData:
                 if (indices < 0).any():
                     raise IndexError("an image of a class that is not kept here")
             indices = utils.upload(indices, self.images.device)
-            images, labels = self.images.index_select(0, indices), self.labels.index_select(0, indices)
+            images, labels = (
+                self.images.index_select(0, indices),
+                self.labels.index_select(0, indices),
+            )
         images = images.to(torch.float32).sub_(self._mean_255).div_(self._std_255)
         return images if self.whitening is None else self.whitening.apply(images), labels

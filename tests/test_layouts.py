@@ -11,17 +11,19 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import save_image
 
 import augment
-from bacon import compute, data, judge, protocols, scorer, sets
-from bacon.baselines import baseline
+from bacon import compute, judge
 from bacon.canvases import load_distilled
+from bacon.data import loading
+from bacon.data.spaces import denormalise, normalise, to_planes
 from bacon.errors import UserError
 from bacon.recipes import DATASETS, Spec
-from bacon.spaces import denormalise, normalise, to_planes
+from bacon.score import command, layouts, protocols
+from bacon.score.baselines import baseline
 
 
 @pytest.fixture(scope="module")
 def facts(digits):
-    return sets.Facts.of("Digits", digits, lambda: digits.classes)
+    return layouts.Facts.of("Digits", digits, lambda: digits.classes)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,11 @@ def canvases(digits):
 
 def read(path, facts, **kwargs):
     """All sets at a path."""
-    return [saved for file in sets.files(path) for saved in sets.read(sets.recognise(file), facts, **kwargs)]
+    return [
+        saved
+        for file in layouts.files(path)
+        for saved in layouts.read(layouts.recognise(file), facts, **kwargs)
+    ]
 
 
 def to_pixels(images, facts):
@@ -41,15 +47,33 @@ def to_pixels(images, facts):
 
 
 def save_ours(path, images, labels, facts, factor, dataset="Digits", **meta):
-    args = {"dataset": dataset, "model": "ConvNetW32", "seed": 0, "num_eval": 1, "epoch_eval_train": 1}
+    args = {
+        "dataset": dataset,
+        "model": "ConvNetW32",
+        "seed": 0,
+        "num_eval": 1,
+        "epoch_eval_train": 1,
+    }
     args |= {"batch_train": 256, "lr_net": 0.01, "dsa_strategy": "color_crop", "im_size": None}
-    meta = {"args": args, "mean": list(facts.mean), "std": list(facts.std), "factor": factor, "zca": None} | meta
-    torch.save({"data": [[images, labels]], "accs_all_exps": {"ConvNetW32": [0.5]}, "meta": meta}, path)
+    meta = {
+        "args": args,
+        "mean": list(facts.mean),
+        "std": list(facts.std),
+        "factor": factor,
+        "zca": None,
+    } | meta
+    torch.save(
+        {"data": [[images, labels]], "accs_all_exps": {"ConvNetW32": [0.5]}, "meta": meta}, path
+    )
 
 
 def save_dc(folder, images, labels, facts):
-    accuracies = {"ConvNet": [np.float64(0.5), np.float32(0.25)]}  # numpy numbers, as the released programs save them
-    torch.save({"data": [[images, labels]] * 2, "accs_all_exps": accuracies}, folder / "res_DC_x.pt")
+    accuracies = {
+        "ConvNet": [np.float64(0.5), np.float32(0.25)]
+    }  # numpy numbers, as the released programs save them
+    torch.save(
+        {"data": [[images, labels]] * 2, "accs_all_exps": accuracies}, folder / "res_DC_x.pt"
+    )
 
 
 def save_mtt(folder, images, labels, facts):
@@ -83,7 +107,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(kind, canvases, facts, digits, tmp_path):
+def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(
+    kind, canvases, facts, digits, tmp_path
+):
     write, tolerance, name = LAYOUTS[kind]
     (tmp_path / "theirs").mkdir()
     write(tmp_path / "theirs", *canvases, facts)
@@ -102,7 +128,8 @@ def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(kind, canv
     judges = protocols.Judges(["ConvNetW32"], 1, 0, protocol)
     test, arithmetic = digits.real("test"), compute.Arithmetic("cpu")
     (x, _, _), (y, _, _) = (
-        scorer.score(one, judges, test, 10, arithmetic, say=str)["ConvNetW32"] for one in (ours, theirs)
+        command.score(one, judges, test, 10, arithmetic, say=str)["ConvNetW32"]
+        for one in (ours, theirs)
     )
     assert x == (y if not tolerance else pytest.approx(y, abs=0.01))
 
@@ -136,7 +163,12 @@ def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_pat
     (tmp_path / "other_run").mkdir()
     save_image(torch.zeros(3, 8, 8), tmp_path / "other_run/vis.png")
     found = [saved.path for saved in read(tmp_path, facts)]
-    names = ["images_best.pt", "res_x.pt", "res_x_exp2.pt", "res_y_exp0.pt"]  # 2 is not in the whole
+    names = [
+        "images_best.pt",
+        "res_x.pt",
+        "res_x_exp2.pt",
+        "res_y_exp0.pt",
+    ]  # 2 is not in the whole
     assert [path.rsplit("/", 1)[1] for path in found] == names
 
 
@@ -145,20 +177,32 @@ def test_probabilities_and_logits_are_told_apart(canvases, facts, tmp_path):
     logits = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
     logits[torch.arange(20), labels] += 9
     one_hot = torch.nn.functional.one_hot(labels, 10).float()
-    for name, soft in {"logits": logits, "probabilities": logits.softmax(1), "one hot": one_hot}.items():
+    for name, soft in {
+        "logits": logits,
+        "probabilities": logits.softmax(1),
+        "one hot": one_hot,
+    }.items():
         torch.save({"data": [[images, soft]]}, tmp_path / "x.pt")
         (saved,) = read(tmp_path / "x.pt", facts)
-        assert ("probabilities" in saved.assumed) == (name != "logits") and "soft labels" in saved.assumed
-        torch.testing.assert_close(saved.labels.softmax(1), one_hot if name == "one hot" else logits.softmax(1))
+        assert ("probabilities" in saved.assumed) == (
+            name != "logits"
+        ) and "soft labels" in saved.assumed
+        torch.testing.assert_close(
+            saved.labels.softmax(1), one_hot if name == "one hot" else logits.softmax(1)
+        )
 
 
 def test_a_set_of_ones_own_images_keeps_its_statistics_and_classes(canvases, facts, tmp_path):
     own = dataclasses.replace(facts, dataset="ImageFolder")
-    save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", classes=list(facts.names()))
+    save_ours(
+        tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", classes=list(facts.names())
+    )
     now = dataclasses.replace(own, mean=(0.5,), std=(0.25,))  # since then pictures were added
     (saved,) = read(tmp_path / "x.pt", now)
     torch.testing.assert_close(to_pixels(saved.canvases, now), to_pixels(canvases[0], facts))
-    assert "normalised anew" in saved.assumed and torch.equal(read(tmp_path, own)[0].canvases, canvases[0])
+    assert "normalised anew" in saved.assumed and torch.equal(
+        read(tmp_path, own)[0].canvases, canvases[0]
+    )
     with pytest.raises(UserError, match="its classes are"):
         read(tmp_path / "x.pt", dataclasses.replace(own, names=lambda: list("abcdefghij")))
     save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", zca={"eps": 0.1})
@@ -186,7 +230,7 @@ def test_four_images_on_a_canvas_need_an_even_size(facts, tmp_path):
 def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(canvases, facts, tmp_path):
     save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
     (ours,) = read(tmp_path / "ours.pt", facts)
-    line = sets.export(ours, "png", tmp_path / "out")
+    line = layouts.export(ours, "png", tmp_path / "out")
     assert "80 images" in line and "clipped" in line
     images, labels = ours.decoded()
     folder = ImageFolder(tmp_path / "out")
@@ -202,37 +246,48 @@ def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(canvases
 def test_an_exported_dc_file_trains_the_same_network(canvases, facts, tmp_path):
     save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
     (ours,) = read(tmp_path / "ours.pt", facts)
-    sets.export(ours, "dc", tmp_path / "dc.pt")
+    layouts.export(ours, "dc", tmp_path / "dc.pt")
     (theirs,) = read(tmp_path / "dc.pt", facts)
     for a, b in zip(ours.decoded(), theirs.decoded(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     with pytest.raises(UserError, match="exists already"):
-        sets.export(ours, "dc", tmp_path / "dc.pt")
+        layouts.export(ours, "dc", tmp_path / "dc.pt")
 
 
 def test_ddranking_gets_its_own_statistics(facts, tmp_path):
-    c100 = sets.Facts.of("CIFAR100", DATASETS["CIFAR100"], None)
+    c100 = layouts.Facts.of("CIFAR100", DATASETS["CIFAR100"], None)
     pixels = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     canvases = normalise(pixels, c100.mean, c100.std)
-    saved = sets.SavedSet("x", 0, "DC", canvases, torch.arange(200) % 100, facts=c100)
-    sets.export(saved, "ddranking", tmp_path / "x.pt")
+    saved = layouts.SavedSet("x", 0, "DC", canvases, torch.arange(200) % 100, facts=c100)
+    layouts.export(saved, "ddranking", tmp_path / "x.pt")
     content = torch.load(tmp_path / "x.pt", weights_only=True)
     theirs = DATASETS["CIFAR10"]  # what the package normalises CIFAR-100's test images by
-    torch.testing.assert_close(denormalise(content["image_tensor"], theirs.mean, theirs.std), pixels)
+    torch.testing.assert_close(
+        denormalise(content["image_tensor"], theirs.mean, theirs.std), pixels
+    )
     assert torch.equal(content["hard_labels"], saved.labels)
     with pytest.raises(UserError, match="has no Digits"):
-        sets.export(dataclasses.replace(saved, facts=facts), "ddranking", tmp_path / "y.pt")
+        layouts.export(dataclasses.replace(saved, facts=facts), "ddranking", tmp_path / "y.pt")
 
 
 def test_a_whitened_set_is_exported_as_plain_pixels(canvases, facts, digits_folder):
     for space in ("normalised", "pixels"):
-        test = scorer.RealImages("Digits", argparse.Namespace(data_path=digits_folder, im_size=None))
+        test = command.RealImages(
+            "Digits", argparse.Namespace(data_path=digits_folder, im_size=None)
+        )
         whitening = test.whitening(space)
         plain = canvases[0] if space == "normalised" else to_pixels(canvases[0], facts)
-        saved = sets.SavedSet("x", 0, "MTT", whitening.apply(plain), canvases[1], zca=space, facts=facts)
+        saved = layouts.SavedSet(
+            "x", 0, "MTT", whitening.apply(plain), canvases[1], zca=space, facts=facts
+        )
         exact = to_pixels(canvases[0], facts)
-        torch.testing.assert_close(sets.pixels(saved, saved.canvases, whitening), exact, rtol=0, atol=1e-4)
-        assert test.test(space, "cpu").whitening is not None and test.test(None, "cpu").whitening is None
+        torch.testing.assert_close(
+            layouts.pixels(saved, saved.canvases, whitening), exact, rtol=0, atol=1e-4
+        )
+        assert (
+            test.test(space, "cpu").whitening is not None
+            and test.test(None, "cpu").whitening is None
+        )
 
 
 class Bomb:
@@ -281,8 +336,8 @@ MISTAKES = {
 def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys, monkeypatch):
     make, words = MISTAKES[kind]
     torch.save(make(*canvases), tmp_path / "x.pt")
-    monkeypatch.setattr(data, "load", None)  # no mistake in a file waits for the real images
-    assert scorer.main(None, [str(tmp_path / "x.pt"), "--dataset=Digits"]) == 2
+    monkeypatch.setattr(loading, "load", None)  # no mistake in a file waits for the real images
+    assert command.main(None, [str(tmp_path / "x.pt"), "--dataset=Digits"]) == 2
     text = capsys.readouterr()
     assert text.err.count("\n") == 1 and "Traceback" not in text.err and text.out == ""
     assert all(word in text.err for word in words), text.err
@@ -370,9 +425,9 @@ def mistaken(tmp_path_factory, canvases, facts):
 )
 def test_a_mistake_on_the_command_line_is_one_line(line, words, mistaken, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(data, "load", None)  # a mistake never starts a download
+    monkeypatch.setattr(loading, "load", None)  # a mistake never starts a download
     before = sorted(mistaken["empty"].parent.rglob("*"))
-    assert scorer.main(None, line.format(**mistaken).split()) == 2
+    assert command.main(None, line.format(**mistaken).split()) == 2
     errors = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
     assert len(errors) == 1 and all(word in errors[0] for word in words), errors
     assert sorted(mistaken["empty"].parent.rglob("*")) == before
@@ -382,27 +437,41 @@ def test_a_mistake_on_the_command_line_is_one_line(line, words, mistaken, capsys
 def half_chroma(tmp_path):
     """(facts, our set of two classes with half-size chroma, each quadrant flat in a colour of its own, its colours)."""
     spec = Spec(3, (8, 8), 2, (0.5,) * 3, (0.2,) * 3, 9, 9)
-    facts = sets.Facts.of("CIFAR10", spec, lambda: ["cat", "dog"])
-    colours = torch.rand(4, 4, 3, generator=torch.Generator().manual_seed(0))  # of canvas and quadrant
+    facts = layouts.Facts.of("CIFAR10", spec, lambda: ["cat", "dog"])
+    colours = torch.rand(
+        4, 4, 3, generator=torch.Generator().manual_seed(0)
+    )  # of canvas and quadrant
     quadrants = colours.permute(1, 0, 2).flatten(0, 1)[:, :, None, None].expand(-1, -1, 8, 8)
     pixels = augment.tile(quadrants)
     planes, labels = to_planes(normalise(pixels, facts.mean, facts.std)), torch.tensor([0, 0, 1, 1])
-    save_ours(tmp_path / "ours.pt", planes, labels, facts, 2, "CIFAR10", chroma="half", classes=["cat", "dog"])
+    save_ours(
+        tmp_path / "ours.pt",
+        planes,
+        labels,
+        facts,
+        2,
+        "CIFAR10",
+        chroma="half",
+        classes=["cat", "dog"],
+    )
     return facts, tmp_path / "ours.pt", colours
 
 
-@pytest.mark.parametrize("kind", sets.EXPORTS)
+@pytest.mark.parametrize("kind", layouts.EXPORTS)
 def test_half_chroma_is_exported_in_colour_every_image_with_its_label(kind, half_chroma, tmp_path):
     facts, path, colours = half_chroma
     (ours,) = read(path, facts)
     assert (len(ours.canvases), ours.halves) == (4, 2) and ours.canvases.shape[1:] == (3, 8, 8)
     out = tmp_path / ("out" if kind == "png" else "out.pt")
-    sets.export(ours, kind, out)
+    layouts.export(ours, kind, out)
     if kind == "ddranking":
         content, spec = torch.load(out, weights_only=True), DATASETS["CIFAR10"]
-        pixels, labels = denormalise(content["image_tensor"], spec.mean, spec.std), content["hard_labels"]
+        pixels, labels = (
+            denormalise(content["image_tensor"], spec.mean, spec.std),
+            content["hard_labels"],
+        )
     else:
-        (theirs,) = [one for file in sets.files(out) for one in read(file, facts)]
+        (theirs,) = [one for file in layouts.files(out) for one in read(file, facts)]
         images, labels = theirs.decoded()
         pixels = to_pixels(images, facts)
     assert len(pixels) == 16

@@ -11,10 +11,16 @@ import torch
 import augment
 import networks
 from bacon import compute, judge
-from bacon.data import RealData
+from bacon.data.loading import RealData
 from bacon.distill import distiller as distill
 from bacon.progress import duration
-from bacon.recipes import architectures, experiments, images_per_class, number_of_evaluations, training_steps
+from bacon.recipes import (
+    architectures,
+    experiments,
+    images_per_class,
+    number_of_evaluations,
+    training_steps,
+)
 
 
 def flop_per_image(args, spec):
@@ -24,7 +30,9 @@ def flop_per_image(args, spec):
     shape = spec.channels, spec.num_classes, spec.im_size
     flop = {"train": networks.flop(args.model, *shape)}
     flop["real"] = networks.flop(args.model, *shape, weights=False, last=args.embed_last)
-    flop["synthetic"] = networks.flop(args.model, *shape, weights=False, image=True, last=args.embed_last)
+    flop["synthetic"] = networks.flop(
+        args.model, *shape, weights=False, image=True, last=args.embed_last
+    )
     for name in architectures(args.eval_mode, args.model):
         flop["train", name] = networks.flop(name, *shape)
         flop["test", name] = networks.flop(name, *shape, weights=False)
@@ -36,7 +44,10 @@ def images_per_kind(args, spec):
     decoded = images_per_class(args) * spec.num_classes
     passes = args.Iteration * args.outer_loop * args.train_net_num
     evaluations = number_of_evaluations(args) * args.num_eval
-    counts = {"real": passes * min(args.batch_real * spec.num_classes, spec.train), "synthetic": passes * decoded}
+    counts = {
+        "real": passes * min(args.batch_real * spec.num_classes, spec.train),
+        "synthetic": passes * decoded,
+    }
     counts["train"] = args.Iteration * training_steps(args) * args.trained_bs
     for name in architectures(args.eval_mode, args.model):
         steps = args.judge_steps * min(args.batch_train, decoded)
@@ -63,7 +74,11 @@ def about_judging(args, spec):
     """What judging costs of a run, in words, and how to judge less where that is much of it. In forward passes: one
     for an image embedded or tested, another for a gradient with respect to images, and one more for weights."""
     images = images_per_kind(args, spec)
-    judging = sum(images[kind] * (3 if kind[0] == "train" else 1) for kind in images if isinstance(kind, tuple))
+    judging = sum(
+        images[kind] * (3 if kind[0] == "train" else 1)
+        for kind in images
+        if isinstance(kind, tuple)
+    )
     share = judging / (judging + images["real"] + 2 * images["synthetic"] + 3 * images["train"])
     if number_of_evaluations(args) == 1 or share < 0.1:
         return ""
@@ -74,7 +89,9 @@ def checkpoint_bytes(args, spec):
     """Size of the largest checkpoint: the networks of a full pool with their momentum, the canvases with theirs, and
     the sets of the experiments that have ended."""
     net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
-    members = min(args.net_num, 3 + -(-args.Iteration // args.net_generate_interval) * args.net_push_num)
+    members = min(
+        args.net_num, 3 + -(-args.Iteration // args.net_generate_interval) * args.net_push_num
+    )
     network = sum(p.numel() for p in net.parameters()) * (2 if args.net_decay else 1)
     canvases = args.ipc * spec.num_classes * spec.channels * spec.im_size[0] * spec.im_size[1]
     copies = {"sgd": 2, "adam": 3}[args.optim] + len(experiments(args))
@@ -110,21 +127,33 @@ def seconds_per_image(args, spec, distilling, judging):
     real = random_images(spec, classes, each, distilling.device)
     distiller = distill.begin(small, 0, real, distilling)
     (member,) = distiller.pool.pick(1, rng)
-    seconds = {"real": measure(distiller.update_canvases, distilling.device, member, distill.Pass(0, 0, 0)) / len(real)}
+    seconds = {
+        "real": measure(distiller.update_canvases, distilling.device, member, distill.Pass(0, 0, 0))
+        / len(real)
+    }
     if training_steps(args):
         images = small.model_train_steps * min(args.trained_bs, len(real))
         seconds["train"] = (
-            measure(distiller.trainer.train, distilling.device, member, small.model_train_steps, rng) / images
+            measure(
+                distiller.trainer.train, distilling.device, member, small.model_train_steps, rng
+            )
+            / images
         )
 
     chunk, device, classes = judging.chunk(spec.im_size), judging.device, spec.num_classes
     decoded = min(images_per_class(args) * classes, 4 * args.batch_train)
-    synthetic, test = (random_images(spec, classes, -(-n // classes), device) for n in (decoded, chunk))
+    synthetic, test = (
+        random_images(spec, classes, -(-n // classes), device) for n in (decoded, chunk)
+    )
     images, labels = synthetic.batch(slice(0, decoded))
-    protocol = judge.Protocol(0, args.batch_train, args.lr_net, augment.parse_strategy(args.dsa_strategy))
+    protocol = judge.Protocol(
+        0, args.batch_train, args.lr_net, augment.parse_strategy(args.dsa_strategy)
+    )
     for name in architectures(args.eval_mode, args.model):
         net = judging.build(name, images.shape[1:], classes, rng)
-        seconds["train", name] = measure(judge.train, device, net, images, labels, protocol, rng, judging) / decoded
+        seconds["train", name] = (
+            measure(judge.train, device, net, images, labels, protocol, rng, judging) / decoded
+        )
         seconds["test", name] = measure(judge.accuracy, device, net, test, judging) / len(test)
     return seconds
 
@@ -133,8 +162,15 @@ def dry_run(args, spec, distilling, judging):
     """Print what the run will cost on this device."""
     flop, counts = flop_per_image(args, spec), images_per_kind(args, spec)
     seconds, several = seconds_per_image(args, spec, distilling, judging), len(experiments(args))
-    rows = [("canvas updates", "real", ("real", "synthetic")), ("pool training", "train", ("train",))]
-    rows += [(f"judging: {kind[0]} {kind[1]}", kind, (kind,)) for kind in counts if isinstance(kind, tuple)]
+    rows = [
+        ("canvas updates", "real", ("real", "synthetic")),
+        ("pool training", "train", ("train",)),
+    ]
+    rows += [
+        (f"judging: {kind[0]} {kind[1]}", kind, (kind,))
+        for kind in counts
+        if isinstance(kind, tuple)
+    ]
     print(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'time':>10}")
     totals = np.zeros(3)
     for title, kind, counted in rows:
@@ -146,11 +182,19 @@ def dry_run(args, spec, distilling, judging):
         totals += images, tflop, takes
     images, tflop, takes = totals
     print(f"{'total':<32}{images:>14,.0f}{tflop:>12,.4g}{'':>10}{duration(takes):>10}")
-    names, judges = architectures(args.eval_mode, args.model), number_of_evaluations(args) * args.num_eval
-    longest = max(sum(counts[kind, n] * seconds[kind, n] for kind in ("train", "test")) for n in names) / judges
+    names, judges = (
+        architectures(args.eval_mode, args.model),
+        number_of_evaluations(args) * args.num_eval,
+    )
+    longest = (
+        max(sum(counts[kind, n] * seconds[kind, n] for kind in ("train", "test")) for n in names)
+        / judges
+    )
     print(f"a judge takes up to {duration(longest)}: a job's time limit has to be longer")
     state = checkpoint_bytes(args, spec)
-    print(f"checkpoint about {state / 1e6:,.1f} MB; {3 * state / 1e6:,.1f} MB of disk while one is written")
+    print(
+        f"checkpoint about {state / 1e6:,.1f} MB; {3 * state / 1e6:,.1f} MB of disk while one is written"
+    )
     if distilling.device.type == "cuda":
         peak, where = torch.cuda.max_memory_allocated(), "GPU memory"
     else:

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from bacon import class_names, sets
 from bacon.errors import UserError
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
+from bacon.score import class_folders, layouts
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FASHION = [
@@ -25,11 +25,11 @@ AS_TEXT = sorted(str(c) for c in range(12))
 
 def facts(dataset, names):
     spec = Spec(1, (8, 8), len(names), (0.5,), (0.5,), 1, 1)
-    return sets.Facts.of(dataset, spec, lambda: names)
+    return layouts.Facts.of(dataset, spec, lambda: names)
 
 
 def order(folders, dataset="CIFAR10", names=CIFAR10):
-    return class_names.order_of("x", folders, facts(dataset, names))
+    return class_folders.order_of("x", folders, facts(dataset, names))
 
 
 # what the folders are called, in the order of their labels; dataset and its classes
@@ -80,7 +80,7 @@ def test_folders_mean_the_class_that_they_say(kind):
 def test_what_was_taken_for_granted_is_said():
     assert "1..10, less one" in order([str(c + 1) for c in range(10)]).how
     assert "10 is the digit 0" in order([str(c + 1) for c in range(10)], "SVHN", DIGITS).how
-    in_order = class_names.Order(list(range(10)), "in sorted order, none is named as a class")
+    in_order = class_folders.Order(list(range(10)), "in sorted order, none is named as a class")
     assert order(sorted("zyxwvutsrq")) == in_order
 
 
@@ -125,8 +125,10 @@ def test_folders_that_contradict_themselves_or_the_classes_are_one_line(kind):
 
 
 def test_numbers_of_a_known_dataset_need_no_names():
-    unread = sets.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)  # which would load the real images
-    found = class_names.order_of("x", [f"class{c}" for c in range(10)], unread)
+    unread = layouts.Facts.of(
+        "CIFAR10", DATASETS["CIFAR10"], None
+    )  # which would load the real images
+    found = class_folders.order_of("x", [f"class{c}" for c in range(10)], unread)
     assert found.labels == list(range(10))
 
 
@@ -135,8 +137,8 @@ def test_exported_folders_are_in_label_order_for_every_number_of_classes(count, 
     own = facts(IMAGE_FOLDER, [f"c{c}" for c in range(count)])
     levels = torch.arange(count) % 256 / 255
     canvases = (levels[:, None, None, None].expand(-1, 1, 8, 8) - 0.5) / 0.5
-    saved = sets.SavedSet("x", 0, "DC", canvases, torch.arange(count), facts=own)
-    sets.export(saved, "png", tmp_path / "out")
+    saved = layouts.SavedSet("x", 0, "DC", canvases, torch.arange(count), facts=own)
+    layouts.export(saved, "png", tmp_path / "out")
     folder = ImageFolder(tmp_path / "out")
     assert folder.classes[0].startswith(first)
     for chosen in {9, 10, 101, 999, count - 1} & set(range(count)):
@@ -144,5 +146,5 @@ def test_exported_folders_are_in_label_order_for_every_number_of_classes(count, 
         with Image.open(path) as picture:
             assert (label, picture.getpixel((0, 0))[0]) == (chosen, chosen % 256)
     if count == 12:
-        (again,) = sets.read(sets.recognise(tmp_path / "out"), own)
+        (again,) = layouts.read(layouts.recognise(tmp_path / "out"), own)
         assert again.labels.tolist() == list(range(count))

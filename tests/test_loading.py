@@ -22,7 +22,8 @@ from layouts import Bomb, fake, md5, to_bytes, written
 from PIL import Image
 from torchvision import datasets
 
-from bacon import data, files, readers
+from bacon import files
+from bacon.data import loading, readers
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
 
@@ -45,7 +46,7 @@ def refused(name, root, *words):
     """`load` raises one line with all the words in it, and leaves every file as it was."""
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     with pytest.raises(UserError) as error:
-        data.load(name, root, silent)
+        loading.load(name, root, silent)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     message = str(error.value)
     assert "\n" not in message
@@ -54,9 +55,14 @@ def refused(name, root, *words):
 
 
 def assert_holds(dataset, splits):
-    found = [(dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test)]
+    found = [
+        (dataset.images_train, dataset.labels_train),
+        (dataset.images_test, dataset.labels_test),
+    ]
     for (images, labels), (true_images, true_labels) in zip(found, splits, strict=True):
-        assert images.dtype == torch.uint8 and images.is_contiguous() and labels.dtype == torch.int64
+        assert (
+            images.dtype == torch.uint8 and images.is_contiguous() and labels.dtype == torch.int64
+        )
         np.testing.assert_array_equal(images.numpy(), true_images)
         np.testing.assert_array_equal(labels.numpy(), true_labels)
 
@@ -64,7 +70,9 @@ def assert_holds(dataset, splits):
 def zip_tiny(root):
     archive = root / "tiny-imagenet-200.zip"
     with zipfile.ZipFile(archive, "w") as z:
-        for path in (root / "tiny-imagenet-200").rglob("*"):  # in whatever order, directories included
+        for path in (root / "tiny-imagenet-200").rglob(
+            "*"
+        ):  # in whatever order, directories included
             z.write(path, path.relative_to(root).as_posix())
     return archive
 
@@ -75,20 +83,26 @@ def zip_tiny(root):
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_files_are_read_as_they_are_and_then_cached(name, tmp_path, monkeypatch):
     splits = written(name, tmp_path, monkeypatch)
-    first = data.load(name, tmp_path, silent)
+    first = loading.load(name, tmp_path, silent)
     assert_holds(first, splits)
     spec = DATASETS[name]
-    assert (first.channels, first.im_size, first.num_classes) == (spec.channels, spec.im_size, spec.num_classes)
-    assert (first.mean, first.std) == (spec.mean, spec.std) and len(set(first.classes)) == spec.num_classes
+    assert (first.channels, first.im_size, first.num_classes) == (
+        spec.channels,
+        spec.im_size,
+        spec.num_classes,
+    )
+    assert (first.mean, first.std) == (spec.mean, spec.std) and len(
+        set(first.classes)
+    ) == spec.num_classes
     assert str(tmp_path) in first.source
 
     cache = tmp_path / f"{name.lower()}.pt"
-    monkeypatch.setattr(data, "save_torch", None)  # the second load writes nothing
-    second = data.load(name, tmp_path, silent)
+    monkeypatch.setattr(loading, "save_torch", None)  # the second load writes nothing
+    second = loading.load(name, tmp_path, silent)
     assert second.source == str(cache)
     assert_holds(second, splits)
     assert (second.classes, second.fingerprint) == (first.classes, first.fingerprint)
-    assert set(torch.load(cache, weights_only=True)) == set(data.KEYS)
+    assert set(torch.load(cache, weights_only=True)) == set(loading.KEYS)
 
 
 def test_tiny_imagenet_zip_equals_its_folder(tmp_path, monkeypatch):
@@ -96,7 +110,7 @@ def test_tiny_imagenet_zip_equals_its_folder(tmp_path, monkeypatch):
     other.mkdir()
     splits = written("TinyImageNet", folder, monkeypatch, train=1)
     zip_tiny(folder).rename(other / "tiny-imagenet-200.zip")
-    unzipped, zipped = (data.load("TinyImageNet", root, silent) for root in (folder, other))
+    unzipped, zipped = (loading.load("TinyImageNet", root, silent) for root in (folder, other))
     assert_holds(zipped, splits)
     assert zipped.fingerprint == unzipped.fingerprint
     assert zipped.classes == unzipped.classes == sorted(unzipped.classes)
@@ -108,13 +122,17 @@ def test_tiny_imagenet_is_downloaded_under_another_name_first(tmp_path, monkeypa
     archive = zip_tiny(tmp_path / "server")
 
     def download_url(url, root, filename, md5):
-        assert url.endswith("/tiny-imagenet-200.zip") and filename != "tiny-imagenet-200.zip" and len(md5) == 32
+        assert (
+            url.endswith("/tiny-imagenet-200.zip")
+            and filename != "tiny-imagenet-200.zip"
+            and len(md5) == 32
+        )
         (Path(root) / filename).write_bytes(archive.read_bytes())
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", download_url)
     root = tmp_path / "data"
     root.mkdir()
-    assert data.load("TinyImageNet", root, silent).num_classes == 200
+    assert loading.load("TinyImageNet", root, silent).num_classes == 200
     assert {path.name for path in root.iterdir()} == {"tiny-imagenet-200.zip", "tinyimagenet.pt"}
 
 
@@ -127,14 +145,18 @@ def test_official_archives_that_are_there_need_no_internet(tmp_path, monkeypatch
         path.unlink()
         resources.append((packed.name, md5(packed)))
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
-    assert_holds(data.load("MNIST", tmp_path, silent), splits)
+    assert_holds(loading.load("MNIST", tmp_path, silent), splits)
 
 
 def test_tasks_that_start_at_once_read_one_after_the_other(tmp_path, monkeypatch):
     splits, said = written("MNIST", tmp_path, monkeypatch), []
     with contextlib.ExitStack() as other:
-        files.lock(other, tmp_path / "lock_mnist", "held")  # another task unpacks, then writes the cache
-        waiting = threading.Thread(target=lambda: said.append(data.load("MNIST", tmp_path, said.append)))
+        files.lock(
+            other, tmp_path / "lock_mnist", "held"
+        )  # another task unpacks, then writes the cache
+        waiting = threading.Thread(
+            target=lambda: said.append(loading.load("MNIST", tmp_path, said.append))
+        )
         waiting.start()
         while not said:
             time.sleep(0.01)
@@ -146,14 +168,16 @@ def test_tasks_that_start_at_once_read_one_after_the_other(tmp_path, monkeypatch
     assert not (tmp_path / "lock_mnist").exists()
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("failed writing file")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), RuntimeError("failed writing file")]
+)
 def test_where_the_cache_cannot_be_written_one_line_says_so(error, tmp_path, monkeypatch):
     def fail(*args):
         raise error
 
     splits, lines = written("MNIST", tmp_path, monkeypatch), []
-    monkeypatch.setattr(data, "save_torch", fail)
-    assert_holds(data.load("MNIST", tmp_path, lines.append), splits)
+    monkeypatch.setattr(loading, "save_torch", fail)
+    assert_holds(loading.load("MNIST", tmp_path, lines.append), splits)
     (line,) = lines
     assert str(tmp_path / "mnist.pt") in line and str(error) in line and "\n" not in line
 
@@ -170,17 +194,26 @@ def test_failed_download_names_dataset_folder_and_files(name, tmp_path):
     }[name]
     refused(name, tmp_path, name, tmp_path, f"{name.lower()}.pt", *wanted, "no internet")
     assert not list(tmp_path.iterdir())  # that was there and stays
-    refused(name, tmp_path / "new/data", f"{name}: not under {tmp_path / 'new/data'}/ and could not be fetched; put ")
+    refused(
+        name,
+        tmp_path / "new/data",
+        f"{name}: not under {tmp_path / 'new/data'}/ and could not be fetched; put ",
+    )
     assert not (tmp_path / "new").exists()
 
 
 def test_tiny_imagenet_names_its_classes_by_the_words_that_are_there(tmp_path, monkeypatch):
     written("TinyImageNet", tmp_path, monkeypatch)
-    wnids = data.load("TinyImageNet", tmp_path, lambda line: None).classes
+    wnids = loading.load("TinyImageNet", tmp_path, lambda line: None).classes
     (tmp_path / "tinyimagenet.pt").unlink()
     words = f"{wnids[0]}\tgoldfish, Carassius auratus\nn99999999\tother\n{wnids[2]}\ttench\n"
     (tmp_path / "tiny-imagenet-200/words.txt").write_text(words)
-    assert data.load("TinyImageNet", tmp_path, lambda line: None).classes == ["goldfish", wnids[1], "tench", *wnids[3:]]
+    assert loading.load("TinyImageNet", tmp_path, lambda line: None).classes == [
+        "goldfish",
+        wnids[1],
+        "tench",
+        *wnids[3:],
+    ]
 
 
 def test_unknown_dataset_lists_the_known_ones(tmp_path):
@@ -194,7 +227,7 @@ def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
     def fingerprint():
         entries = readers.layout(range(10), (images, labels), (test_images, test_labels))
         torch.save(entries, tmp_path / "mnist.pt")
-        return data.load("MNIST", tmp_path).fingerprint
+        return loading.load("MNIST", tmp_path).fingerprint
 
     seen.add(fingerprint())
     images[7, 0, 27, 27] ^= 1
@@ -213,13 +246,18 @@ def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
 def test_storage_details_of_a_pt_do_not_matter(tmp_path):
     (images, labels), test = fake("CIFAR10")
     plain = readers.layout([str(c) for c in range(10)], (images, labels), test)
-    other = dict(plain, classes=tuple(range(10)), labels_train=plain["labels_train"].to(torch.uint8), more="ignored")
+    other = dict(
+        plain,
+        classes=tuple(range(10)),
+        labels_train=plain["labels_train"].to(torch.uint8),
+        more="ignored",
+    )
     other["images_train"] = plain["images_train"].contiguous(memory_format=torch.channels_last)
     other["labels_val"] = plain["labels_val"].to(torch.int16)
     loaded = []
     for entries, legacy in ((plain, False), (other, False), (plain, True)):
         torch.save(entries, tmp_path / "cifar10.pt", _use_new_zipfile_serialization=not legacy)
-        loaded.append(data.load("CIFAR10", tmp_path))
+        loaded.append(loading.load("CIFAR10", tmp_path))
         assert_holds(loaded[-1], [(images, labels), test])
     assert len({d.fingerprint for d in loaded}) == 1 and loaded[0].classes == loaded[1].classes
 
@@ -230,7 +268,7 @@ def test_storage_details_of_a_pt_do_not_matter(tmp_path):
 def heard(name, root):
     """The dataset, and the lines that are said about it."""
     said = []
-    dataset = data.load(name, root, said.append)
+    dataset = loading.load(name, root, said.append)
     assert not any("\n" in line for line in said)
     return dataset, said
 
@@ -319,7 +357,7 @@ def test_a_data_folder_that_may_not_be_read_is_named(name, depth, tmp_path, monk
     (tmp_path / "data").mkdir()
     locked(monkeypatch, tmp_path / "data")
     with pytest.raises(UserError) as error:
-        data.load(name, tmp_path / depth, silent)
+        loading.load(name, tmp_path / depth, silent)
     assert str(error.value) == f"{tmp_path / 'data'}: cannot be read (Permission denied)"
 
 
@@ -328,7 +366,7 @@ def test_an_official_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch)
     folder = tmp_path / "cifar-10-batches-py"
     locked(monkeypatch, folder)
     with pytest.raises(UserError) as error:
-        data.load("CIFAR10", tmp_path, silent)
+        loading.load("CIFAR10", tmp_path, silent)
     assert str(error.value) == f"{folder}: cannot be read (Permission denied)"
 
 
@@ -341,14 +379,14 @@ def test_an_official_file_that_may_not_be_read_is_not_called_damaged(tmp_path, m
 
     monkeypatch.setattr("torchvision.datasets.mnist.read_label_file", refuse)
     with pytest.raises(UserError) as error:
-        data.load("MNIST", tmp_path, silent)
+        loading.load("MNIST", tmp_path, silent)
     assert str(error.value) == f"{path}: cannot be read (Permission denied)"
 
 
 def test_an_image_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     locked(monkeypatch, tmp_path)
     with pytest.raises(UserError) as error:
-        data.load("ImageFolder", tmp_path, silent)
+        loading.load("ImageFolder", tmp_path, silent)
     assert str(error.value) == f"{tmp_path}: cannot be read (Permission denied)"
 
 
@@ -366,7 +404,7 @@ def test_whatever_may_not_be_read_is_named(place, tmp_path, monkeypatch):
     path.chmod(0)
     try:
         with pytest.raises(UserError) as error:
-            data.load("MNIST", tmp_path / "data", silent)
+            loading.load("MNIST", tmp_path / "data", silent)
     finally:
         path.chmod(mode)
     assert str(path) in str(error.value) and "Permission denied" in str(error.value)
@@ -376,7 +414,7 @@ def test_whatever_may_not_be_read_is_named(place, tmp_path, monkeypatch):
 def test_digits_need_no_data_folder_that_may_be_read(tmp_path, monkeypatch, few_digits):
     monkeypatch.setitem(readers.READERS, "Digits", few_digits)
     locked(monkeypatch, tmp_path)
-    assert data.load("Digits", tmp_path, silent).num_classes == 10
+    assert loading.load("Digits", tmp_path, silent).num_classes == 10
 
 
 @pytest.mark.parametrize("name", ["MNIST", "TinyImageNet"])
@@ -427,7 +465,9 @@ BROKEN = {
     "label too high": lambda d, b: to_bytes(d | {"labels_val": d["labels_val"] + 1}),
     "label negative": lambda d, b: to_bytes(d | {"labels_train": d["labels_train"] - 1}),
     "missing class": lambda d, b: to_bytes(d | {"labels_train": d["labels_train"].clamp(max=8)}),
-    "empty test": lambda d, b: to_bytes(d | {"images_val": d["images_val"][:0], "labels_val": d["labels_val"][:0]}),
+    "empty test": lambda d, b: to_bytes(
+        d | {"images_val": d["images_val"][:0], "labels_val": d["labels_val"][:0]}
+    ),
     "too few names": lambda d, b: to_bytes(d | {"classes": d["classes"][1:]}),
     "names no list": lambda d, b: to_bytes(d | {"classes": 10}),
     "truncated": lambda d, b: to_bytes(d)[:-100],
@@ -473,7 +513,8 @@ def test_damaged_official_file_is_named_and_not_downloaded_over(name, path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("CIFAR10", "cifar-10-python.tar.gz"), ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte.gz")]
+    ("name", "path"),
+    [("CIFAR10", "cifar-10-python.tar.gz"), ("MNIST", "MNIST/raw/t10k-images-idx3-ubyte.gz")],
 )
 def test_damaged_archive_is_named_and_not_downloaded_over(name, path, tmp_path):
     path = tmp_path / path
@@ -495,11 +536,23 @@ def truncate(path):
 
 TINY_DAMAGE = {
     "image": (lambda folder: truncate(next(folder.glob("train/*/images/0_7.JPEG"))), "0_7.JPEG"),
-    "size": (lambda folder: Image.new("RGB", (1, 1)).save(next(folder.glob("train/*/images/0_7.JPEG"))), "0_7.JPEG"),
-    "annotations": (lambda folder: (folder / "val/val_annotations.txt").unlink(), "val_annotations.txt"),
+    "size": (
+        lambda folder: Image.new("RGB", (1, 1)).save(next(folder.glob("train/*/images/0_7.JPEG"))),
+        "0_7.JPEG",
+    ),
+    "annotations": (
+        lambda folder: (folder / "val/val_annotations.txt").unlink(),
+        "val_annotations.txt",
+    ),
     "annotation": (lambda folder: truncate(folder / "val/val_annotations.txt"), ".JPEG"),
     "class": (lambda folder: next(folder.glob("train/*/images/0_7.JPEG")).unlink(), ""),
-    "archive": (lambda folder: (truncate(zip_tiny(folder.parent)), folder.rename(folder.parent / "elsewhere")), ".zip"),
+    "archive": (
+        lambda folder: (
+            truncate(zip_tiny(folder.parent)),
+            folder.rename(folder.parent / "elsewhere"),
+        ),
+        ".zip",
+    ),
 }
 
 
@@ -516,7 +569,7 @@ def test_damaged_tiny_imagenet_is_one_line(kind, tmp_path, monkeypatch):
 
 def test_digits_need_no_file_and_never_change(tmp_path):
     pytest.importorskip("sklearn")
-    digits = data.load("Digits", tmp_path, silent)
+    digits = loading.load("Digits", tmp_path, silent)
     assert not list(tmp_path.iterdir())
     assert (digits.channels, digits.im_size, digits.num_classes) == (1, (8, 8), 10)
     assert (len(digits.images_train), len(digits.images_test)) == (1201, 596)
@@ -536,14 +589,16 @@ def real_of(name, device="cpu", **kwargs):
     (images, labels), _ = fake(name, **kwargs)
     spec = DATASETS[name]
     tensors = torch.from_numpy(images), torch.from_numpy(labels)
-    return data.RealData(*tensors, spec.mean, spec.std, spec.num_classes, device)
+    return loading.RealData(*tensors, spec.mean, spec.std, spec.num_classes, device)
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_batches_are_normalised_as_the_formula_says(name):
     real, (mean, std) = real_of(name), (DATASETS[name].mean, DATASETS[name].std)
     rows = np.array([3, 0, 3, 5])
-    exact = (real.images.numpy()[rows] / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+    exact = (real.images.numpy()[rows] / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(
+        std, (-1, 1, 1)
+    )
     batch = real.take(rows)
     assert batch.dtype == torch.float32
     np.testing.assert_allclose(batch.numpy(), exact, atol=1e-6, rtol=0)
@@ -569,14 +624,16 @@ def test_draws_are_distinct_images_of_the_class():
 
 def test_every_image_of_a_class_is_drawn_equally_often():
     real, rng = real_of("MNIST", train=5), np.random.default_rng(0)
-    drawn = np.bincount(np.concatenate([real.indices(2, 2, rng) for _ in range(5000)]), minlength=50)
+    drawn = np.bincount(
+        np.concatenate([real.indices(2, 2, rng) for _ in range(5000)]), minlength=50
+    )
     assert np.count_nonzero(drawn) == 5
     assert abs(drawn[drawn > 0] - 2000).max() < 200  # 5.8 standard deviations
 
 
 def test_draws_depend_on_the_generator_alone():
     a, b = real_of("MNIST", seed=0), real_of("CIFAR10", seed=0)
-    b = data.RealData(b.images, a.labels, (0.5,) * 3, (0.5,) * 3, 10, "cpu")
+    b = loading.RealData(b.images, a.labels, (0.5,) * 3, (0.5,) * 3, 10, "cpu")
     before = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     first, second = np.random.default_rng(3), np.random.default_rng(3)
     for c in range(10):
@@ -588,7 +645,7 @@ def test_draws_depend_on_the_generator_alone():
 
 def test_a_class_without_images_gives_an_empty_batch():
     images, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2, 2])
-    real = data.RealData(images, labels, (0.5,), (0.5,), 4, "cpu")
+    real = loading.RealData(images, labels, (0.5,), (0.5,), 4, "cpu")
     assert real.counts == [1, 0, 2, 0]
     assert real.take(real.indices(1, 5, np.random.default_rng(0))).shape == (0, 1, 4, 4)
 
@@ -636,7 +693,7 @@ def real_images(tmp_path):
 def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_images):
     if not (real_images / file).exists():
         pytest.skip(f"no {file} there")
-    dataset = data.load(name, real_images, silent)
+    dataset = loading.load(name, real_images, silent)
     if whole:
         assert (len(dataset.images_train), len(dataset.images_test)) == whole
     assert len(set(dataset.classes)) == dataset.num_classes
@@ -644,13 +701,18 @@ def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_
     # The field's std of CIFAR-10 is the mean of its images' std, 0.05 below the std of all pixels; TinyImageNet is
     # normalised by the numbers of ImageNet at full size.
     std = images.std((2, 3)).mean(0) if name == "CIFAR10" else images.std((0, 2, 3))
-    np.testing.assert_allclose(images.mean((0, 2, 3)), dataset.mean, atol=0.03 if name == "TinyImageNet" else 0.01)
+    np.testing.assert_allclose(
+        images.mean((0, 2, 3)), dataset.mean, atol=0.03 if name == "TinyImageNet" else 0.01
+    )
     np.testing.assert_allclose(std, dataset.std, atol=0.06 if name == "TinyImageNet" else 0.01)
 
 
 def test_validation_images_are_the_same_for_every_seed_and_never_among_those_trained_on(digits):
     held = digits.validation(7)
-    assert torch.bincount(held.labels_test).tolist() == [7] * 10 and held.train + held.test == digits.train
+    assert (
+        torch.bincount(held.labels_test).tolist() == [7] * 10
+        and held.train + held.test == digits.train
+    )
     split = (
         {tuple(x.flatten().tolist()) for x in held.images_train},
         {tuple(x.flatten().tolist()) for x in held.images_test},
@@ -658,5 +720,7 @@ def test_validation_images_are_the_same_for_every_seed_and_never_among_those_tra
     assert not split[0] & split[1]
     assert split[0] | split[1] == {tuple(x.flatten().tolist()) for x in digits.images_train}
     assert torch.equal(held.images_test, digits.validation(7).images_test)
-    with pytest.raises(UserError, match=r"--validate 200: class . \(.\) of Digits has 1\d\d images"):
+    with pytest.raises(
+        UserError, match=r"--validate 200: class . \(.\) of Digits has 1\d\d images"
+    ):
         digits.validation(200)

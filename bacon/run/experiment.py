@@ -5,12 +5,12 @@ import time
 
 from bacon import figures, tables
 from bacon.canvases import colours, decode
+from bacon.data.spaces import denormalise
 from bacon.distill import distiller
 from bacon.errors import DivergedError, Stopped
 from bacon.judge import Protocol, judge
 from bacon.progress import Progress
 from bacon.recipes import architectures, evaluation_due, judged_on
-from bacon.spaces import denormalise
 
 REPORT_EVERY = 10  # iterations between readings of the loss; a reading waits for the device
 
@@ -27,7 +27,9 @@ class Experiment:
         self.seconds_of_clusters = 0
         began = time.perf_counter()
         if saved:
-            self.distiller = distiller.resumed(args, exp, train, distilling, world, saved["distiller"])
+            self.distiller = distiller.resumed(
+                args, exp, train, distilling, world, saved["distiller"]
+            )
             self.it = saved["it"]
             self.unread = saved["unread"]
             self.scores = saved["scores"]
@@ -40,7 +42,12 @@ class Experiment:
         self.since = began  # since when the unread iterations run
 
     def state_dict(self):
-        so_far = {"exp": self.exp, "it": self.it, "unread": self.unread, "seconds": time.perf_counter() - self.since}
+        so_far = {
+            "exp": self.exp,
+            "it": self.it,
+            "unread": self.unread,
+            "seconds": time.perf_counter() - self.since,
+        }
         return {**so_far, "scores": self.scores, "distiller": self.distiller.state_dict()}
 
     def run(self, record):
@@ -108,10 +115,19 @@ class Experiment:
                 if stops := [stop for stop in found if isinstance(stop, Stopped)]:
                     raise stops[0]
             seconds = time.perf_counter() - began
-            record.event("evaluation", exp=self.exp, it=self.it, network=name, accuracy=scores, seconds=seconds)
+            record.event(
+                "evaluation",
+                exp=self.exp,
+                it=self.it,
+                network=name,
+                accuracy=scores,
+                seconds=seconds,
+            )
             of_all = tables.summary([scores])
             found = f"{judged_on(args)} accuracy {of_all['mean']:.2f} +- {of_all['std']:.2f} %"
-            progress.say(f"{self.where()}  {name}: {found} over {args.num_eval} judges, {seconds:.0f} s")
+            progress.say(
+                f"{self.where()}  {name}: {found} over {args.num_eval} judges, {seconds:.0f} s"
+            )
 
     def judge(self, name, number, synthetic, record):
         """Accuracy of judge `number`, None if there is none of that number, or the Stopped that a signal asked for: a
@@ -120,10 +136,15 @@ class Experiment:
         if number >= args.num_eval:
             return None
         settings = args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy
-        protocol, rng = Protocol(*settings, steps=args.judge_steps), distiller.stream("judge", name, number)
+        protocol, rng = (
+            Protocol(*settings, steps=args.judge_steps),
+            distiller.stream("judge", name, number),
+        )
         how = distiller.num_classes, protocol, rng, self.judging
         try:
-            return judge(name, *synthetic, self.test, *how, after_epoch=lambda *_: record.stop_if_asked())
+            return judge(
+                name, *synthetic, self.test, *how, after_epoch=lambda *_: record.stop_if_asked()
+            )
         except Stopped as stop:
             return stop
 
@@ -134,4 +155,6 @@ class Experiment:
         if self.world.leads:
             if real.whitening:
                 images = real.whitening.invert(images)
-            figures.grid(denormalise(images, real.mean, real.std), distiller.labels, real.classes, path)
+            figures.grid(
+                denormalise(images, real.mean, real.std), distiller.labels, real.classes, path
+            )

@@ -15,9 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bacon.errors import UserError, short
-from bacon.files import there, unreadable
-from bacon.pictures import (  # noqa: F401 (some of them for those who import `readers`)
+from bacon.data.pictures import (  # noqa: F401 (some of them for those who import `readers`)
     PICTURES,
     all_below,
     class_folders,
@@ -30,6 +28,8 @@ from bacon.pictures import (  # noqa: F401 (some of them for those who import `r
     refuse_gone,
     some,
 )
+from bacon.errors import UserError, short
+from bacon.files import there, unreadable
 from bacon.progress import track
 from bacon.recipes import DATASETS
 
@@ -73,7 +73,9 @@ _SPLITS = ({"train": True}, {"train": False})
 
 def _mnist(kind):
     archives = [(f"{kind.__name__}/raw/{archive}", md5) for archive, md5 in kind.resources]
-    files = [(path.removesuffix(".gz"), None) for path, _ in archives]  # nobody publishes sums of the unpacked files
+    files = [
+        (path.removesuffix(".gz"), None) for path, _ in archives
+    ]  # nobody publishes sums of the unpacked files
     return files, archives, _SPLITS, lambda part: (part.data[:, None], part.targets)
 
 
@@ -118,7 +120,9 @@ def _read_torchvision(storage, name, root, say):
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file provokes in torchvision, pickle or scipy
-        raise UserError(f"{root / files[0][0]} or a file beside it: damaged or not {name} ({short(error)})") from error
+        raise UserError(
+            f"{root / files[0][0]} or a file beside it: damaged or not {name} ({short(error)})"
+        ) from error
     classes = getattr(parts[0], "classes", range(DATASETS[name].num_classes))
     return layout(classes, *map(unpack, parts)), (root / files[0][0]).parent
 
@@ -289,13 +293,19 @@ def _read_digits(name, root, say):
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise UserError("Digits: these images come with scikit-learn; pip install scikit-learn") from error
+        raise UserError(
+            "Digits: these images come with scikit-learn; pip install scikit-learn"
+        ) from error
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # the values are 0..16
     test = np.zeros(len(images), bool)
     for c in range(10):
-        test[np.flatnonzero(digits.target == c)[2::3]] = True  # every third of a class, whatever the library's version
-    return layout(range(10), *((images[mask], digits.target[mask]) for mask in (~test, test))), "scikit-learn"
+        test[np.flatnonzero(digits.target == c)[2::3]] = (
+            True  # every third of a class, whatever the library's version
+        )
+    return layout(
+        range(10), *((images[mask], digits.target[mask]) for mask in (~test, test))
+    ), "scikit-learn"
 
 
 # name: (name, root folder, say) -> (entries of the .pt layout, where they came from)

@@ -14,15 +14,22 @@ import torch
 
 import augment
 import networks
-from bacon import checkpoint, compute, cost, data, parallel, recipes, tables
+from bacon import compute, parallel, recipes, tables
+from bacon.data import loading
+from bacon.data.spaces import Whitening
 from bacon.errors import DivergedError, Stopped, UserError, damaged, exit_code, flag
-from bacon.experiment import Experiment
 from bacon.files import save_torch
 from bacon.methods import METHODS
-from bacon.spaces import Whitening
+from bacon.run import checkpoint, cost
+from bacon.run.experiment import Experiment
 
 COLUMNS = 100  # of a terminal that the lines at the start and at the end of a run fit
-UNRECORDED = {"resume", "overwrite", "dry_run", "checkpoint_minutes"}  # flags that the log and the result leave out
+UNRECORDED = {
+    "resume",
+    "overwrite",
+    "dry_run",
+    "checkpoint_minutes",
+}  # flags that the log and the result leave out
 
 
 def main(settings):
@@ -41,7 +48,7 @@ def run_settings(settings, world):
     own = None
     if args.dataset == recipes.IMAGE_FOLDER:
         say = print if world.leads else lambda line: None  # one process speaks
-        own = data.load_image_folder(args.data_path, args.im_size, say)
+        own = loading.load_image_folder(args.data_path, args.im_size, say)
     spec = own or recipes.DATASETS[args.dataset]
     if held := args.validate * spec.num_classes:
         own = own and own.validation(args.validate)
@@ -77,14 +84,25 @@ def run_settings(settings, world):
         else:
             if left.saved:
                 distilling, judging = map(restored, left.saved["arithmetic"])
-            meta["arithmetic"] = {"distilling": str(distilling), "judging": str(judging), "processes": world.size}
+            meta["arithmetic"] = {
+                "distilling": str(distilling),
+                "judging": str(judging),
+                "processes": world.size,
+            }
             meta["computed"] = {
                 "distilling": dataclasses.asdict(distilling.settings()),
                 "judging": dataclasses.asdict(judging.settings()),
             }
             resumed = resuming(left.saved, meta, files) if left.saved else []
-            tell(notes, left.notes, resumed, describe(settings, dataset, source, distilling, judging, files, world))
-            train, test = real_data(args, dataset, distilling.device, world.share(dataset.num_classes))
+            tell(
+                notes,
+                left.notes,
+                resumed,
+                describe(settings, dataset, source, distilling, judging, files, world),
+            )
+            train, test = real_data(
+                args, dataset, distilling.device, world.share(dataset.num_classes)
+            )
             del dataset, own, spec  # of several processes each keeps its share
             Run(args, meta, train, test, distilling, judging, world).go(files, signals, left.saved)
         if args.exp_index is not None and world.leads:
@@ -118,7 +136,7 @@ def no_half_chroma(args, spec):
 
 def check_settings(args, spec, world):
     """Refuse what cannot work before anything is written: UserError that names the flag. spec: the shape of the images
-    and the classes, a recipes.Spec, or a data.Dataset where no table knows them."""
+    and the classes, a recipes.Spec, or a loading.Dataset where no table knows them."""
     shape = spec.channels, spec.num_classes, spec.im_size
     with flag("--dsa_strategy"):
         augment.parse_strategy(args.dsa_strategy)
@@ -133,7 +151,9 @@ def check_settings(args, spec, world):
     if net.has_batch_statistics and not METHODS[args.method].joint_step:
         raise UserError(f"{model} batch normalisation can distil with --method DM only")
     if net.has_batch_statistics and world.size > 1:
-        raise UserError(f"{model} batch normalisation needs all classes in one process; start one process")
+        raise UserError(
+            f"{model} batch normalisation needs all classes in one process; start one process"
+        )
     if len(net.features[: args.embed_last]) == 0:
         none = f"--embed_last {args.embed_last}: leaves no module of the {len(net.features)} of {args.model}"
         raise UserError(f"{none}; give at least 1, or a negative number of modules to leave out")
@@ -153,9 +173,13 @@ def check_settings(args, spec, world):
         raise UserError(f"--exp_index {args.exp_index}: must be below --num_exp {args.num_exp}")
     prior = args.clip_weight if args.clip_prior == "residual" else 0
     if args.method == "BACON" and not (args.lh_weight or args.tv_weight or prior or args.syn_ce):
-        raise UserError("--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise")
+        raise UserError(
+            "--lh_weight, --tv_weight: every term of the loss is switched off, nothing is left to minimise"
+        )
     if world.size > spec.num_classes:
-        raise UserError(f"--nproc_per_node: {world.size} processes for {spec.num_classes} classes; start fewer")
+        raise UserError(
+            f"--nproc_per_node: {world.size} processes for {spec.num_classes} classes; start fewer"
+        )
     compute.check_device(args.device)
 
 
@@ -163,12 +187,16 @@ def check_data(args, dataset, given=("ipc",)):
     """Refuse an ipc or a class that the data cannot serve; returns lines to tell the user.
 
     given: the flags that were typed."""
-    fewest, c = min((count, c) for c, count in enumerate(torch.bincount(dataset.labels_train).tolist()))
+    fewest, c = min(
+        (count, c) for c, count in enumerate(torch.bincount(dataset.labels_train).tolist())
+    )
     smallest = f"class {c} ({dataset.classes[c]}) of {args.dataset} has {fewest} training images"
     if args.init != "noise" and (wanted := recipes.canvases_per_class(args)) > fewest:
         most = fewest * args.ipc // wanted
         default = "" if "ipc" in given else " (the default)"
-        raise UserError(f"--ipc {args.ipc}{default}: {smallest}; use --ipc {most} or less, or --init noise")
+        raise UserError(
+            f"--ipc {args.ipc}{default}: {smallest}; use --ipc {most} or less, or --init noise"
+        )
     if fewest < 2:
         raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
     if fewest < args.batch_real and args.Iteration:
@@ -186,14 +214,24 @@ def describe(settings, spec, source, distilling, judging, files, world=None):
         stored = f"{recipes.canvases_per_class(args)} per class, chroma at half resolution: the storage of {args.ipc}"
     stored += f" ({args.ipc * spec.channels * height * width:,} numbers)"
     decoded = f", four images each: {recipes.images_per_class(args)} decoded" if args.aug else ""
-    departures = ", ".join(f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items())
+    departures = ", ".join(
+        f"--{k} {v} (not {usual})" for k, (v, usual) in settings.departures.items()
+    )
     judges = ", ".join(recipes.architectures(args.eval_mode, args.model))
-    length = f"{args.judge_steps:,} steps" if args.judge_steps else f"{args.epoch_eval_train:,} epochs"
+    length = (
+        f"{args.judge_steps:,} steps" if args.judge_steps else f"{args.epoch_eval_train:,} epochs"
+    )
     exps = recipes.experiments(args)
-    several = (f" {exps[0]}" if len(exps) == 1 else f"s {exps[0]} to {exps[-1]}") + f" of {args.num_exp}"
-    shares = f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""
+    several = (
+        f" {exps[0]}" if len(exps) == 1 else f"s {exps[0]} to {exps[-1]}"
+    ) + f" of {args.num_exp}"
+    shares = (
+        f"; {world.size} processes, each on its own classes" if world and world.size > 1 else ""
+    )
     if args.compile is None:
-        shares += " (compiled where the work repays it, which moves last digits: --compile, --no_compile)"
+        shares += (
+            " (compiled where the work repays it, which moves last digits: --compile, --no_compile)"
+        )
     facts = {
         "data": f"{spec.train:,} training and {spec.test:,} {recipes.judged_on(args)} images, "
         f"{spec.channels}x{height}x{width}, {spec.num_classes} classes, {source}",
@@ -211,7 +249,9 @@ def describe(settings, spec, source, distilling, judging, files, world=None):
     else:
         about = f"{args.method} distils {args.dataset}"
     lines = [about]
-    wrapper = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(
+        COLUMNS, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False
+    )
     for title, text in facts.items():
         wrapper.initial_indent = f"{title:<11}"
         lines += wrapper.wrap(text)
@@ -226,13 +266,13 @@ def tell(*lines):
 def load_once(args, world):
     """The dataset, which the leading process fetches and caches before the others read it; see --validate."""
     loaded = []
-    world.from_leader(lambda: loaded.append(data.load(args.dataset, args.data_path)))
-    dataset = loaded[0] if loaded else data.load(args.dataset, args.data_path)
+    world.from_leader(lambda: loaded.append(loading.load(args.dataset, args.data_path)))
+    dataset = loaded[0] if loaded else loading.load(args.dataset, args.data_path)
     return dataset.validation(args.validate) if args.validate else dataset
 
 
 def real_data(args, dataset, device, own=None):
-    """Training images, of the range `own` of classes or of all, and test images as data.RealData on the device.
+    """Training images, of the range `own` of classes or of all, and test images as loading.RealData on the device.
     With --zca whitened, as fitted on all training images."""
     whitening = Whitening.fit(dataset.real("train", device)) if args.zca else None
     return dataset.real("train", device, whitening, own), dataset.real("test", device, whitening)
@@ -268,17 +308,25 @@ def restored(saved):
     arithmetic, _ = compute.choose(device, precision, compiled, 0)
     if arithmetic.compiled != compiled:
         why = compute.compile_error(arithmetic.device.type)
-        raise UserError(f"--resume: the checkpoint was computed with --compile, which does not work here: {why}")
+        raise UserError(
+            f"--resume: the checkpoint was computed with --compile, which does not work here: {why}"
+        )
     return arithmetic
 
 
 def resuming(saved, meta, files):
     """Lines for the user about going on from a checkpoint, and whether to the bit."""
     experiment, ended = saved["experiment"], len(saved["ended"])
-    where = f"at iteration {experiment['it']} of the one after" if experiment else "before the next one"
+    where = (
+        f"at iteration {experiment['it']} of the one after" if experiment else "before the next one"
+    )
     lines = [f"going on from {files.checkpoint}: {ended} experiments ended, {where}"]
     there, here = ({**m["versions"], **m["arithmetic"]} for m in (saved["meta"], meta))
-    changes = [f"{name} {there.get(name)}, now {value}" for name, value in here.items() if there.get(name) != value]
+    changes = [
+        f"{name} {there.get(name)}, now {value}"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
     if changes:
         lines.append(f"bitwise the same result is not guaranteed: {'; '.join(changes)}")
     return lines
@@ -288,8 +336,16 @@ class Run:
     """The experiments of a run: those that have ended and the one on its way. Its `state_dict` is a checkpoint."""
 
     def __init__(self, args, meta, train, test, distilling, judging, world):
-        self.args, self.meta, self.distilling, self.judging, self.world = args, meta, distilling, judging, world
-        self.start = lambda exp, *saved: Experiment(args, exp, train, test, distilling, judging, world, *saved)
+        self.args, self.meta, self.distilling, self.judging, self.world = (
+            args,
+            meta,
+            distilling,
+            judging,
+            world,
+        )
+        self.start = lambda exp, *saved: Experiment(
+            args, exp, train, test, distilling, judging, world, *saved
+        )
         self.ended = []  # [experiment, canvases, labels, {architecture: [accuracy]}] of each
         self.experiment = None
         self.began = time.perf_counter()
@@ -297,7 +353,9 @@ class Run:
     def state_dict(self):
         return {
             "meta": self.meta,
-            "arithmetic": [[a.device.type, a.precision, a.compiled] for a in (self.distilling, self.judging)],
+            "arithmetic": [
+                [a.device.type, a.precision, a.compiled] for a in (self.distilling, self.judging)
+            ],
             "seconds": time.perf_counter() - self.began,
             "ended": self.ended,
             "experiment": self.experiment and self.experiment.state_dict(),
@@ -305,7 +363,9 @@ class Run:
 
     def load_state_dict(self, state):
         """Go on from a `state_dict` of a run with the same settings; UserError if it is none."""
-        with damaged("--resume: the checkpoint is of another version of these scripts; go on with it, or --overwrite"):
+        with damaged(
+            "--resume: the checkpoint is of another version of these scripts; go on with it, or --overwrite"
+        ):
             self.meta, self.ended = state["meta"], state["ended"]
             self.began -= state["seconds"]
             if state["experiment"]:
@@ -324,7 +384,11 @@ class Run:
                 if saved and saved["log_bytes"]:
                     record.go_on(saved["log_bytes"])
                     here = {"distilling": str(self.distilling), "judging": str(self.judging)}
-                    about_here = {"command": sys.argv, "arithmetic": here, "versions": compute.versions()}
+                    about_here = {
+                        "command": sys.argv,
+                        "arithmetic": here,
+                        "versions": compute.versions(),
+                    }
                     record.event("resume", **self.position(), **about_here)
                 else:
                     replaces = saved.get("replaces", False) if saved else self.args.overwrite
@@ -356,7 +420,12 @@ class Run:
             record.log.sync()
             plot = self.plot(files)
             files.finish()
-            written = [files.result, files.log, files.grid(self.ended[-1][0], self.args.Iteration), *plot]
+            written = [
+                files.result,
+                files.log,
+                files.grid(self.ended[-1][0], self.args.Iteration),
+                *plot,
+            ]
             tell(["wrote", *(f"  {path}" for path in written), self.conclusion(accuracies)])
 
     def plot(self, files):
@@ -365,7 +434,10 @@ class Run:
             return []
         try:
             return [tables.plot_run(files.log)]
-        except (UserError, OSError) as error:  # such as a missing matplotlib: the run itself is done
+        except (
+            UserError,
+            OSError,
+        ) as error:  # such as a missing matplotlib: the run itself is done
             return [f"no plot of the accuracy: {error}"]
 
     def conclusion(self, accuracies):
@@ -382,7 +454,11 @@ class Run:
         return table + textwrap.fill(sentence, COLUMNS, break_on_hyphens=False)
 
     def position(self):
-        return {"exp": self.experiment.exp, "it": self.experiment.it} if self.experiment else {"ended": len(self.ended)}
+        return (
+            {"exp": self.experiment.exp, "it": self.experiment.it}
+            if self.experiment
+            else {"ended": len(self.ended)}
+        )
 
     def accuracies(self):
         """{architecture: [[accuracy per network] per experiment]} of the experiments that have ended."""
@@ -392,7 +468,10 @@ class Run:
     def save_result(self, files):
         if not self.world.leads:
             return
-        flat = {name: [a for experiment in scores for a in experiment] for name, scores in self.accuracies().items()}
+        flat = {
+            name: [a for experiment in scores for a in experiment]
+            for name, scores in self.accuracies().items()
+        }
         sets = [[canvases, labels] for _, canvases, labels, _ in self.ended]
         meta = {**self.meta, "experiments": [exp for exp, *_ in self.ended]}
         # Pickle writes equal strings once if they are one object: as copies, a resumed run's file has the same bytes.

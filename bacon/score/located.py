@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import sys
 
-from bacon import data, outputs, sets, spaces, which_dataset
+from bacon import outputs
+from bacon.data import loading, spaces
+from bacon.data.known_classes import CLASSES
 from bacon.errors import UserError
-from bacon.names import CLASSES
 from bacon.recipes import DATASETS, IMAGE_FOLDER
+from bacon.score import layouts, which_dataset
 
 
 def say(line):
@@ -16,24 +18,30 @@ def say(line):
 
 
 class RealImages:
-    """The real images of a dataset, loaded when first needed: a data.RealData in each `space`, see SavedSet.zca."""
+    """The real images of a dataset, loaded when first needed: a loading.RealData in each `space`, see SavedSet.zca."""
 
     def __init__(self, name, args, im_size=None):
         if name not in (*DATASETS, IMAGE_FOLDER):
-            raise UserError(f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}")
+            raise UserError(
+                f"dataset {name}: unknown; choose from {', '.join(DATASETS)} or {IMAGE_FOLDER}"
+            )
         if args.im_size and name != IMAGE_FOLDER:
             raise UserError(f"--im_size: resizes pictures of ImageFolder only, not {name}")
         self.name, self._where = name, (args.data_path, say, im_size)
-        self.test = functools.cache(lambda space, device: self.of("test", space, device, self.whitening(space, device)))
+        self.test = functools.cache(
+            lambda space, device: self.of("test", space, device, self.whitening(space, device))
+        )
 
     @functools.cached_property
     def dataset(self):
-        return data.load(self.name, *self._where)
+        return loading.load(self.name, *self._where)
 
     @property
     def facts(self):
-        """What its sets must fit, a sets.Facts; of a dataset in the table without loading it."""
-        return sets.Facts.of(self.name, DATASETS.get(self.name) or self.dataset, self.class_names)
+        """What its sets must fit, a layouts.Facts; of a dataset in the table without loading it."""
+        return layouts.Facts.of(
+            self.name, DATASETS.get(self.name) or self.dataset, self.class_names
+        )
 
     def class_names(self):
         """The classes' names: the images' where these are at hand, else the known dataset's."""
@@ -58,7 +66,7 @@ class RealImages:
 class Located:
     """A set and its real images. because: why it is of their dataset, "" where the file says it."""
 
-    found: sets.Found
+    found: layouts.Found
     real: RealImages
     because: str = ""
 
@@ -71,7 +79,7 @@ def find(args):
     """The sets that `args` name, whatever they hold: [Located]."""
     files = {}
     for path in args.paths:
-        for one in sets.found_at(path, args.recursive, say):  # a set may be named twice
+        for one in layouts.found_at(path, args.recursive, say):  # a set may be named twice
             # A linked one has the labels beside the link.
             files.setdefault(one.path.parent.resolve() / one.path.name, one)
     found = list(files.values())

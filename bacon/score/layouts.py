@@ -23,14 +23,15 @@ from pathlib import Path
 
 import torch
 
-from bacon import class_names, foreign, readers, soft_labels, which_dataset
 from bacon.canvases import colours, decode, is_result
-from bacon.data import WHOLE_NUMBERS
+from bacon.data import readers
+from bacon.data.loading import WHOLE_NUMBERS
+from bacon.data.spaces import PIXELS, denormalise, misread, normalise
 from bacon.errors import UserError, damaged
 from bacon.files import save_torch
-from bacon.finding import files, some
 from bacon.recipes import DATASETS, IMAGE_FOLDER
-from bacon.spaces import PIXELS, denormalise, misread, normalise
+from bacon.score import class_folders, foreign, soft_labels, which_dataset
+from bacon.score.finding import files, some
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +51,14 @@ class Facts:
     @classmethod
     def of(cls, name, spec, names):
         """spec: a recipes.Spec or a data.Dataset."""
-        return cls(name, (spec.channels, *spec.im_size), spec.num_classes, tuple(spec.mean), tuple(spec.std), names)
+        return cls(
+            name,
+            (spec.channels, *spec.im_size),
+            spec.num_classes,
+            tuple(spec.mean),
+            tuple(spec.std),
+            names,
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,7 +98,11 @@ class SavedSet:
 
     def hard(self):
         """The same set with hard labels: of soft ones, the likeliest class."""
-        return self if self.labels.dim() == 1 else dataclasses.replace(self, labels=self.labels.argmax(1))
+        return (
+            self
+            if self.labels.dim() == 1
+            else dataclasses.replace(self, labels=self.labels.argmax(1))
+        )
 
     def class_names(self):
         """The classes' names: those that the set says, else those of the real images, which may be loaded for them."""
@@ -100,7 +112,13 @@ class SavedSet:
 # A file or image folder of a known layout: its content (None of a folder), its reader, its meta ({} unless it is ours).
 Found = collections.namedtuple("Found", "path content reader meta")
 # What is needed to judge a set of ours as its run did.
-_ARGS = {"dataset": str, "epoch_eval_train": int, "batch_train": int, "lr_net": (int, float), "dsa_strategy": str}
+_ARGS = {
+    "dataset": str,
+    "epoch_eval_train": int,
+    "batch_train": int,
+    "lr_net": (int, float),
+    "dsa_strategy": str,
+}
 
 
 def own_facts(found):
@@ -143,7 +161,9 @@ def recognise(path):
         return Found(path, None, _read_pictures, {})
     content = foreign.load(path)
     if isinstance(content, dict) and str(content.get("format")).startswith("BACON checkpoint"):
-        raise UserError(f"{path}: the checkpoint of a run that has not ended; its set follows, see --resume")
+        raise UserError(
+            f"{path}: the checkpoint of a run that has not ended; its set follows, see --resume"
+        )
     if is_result(content):
         return Found(path, content, _read_ours, _sound_meta(path, content["meta"]))
     with damaged(f"{path}: damaged set"):
@@ -200,39 +220,66 @@ def read(found, facts, factor=None, zca=False, pixels=None, soft=None, order=Non
         raise UserError(f"{found.path}: holds no set, its 'data' is empty")
     chosen = [saved for saved in sets if exp in (None, saved.exp)]
     if not chosen:
-        raise UserError(f"--exp {exp}: {found.path} has experiments {', '.join(str(saved.exp) for saved in sets)}")
+        raise UserError(
+            f"--exp {exp}: {found.path} has experiments {', '.join(str(saved.exp) for saved in sets)}"
+        )
     return chosen
 
 
 def _read_ours(path, saved, facts, factor, pixels):
     meta, experiments, assumed = saved["meta"], len(saved["data"]), "nothing, the file says it all"
     if meta["args"]["dataset"] != facts.dataset:
-        raise UserError(f"{path}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}")
-    if facts.dataset == IMAGE_FOLDER and "classes" in meta:  # the other datasets have one list, by several names
+        raise UserError(
+            f"{path}: was distilled from {meta['args']['dataset']}, not from {facts.dataset}"
+        )
+    if (
+        facts.dataset == IMAGE_FOLDER and "classes" in meta
+    ):  # the other datasets have one list, by several names
         theirs = [readers.composed(name) for name in meta["classes"]]
         here = [readers.composed(name) for name in facts.names()]
         if theirs != here:
-            raise UserError(f"{path}: its classes are {some(theirs)}, but those of the images are {some(here)}")
+            raise UserError(
+                f"{path}: its classes are {some(theirs)}, but those of the images are {some(here)}"
+            )
     if factor not in (None, meta["factor"]):
         raise UserError(f"--factor {factor}: {path} says that its factor is {meta['factor']}")
-    moved = (tuple(meta["mean"]), tuple(meta["std"])) != (facts.mean, facts.std)  # of one's own images, by more of them
+    moved = (tuple(meta["mean"]), tuple(meta["std"])) != (
+        facts.mean,
+        facts.std,
+    )  # of one's own images, by more of them
     if moved and meta["zca"]:
         raise UserError(f"{path}: was whitened on other training images than these")
     assumed += ", normalised anew by these images' mean and std" if moved else ""
     for k, (canvases, labels) in enumerate(saved["data"]):
-        recorded = {name: _part(accuracies, k, experiments) for name, accuracies in saved["accs_all_exps"].items()}
+        recorded = {
+            name: _part(accuracies, k, experiments)
+            for name, accuracies in saved["accs_all_exps"].items()
+        }
         if meta["args"].get("validate"):
             recorded = {}  # on validation images, of no use beside accuracies on test images
         canvases = colours(canvases, meta.get("chroma", "full"))
         if moved:
-            canvases = normalise(denormalise(canvases, meta["mean"], meta["std"]), facts.mean, facts.std)
-        number, space = meta.get("experiments", range(experiments))[k], "normalised" if meta["zca"] else None
+            canvases = normalise(
+                denormalise(canvases, meta["mean"], meta["std"]), facts.mean, facts.std
+            )
+        number, space = (
+            meta.get("experiments", range(experiments))[k],
+            "normalised" if meta["zca"] else None,
+        )
         if pixels:
             convert, space, assumed = PIXELS[pixels]
             canvases = convert(canvases, facts.mean, facts.std)
-        about = {"factor": meta["factor"], "zca": space, "meta": meta, "recorded": recorded, "assumed": assumed}
+        about = {
+            "factor": meta["factor"],
+            "zca": space,
+            "meta": meta,
+            "recorded": recorded,
+            "assumed": assumed,
+        }
         halves = 2 if meta.get("chroma") == "half" else 1
-        yield SavedSet(str(path), number, "these scripts'", canvases, labels, **about, halves=halves)
+        yield SavedSet(
+            str(path), number, "these scripts'", canvases, labels, **about, halves=halves
+        )
 
 
 def _part(accuracies, k, experiments):
@@ -244,18 +291,35 @@ def _read_dc(path, saved, facts, factor, pixels):
     convert, space, assumed = PIXELS[pixels or "normalised"]
     assumed += f", factor {factor}" if factor else ", factor 1 (--factor 2 for IDM's, BACON's)"
     stored, recorded = saved["data"], {}
-    with contextlib.suppress(AttributeError, TypeError, ValueError):  # these are not what makes it a set
-        recorded = {name: list(map(float, of_it)) for name, of_it in saved.get("accs_all_exps", {}).items() if of_it}
-    alone = any(len(of_it) % max(1, len(stored)) for of_it in recorded.values())  # they cannot be of one each
+    with contextlib.suppress(
+        AttributeError, TypeError, ValueError
+    ):  # these are not what makes it a set
+        recorded = {
+            name: list(map(float, of_it))
+            for name, of_it in saved.get("accs_all_exps", {}).items()
+            if of_it
+        }
+    alone = any(
+        len(of_it) % max(1, len(stored)) for of_it in recorded.values()
+    )  # they cannot be of one each
     counts = ", ".join(map(str, sorted({len(of_it) for of_it in recorded.values()})))
     if alone:
         assumed += f"; {counts} recorded accuracies do not go into {len(stored)} sets, so these are one experiment "
         assumed += f"as saved at several iterations, and the accuracies the last one's (--exp {len(stored) - 1})"
     elif recorded and len(stored) > 1:
-        assumed += f"; {counts} recorded accuracies are those of the {len(stored)} experiments in order"
+        assumed += (
+            f"; {counts} recorded accuracies are those of the {len(stored)} experiments in order"
+        )
     for k, (canvases, labels) in enumerate(stored):
-        own = {name: of_it if alone else _part(of_it, k, len(stored)) for name, of_it in recorded.items()}
-        about = {"recorded": {} if alone and k < len(stored) - 1 else own, "assumed": assumed, "alone": alone}
+        own = {
+            name: of_it if alone else _part(of_it, k, len(stored))
+            for name, of_it in recorded.items()
+        }
+        about = {
+            "recorded": {} if alone and k < len(stored) - 1 else own,
+            "assumed": assumed,
+            "alone": alone,
+        }
         canvases = convert(canvases, facts.mean, facts.std)
         yield SavedSet(str(path), k, "DC", canvases, labels, factor or 1, space, **about)
 
@@ -296,14 +360,25 @@ def _read_ncfm(path, saved, facts, factor, pixels):
         raise UserError(f"--zca: {path} holds pixels in [0,1], which are not whitened")
     convert, space, assumed = PIXELS[pixels or "unit"]
     canvases, factor = convert(saved[0].detach(), facts.mean, facts.std), factor or 2
-    yield SavedSet(str(path), 0, "NCFM", canvases, saved[1], factor, space, assumed=f"{assumed}, factor {factor}")
+    yield SavedSet(
+        str(path),
+        0,
+        "NCFM",
+        canvases,
+        saved[1],
+        factor,
+        space,
+        assumed=f"{assumed}, factor {factor}",
+    )
 
 
 def _read_pictures(folder, _, facts, factor, pixels):
     if pixels:
-        raise UserError(f"--zca, --pixels: {folder} holds pictures of 8 bits, which are not whitened")
+        raise UserError(
+            f"--zca, --pixels: {folder} holds pictures of 8 bits, which are not whitened"
+        )
     names = readers.class_names(folder)
-    order = class_names.order_of(folder, names, facts)
+    order = class_folders.order_of(folder, names, facts)
     _, pixels, labels = readers.read_class_folders(folder)
     if facts.shape[0] == 1 and readers.is_grey(pixels):
         pixels = pixels[:, :1]
@@ -325,7 +400,11 @@ _LAYOUTS = (
 )
 
 
-_AS_STORED = ("DC", "MTT", "images beside labels")  # layouts, by how they begin, whose pixels are taken as they are
+_AS_STORED = (
+    "DC",
+    "MTT",
+    "images beside labels",
+)  # layouts, by how they begin, whose pixels are taken as they are
 
 
 def _checked(saved, facts, soft=None, order=None, pixels=None):
@@ -365,11 +444,19 @@ def _fault(images, labels, factor, facts):
         return f"factor 2 needs an even height and width, {dataset} has {size}; see --factor"
     if bad := images.isfinite().logical_not().flatten(1).any(1).sum().item():
         return f"{bad} of {len(images)} images have pixels that are NaN or infinite"
-    if not isinstance(labels, torch.Tensor) or labels.dim() not in (1, 2) or len(labels) != len(images):
+    if (
+        not isinstance(labels, torch.Tensor)
+        or labels.dim() not in (1, 2)
+        or len(labels) != len(images)
+    ):
         return f"labels are {_what(labels)}, but there are {len(images)} images"
     if labels.dim() == 2 and (labels.shape[1] != classes or not labels.isfinite().all()):
         return f"soft labels are {_what(labels)}, but {dataset} has {classes} classes"
-    if labels.dim() == 1 and labels.dtype not in WHOLE_NUMBERS and not torch.equal(labels, labels.round()):
+    if (
+        labels.dim() == 1
+        and labels.dtype not in WHOLE_NUMBERS
+        and not torch.equal(labels, labels.round())
+    ):
         return f"labels are {_what(labels)}, not whole numbers"
     present = (labels if labels.dim() == 1 else labels.argmax(1)).long().unique().tolist()
     if present[0] < 0 or present[-1] >= classes:
@@ -380,13 +467,19 @@ def _fault(images, labels, factor, facts):
 
 
 def _what(value):
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+    return (
+        f"{value.dtype} {tuple(value.shape)}"
+        if isinstance(value, torch.Tensor)
+        else type(value).__name__
+    )
 
 
 def pixels(saved, images, whitening=None):
     """Images of a set as pixels, [0,1] but for what distilling pushed outside; whitening: that of a set with `zca`."""
     images = whitening.invert(images) if saved.zca else images
-    return images if saved.zca == "pixels" else denormalise(images, saved.facts.mean, saved.facts.std)
+    return (
+        images if saved.zca == "pixels" else denormalise(images, saved.facts.mean, saved.facts.std)
+    )
 
 
 def _export_png(out, pixels, labels, saved):
@@ -394,7 +487,9 @@ def _export_png(out, pixels, labels, saved):
 
     clipped = ((pixels < 0) | (pixels > 1)).float().mean().item()
     names = saved.class_names()
-    digits = max(3, len(str(len(names) - 1)))  # as many for all classes: sorted names are in label order then
+    digits = max(
+        3, len(str(len(names) - 1))
+    )  # as many for all classes: sorted names are in label order then
     for c, name in enumerate(names):
         name = re.sub(r"[^\w-]", "_", name)
         folder = out / f"{c:0{digits}d}_{name}"
