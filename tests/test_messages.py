@@ -1,0 +1,20 @@
+"""Facts about messages: plain lines on one stream, from one process, and silence in other programs."""
+
+from bacon import messages
+
+
+def test_lines_go_to_the_stream_that_the_program_named(capsys):
+    for name in ("stdout", "stderr"):
+        with messages.speak(name):
+            messages.log.info("100 %% of %s", "it")
+            messages.log.info("100 % of it")
+        heard = capsys.readouterr()
+        assert getattr(heard, {"stdout": "out", "stderr": "err"}[name]) == 2 * "100 % of it\n"
+        assert heard.out + heard.err == 2 * "100 % of it\n"
+
+
+def test_a_process_that_does_not_lead_and_another_program_hear_nothing(capsys):
+    with messages.speak("stdout", silent=True):
+        messages.log.info("a line")
+    messages.log.info("a line")
+    assert capsys.readouterr() == ("", "")
