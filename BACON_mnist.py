@@ -17,14 +17,14 @@ from pathlib import Path
 # python -P, python -I and PYTHONSAFEPATH leave this folder out.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from bacon.data.datasets import of_script
 from bacon.flags import parse_args
 
-DATASETS = ("MNIST", "FashionMNIST", "Digits")
+DATASETS = of_script(__file__)
 
 if __name__ == "__main__":
-    settings = parse_args(
-        DATASETS, __doc__
-    )  # --help and wrong flags end here, before PyTorch is imported
+    # --help and wrong flags end here, before PyTorch is imported.
+    settings = parse_args(DATASETS, __doc__)
     from bacon.run import run
 
     raise SystemExit(run.main(settings))

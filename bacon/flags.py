@@ -15,9 +15,10 @@ import typing
 import unicodedata
 
 from bacon import hints
+from bacon.data.datasets import DATASETS, IMAGE_FOLDER
 from bacon.errors import one_line
-from bacon.methods import METHODS
-from bacon.recipes import EVAL_NETWORKS, IMAGE_FOLDER, RECIPES, SCRIPTS, recipe
+from bacon.methods import METHODS, TERMS, methods_with_ours, weight_flags
+from bacon.recipes import EVAL_NETWORKS, listed_ipcs, recipe
 
 
 def _bounded(convert, kind, low, high):
@@ -57,84 +58,263 @@ _TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off")
 
 EVAL_MODES = tuple(EVAL_NETWORKS)
 
-# name, type or choices, default (None: from the recipe), help. Released names are kept, `Iteration` with its capital.
+
+def _about_methods():
+    described = [f"{name} ({method.about})" for name, method in METHODS.items()]
+    return f"what is minimised: {', '.join(described[:-1])} or {described[-1]}"
+
+
+class Flag(typing.NamedTuple):
+    """A flag of the scripts, as it is typed without its two dashes."""
+
+    name: str
+    kind: object  # an argparse type, a tuple of choices, or _SWITCH: --x / --no_x
+    default: object  # None: from the recipe
+    about: str  # for --help
+
+
+# The weights of the loss terms, each a flag where its row in methods.TERMS has a text.
+_FLAGS_OF_TERMS = [
+    Flag(f"{name}_weight", _WEIGHT, term.weight, term.about)
+    for name, term in TERMS.items()
+    if term.about is not None
+]
+
+# Released names are kept, `Iteration` with its capital.
 FLAGS = {
     "recipe": [
-        ("dataset", str, None, "which images to distil"),
-        ("im_size", whole(4), None, "of ImageFolder: side in pixels that images are resized to (default: as they are)"),
-        ("model", str, "ConvNet", "network that distils, of the ConvNet family: ConvNet, ConvNetW32, ConvNetD4, ..."),
-        ("ipc", whole(1), 50, "synthetic canvases per class"),
-        ("method", tuple(METHODS), "BACON", "BACON, its parent IDM, or plain distribution matching DM"),
-        ("recipe", ("paper", "ours"), "paper", "the paper's settings, or ours, which reach a higher accuracy (BACON)"),
-        ("dsa_strategy", str, None, "DSA operations joined by _, one drawn per batch; 'none' switches DSA off"),
-        ("init", ("real", "noise", "cluster"), None, "canvases start from real training images at random, from "
-                                                     "standard normal noise, or from one real image per cluster"),
-        ("chroma", ("full", "half"), None, "half: colours at half resolution, twice the canvases in the same storage"),
-        ("aug", _SWITCH, None, "multi-formation: a canvas holds four half-size images (H and W must be even)"),
-        ("aug_num", (1,), 1, "accepted for the released command lines"),
-        ("zca", _SWITCH, False, "distil and evaluate in ZCA-whitened space (eps 0.1), fitted on the training images"),
+        Flag("dataset", str, None, "which images to distil"),
+        Flag(
+            "im_size",
+            whole(4),
+            None,
+            "of ImageFolder: side in pixels that images are resized to (default: as they are)",
+        ),
+        Flag(
+            "model",
+            str,
+            "ConvNet",
+            "network that distils, of the ConvNet family: ConvNet, ConvNetW32, ConvNetD4, ...",
+        ),
+        Flag("ipc", whole(1), 50, "synthetic canvases per class"),
+        Flag("method", tuple(METHODS), "BACON", _about_methods()),
+        Flag(
+            "recipe",
+            ("paper", "ours"),
+            "paper",
+            "the paper's settings, or ours, which reach a higher accuracy (BACON)",
+        ),
+        Flag(
+            "dsa_strategy",
+            str,
+            None,
+            "DSA operations joined by _, one drawn per batch; 'none' switches DSA off",
+        ),
+        Flag(
+            "init",
+            ("real", "noise", "cluster"),
+            None,
+            "canvases start from real training images at random, from standard normal noise, "
+            "or from one real image per cluster",
+        ),
+        Flag(
+            "chroma",
+            ("full", "half"),
+            None,
+            "half: colours at half resolution, twice the canvases in the same storage",
+        ),
+        Flag(
+            "aug",
+            _SWITCH,
+            None,
+            "multi-formation: a canvas holds four half-size images (H and W must be even)",
+        ),
+        Flag("aug_num", (1,), 1, "accepted for the released command lines"),
+        Flag(
+            "zca",
+            _SWITCH,
+            False,
+            "distil and evaluate in ZCA-whitened space (eps 0.1), fitted on the training images",
+        ),
     ],
     "optimisation": [
-        ("Iteration", whole(0), None, "distillation iterations; 0 evaluates the initialisation"),
-        ("lr_img", RATE, None, "learning rate of the canvases"),
-        ("optim", ("sgd", "adam"), "sgd", "canvas optimizer: SGD with momentum 0.5 in closed form over all classes, or "
-                                          "Adam, one step per class (slow)"),
-        ("batch_real", whole(2), None, "real images per class and update"),
-        ("embed_last", whole(-1e9), None, "embedding = modules[:N] of the feature stack; 1000 is all of it, -1 all but "
-                                         "the last module"),
-        ("outer_loop", whole(1), None, "times per iteration that canvases and networks take turns"),
-        ("syn_ce", _SWITCH, None, "add the cross-entropy of the canvases, weighted by the network's training accuracy"),
-        ("ce_weight", _WEIGHT, None, "weight of that cross-entropy per percent of training accuracy"),
-        ("lh_weight", _WEIGHT, 1.0, "weight of the log-likelihood term (BACON)"),
-        ("tv_weight", _WEIGHT, 0.8, "weight of the total-variation prior (BACON: lambda)"),
-        ("clip_weight", _WEIGHT, 0.2, "weight of the clip prior (BACON: 1 - lambda)"),
-        ("clip_prior", ("released", "residual"), "released", "released: identically 0, as in the published code; "
-                                                             "residual: acts on standardised residuals"),
+        Flag(
+            "Iteration",
+            whole(0),
+            None,
+            "distillation iterations; 0 evaluates the initialisation",
+        ),
+        Flag("lr_img", RATE, None, "learning rate of the canvases"),
+        Flag(
+            "optim",
+            ("sgd", "adam"),
+            "sgd",
+            "canvas optimizer: SGD with momentum 0.5 in closed form over all classes, or "
+            "Adam, one step per class (slow)",
+        ),
+        Flag("batch_real", whole(2), None, "real images per class and update"),
+        Flag(
+            "embed_last",
+            whole(-1000000000.0),
+            None,
+            "embedding = modules[:N] of the feature stack; 1000 is all of it, -1 all but the "
+            "last module",
+        ),
+        Flag(
+            "outer_loop",
+            whole(1),
+            None,
+            "times per iteration that canvases and networks take turns",
+        ),
+        Flag(
+            "syn_ce",
+            _SWITCH,
+            None,
+            "add the cross-entropy of the canvases, weighted by the network's training accuracy",
+        ),
+        Flag(
+            "ce_weight",
+            _WEIGHT,
+            None,
+            "weight of that cross-entropy per percent of training accuracy",
+        ),
+        *_FLAGS_OF_TERMS,
+        Flag(
+            "clip_prior",
+            ("released", "residual"),
+            "released",
+            "released: identically 0, as in the published code; residual: acts on "
+            "standardised residuals",
+        ),
     ],
     "network pool": [
-        ("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
-        ("net_decay", _SWITCH, None, "train the pool with momentum 0.9 and weight decay 5e-4"),
-        ("net_num", whole(1), None, "networks in the pool at most; beyond it the oldest leaves"),
-        ("net_push_num", whole(0), None, "fresh networks that enter at a time"),
-        ("net_generate_interval", whole(1), None, "iterations between fresh networks"),
-        ("net_begin", whole(-1e9), 0, "canvases are updated on networks of pool[net_begin:net_end] ..."),
-        ("net_end", whole(-1e9), 100000, "... if that slice holds more than 10 networks, else on any"),
-        ("train_net_num", whole(1), None, "networks that update the canvases per iteration"),
-        ("fetch_net_num", whole(0), None, "networks trained on real images per iteration"),
-        ("model_train_steps", whole(0), None, "batches each of them is trained for"),
-        ("trained_bs", whole(1), None, "real images per such batch"),
-        ("meter_reset", whole(1), None, "iterations between resets of the networks' training-accuracy meters"),
+        Flag("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
+        Flag("net_decay", _SWITCH, None, "train the pool with momentum 0.9 and weight decay 5e-4"),
+        Flag(
+            "net_num",
+            whole(1),
+            None,
+            "networks in the pool at most; beyond it the oldest leaves",
+        ),
+        Flag("net_push_num", whole(0), None, "fresh networks that enter at a time"),
+        Flag("net_generate_interval", whole(1), None, "iterations between fresh networks"),
+        Flag(
+            "net_begin",
+            whole(-1000000000.0),
+            0,
+            "canvases are updated on networks of pool[net_begin:net_end] ...",
+        ),
+        Flag(
+            "net_end",
+            whole(-1000000000.0),
+            100000,
+            "... if that slice holds more than 10 networks, else on any",
+        ),
+        Flag("train_net_num", whole(1), None, "networks that update the canvases per iteration"),
+        Flag("fetch_net_num", whole(0), None, "networks trained on real images per iteration"),
+        Flag("model_train_steps", whole(0), None, "batches each of them is trained for"),
+        Flag("trained_bs", whole(1), None, "real images per such batch"),
+        Flag(
+            "meter_reset",
+            whole(1),
+            None,
+            "iterations between resets of the networks' training-accuracy meters",
+        ),
     ],
     "evaluation": [
-        ("eval_mode", EVAL_MODES, "S", "networks trained on the result: S and SS the training architecture, M several, "
-                                       "B with batch norm, W widths, D depths, A activations, P poolings, N norms, "
-                                       "C training architecture and ConvNet"),
-        ("eval_interval", whole(1), None, "iterations between evaluations; the last iteration is always evaluated"),
-        ("num_eval", whole(1), None, "fresh networks per architecture and evaluation"),
-        ("epoch_eval_train", whole(1), None, "epochs (plus one) each of them trains for"),
-        ("batch_train", whole(1), None, "synthetic images per batch of that training"),
-        ("num_exp", whole(1), None, "independent experiments"),
-        ("judge_steps", whole(0), 0, "train judges for this many steps in place of epochs, however many the images"),
-        ("validate", whole(0), 0, "hold this many training images per class out, and judge on them instead of the test "
-                                  "images: for choosing settings"),
+        Flag(
+            "eval_mode",
+            EVAL_MODES,
+            "S",
+            "networks trained on the result: S and SS the training architecture, M several, B "
+            "with batch norm, W widths, D depths, A activations, P poolings, N norms, C "
+            "training architecture and ConvNet",
+        ),
+        Flag(
+            "eval_interval",
+            whole(1),
+            None,
+            "iterations between evaluations; the last iteration is always evaluated",
+        ),
+        Flag("num_eval", whole(1), None, "fresh networks per architecture and evaluation"),
+        Flag("epoch_eval_train", whole(1), None, "epochs (plus one) each of them trains for"),
+        Flag("batch_train", whole(1), None, "synthetic images per batch of that training"),
+        Flag("num_exp", whole(1), None, "independent experiments"),
+        Flag(
+            "judge_steps",
+            whole(0),
+            0,
+            "train judges for this many steps in place of epochs, however many the images",
+        ),
+        Flag(
+            "validate",
+            whole(0),
+            0,
+            "hold this many training images per class out, and judge on them instead of the "
+            "test images: for choosing settings",
+        ),
     ],
     "input and output": [
-        ("data_path", path, "data", "folder of the datasets; of ImageFolder, that with train/ and "
-                                    "val/ or test/"),
-        ("save_path", path, "result", "folder for results, logs and image grids"),
-        ("overwrite", _SWITCH, False, "replace an earlier run of the same name once this one has begun"),
-        ("resume", _SWITCH, False, "go on from the newest checkpoint in save_path; starts a run that is not there yet"),
-        ("checkpoint_minutes", _WEIGHT, 10.0, "minutes between checkpoints; 0 writes one at every iteration"),
+        Flag(
+            "data_path",
+            path,
+            "data",
+            "folder of the datasets; of ImageFolder, that with train/ and val/ or test/",
+        ),
+        Flag("save_path", path, "result", "folder for results, logs and image grids"),
+        Flag(
+            "overwrite",
+            _SWITCH,
+            False,
+            "replace an earlier run of the same name once this one has begun",
+        ),
+        Flag(
+            "resume",
+            _SWITCH,
+            False,
+            "go on from the newest checkpoint in save_path; starts a run that is not there yet",
+        ),
+        Flag(
+            "checkpoint_minutes",
+            _WEIGHT,
+            10.0,
+            "minutes between checkpoints; 0 writes one at every iteration",
+        ),
     ],
     "run control": [
-        ("exp_index", whole(0), None, "run only this one of num_exp experiments; files end in _exp<k> (default all)"),
-        ("seed", whole(0), 0, "every random number of the run follows from it"),
-        ("device", ("auto", "cpu", "cuda", "mps"), "auto", "where to compute; auto takes cuda, then mps, then cpu"),
-        ("precision", ("auto", "fp32", "bf16"), "auto", "number format inside the networks; auto: bf16 where it pays"),
-        ("compile", _SWITCH, None, "torch.compile the networks (default where the planned work repays it)"),
-        ("dry_run", _SWITCH, False, "print recipe, FLOP, memory and estimated hours on this device, then stop"),
+        Flag(
+            "exp_index",
+            whole(0),
+            None,
+            "run only this one of num_exp experiments; files end in _exp<k> (default all)",
+        ),
+        Flag("seed", whole(0), 0, "every random number of the run follows from it"),
+        Flag(
+            "device",
+            ("auto", "cpu", "cuda", "mps"),
+            "auto",
+            "where to compute; auto takes cuda, then mps, then cpu",
+        ),
+        Flag(
+            "precision",
+            ("auto", "fp32", "bf16"),
+            "auto",
+            "number format inside the networks; auto: bf16 where it pays",
+        ),
+        Flag(
+            "compile",
+            _SWITCH,
+            None,
+            "torch.compile the networks (default where the planned work repays it)",
+        ),
+        Flag(
+            "dry_run",
+            _SWITCH,
+            False,
+            "print recipe, FLOP, memory and estimated hours on this device, then stop",
+        ),
     ],
-}  # fmt: skip
+}
 
 
 class DeadFlag(typing.NamedTuple):
@@ -169,19 +349,14 @@ DEAD_FLAGS = (
     DeadFlag("model_evaluate", _SWITCH, False, False, "networks of the pool are not tested"),
 )
 
-SHARED = {
-    name: (kind, text) for flags in FLAGS.values() for name, kind, _, text in flags
-}  # with evaluate.py
-_DEFAULTS = {name: default for flags in FLAGS.values() for name, _, default, _ in flags}
-_DEFAULTS |= {dead.name: dead.default for dead in DEAD_FLAGS}
+_EVERY_FLAG = [flag for flags in FLAGS.values() for flag in flags]
+SHARED = {flag.name: (flag.kind, flag.about) for flag in _EVERY_FLAG}  # with evaluate.py
+_DEFAULTS = {flag.name: flag.default for flag in (*_EVERY_FLAG, *DEAD_FLAGS)}
 # How this process was started, not what the run is: --resume accepts other values of these.
 OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
-_OF_THE_RECIPE = {
-    row[0]
-    for title in ("recipe", "optimisation", "network pool", "evaluation")
-    for row in FLAGS[title]
-}
+_TITLES_OF_THE_RECIPE = ("recipe", "optimisation", "network pool", "evaluation")
+_OF_THE_RECIPE = {flag.name for title in _TITLES_OF_THE_RECIPE for flag in FLAGS[title]}
 _OF_THE_RECIPE -= {"dataset", "ipc", "method", "im_size", "recipe"}
 
 # A run's name says where it departs from its recipe by these tags, in this order: a text around
@@ -202,9 +377,7 @@ TAGS = {
     "optim": "{}",
     "syn_ce": ("ce", "noce"),
     "ce_weight": "ce{}",
-    "lh_weight": "lh{}",
-    "tv_weight": "tv{}",
-    "clip_weight": "clip{}",
+    **{f"{name}_weight": f"{name}{{}}" for name, term in TERMS.items() if term.about is not None},
     "clip_prior": "{}clip",
     "batch_real": "realbatch{}",
     "embed_last": "embed{}",
@@ -236,22 +409,52 @@ UNTAGGED = {"dataset", "model", "ipc", "method", "recipe", "exp_index", *OF_THE_
 UNTAGGED |= {"device", "compile", "aug_num"}
 # Flags that random images, which are not distilled, do not depend on.
 _OF_DISTILLING = {
-    "Iteration", "lr_img", "optim", "syn_ce", "ce_weight", "lh_weight", "tv_weight", "clip_weight",
-    "clip_prior", "batch_real", "outer_loop", "net_num", "net_push_num", "net_generate_interval",
-    "net_begin", "net_end", "train_net_num", "fetch_net_num", "model_train_steps", "meter_reset",
+    "Iteration",
+    "lr_img",
+    "optim",
+    "syn_ce",
+    "ce_weight",
+    *weight_flags(TERMS),
+    *(setting for term in TERMS.values() for setting in term.settings),
+    "batch_real",
+    "outer_loop",
+    "net_num",
+    "net_push_num",
+    "net_generate_interval",
+    "net_begin",
+    "net_end",
+    "train_net_num",
+    "fetch_net_num",
+    "model_train_steps",
+    "meter_reset",
     "eval_interval",
-}  # fmt: skip
+}
 # Characters of a name. With what files add, such as vis_ and _exp0_iter20000.png, they stay below
 # 120, and the first lines of a run fit their columns.
 LONGEST_NAME = 74
 # What --help shows; --help_all shows every flag.
-COMMON_FLAGS = ("dataset", "ipc", "model", "method", "recipe", "Iteration", "eval_interval", "seed", "data_path",
-                "save_path", "resume", "dry_run")  # fmt: skip
+COMMON_FLAGS = (
+    "dataset",
+    "ipc",
+    "model",
+    "method",
+    "recipe",
+    "Iteration",
+    "eval_interval",
+    "seed",
+    "data_path",
+    "save_path",
+    "resume",
+    "dry_run",
+)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with exit code 2, and whose flags take - for _ and any letter case.
-    No flag is abbreviated; a word that is none is answered with the nearest one."""
+    """A parser whose errors are one line, with exit code 2.
+
+    Flags take - for _ and any letter case. No flag is abbreviated; a word that is none is answered
+    with the nearest one.
+    """
 
     def __init__(self, **options):
         formatter = functools.partial(
@@ -348,15 +551,19 @@ def one_of(names):
 
 
 def _dataset_of(datasets):
-    names = (*datasets, IMAGE_FOLDER)
+    """An argparse type: a dataset of the script, or pictures of your own."""
+    elsewhere = {
+        name.lower(): name
+        for name, spec in DATASETS.items()
+        if spec.script is not None and name not in datasets
+    }
+    among_these = one_of((*datasets, IMAGE_FOLDER))
 
     def parse(text):
-        elsewhere = {name.lower(): name for name in SCRIPTS if name not in datasets}.get(
-            text.lower()
-        )
-        if elsewhere:
-            raise argparse.ArgumentTypeError(f"{elsewhere} is distilled by {SCRIPTS[elsewhere]}")
-        return one_of(names)(text)
+        if text.lower() in elsewhere:
+            name = elsewhere[text.lower()]
+            raise argparse.ArgumentTypeError(f"{name} is distilled by {DATASETS[name].script}")
+        return among_these(text)
 
     return parse
 
@@ -371,48 +578,53 @@ def _add(group, name, kind, text):
         group.add_argument(f"--{name}", type=kind, metavar="X", **options)
 
 
-def _default_text(name, default, datasets):
-    if default is not None:
-        return f"default {default}" if default is not False else ""
-    shown = []
-    for method in METHODS:
-        values = {recipe(d, i, method)[0].get(name) for d in datasets for i in RECIPES[d]} - {None}
-        shown.append(" or ".join(str(v) for v in sorted(values)))
-    bacon, idm, dm = shown
-    if not bacon:
+def _default_text(flag, datasets):
+    """The default of a flag in words, of every method where methods differ; "" where it is off."""
+    if flag.default is False:
         return ""
-    text = f"default, by dataset and ipc: {bacon}" if " or " in bacon else f"default {bacon}"
-    return text + (f"; IDM {idm}" if idm != bacon else "") + (f"; DM {dm}" if dm != bacon else "")
+    if flag.default is not None:
+        return f"default {flag.default}"
+    texts = {method: _defaults_of(flag.name, method, datasets) for method in METHODS}
+    first, *others = METHODS
+    if not texts[first]:
+        return ""
+    words = "default, by dataset and ipc:" if " or " in texts[first] else "default"
+    said = [f"{words} {texts[first]}"]
+    for method in others:
+        if texts[method] != texts[first]:
+            said.append(f"{method} {texts[method]}")
+    return "; ".join(said)
+
+
+def _defaults_of(name, method, datasets):
+    """The values that the recipes of a method give a flag, over datasets and ipcs, in words."""
+    values = set()
+    for dataset in datasets:
+        for ipc in listed_ipcs(dataset):
+            settings, _ = recipe(dataset, ipc, method)
+            values.add(settings.get(name))
+    return " or ".join(str(value) for value in sorted(values - {None}))
 
 
 def build_parser(datasets, description, everything=True):
-    """The parser of one script. Absent flags stay absent, so that the recipe can fill them in. everything: whether its
-    help shows all flags, by group, or COMMON_FLAGS."""
-    epilog = (
-        None if everything else "Every flag, by group: --help_all. What a run writes: README.md."
-    )
+    """The parser of one script. Absent flags stay absent, so that the recipe can fill them in.
+
+    everything: whether its help shows all flags, by group, or COMMON_FLAGS.
+    """
+    epilog = "Every flag, by group: --help_all. What a run writes: README.md."
     parser = OneLineParser(
-        description=description, epilog=epilog, usage="%(prog)s [--flag value ...]", add_help=False
+        description=description,
+        epilog=None if everything else epilog,
+        usage="%(prog)s [--flag value ...]",
+        add_help=False,
     )
     common = None if everything else parser.add_argument_group("the flags that people change")
     for title, flags in FLAGS.items():
         group = parser.add_argument_group(title)
-        for name, kind, default, text in flags:
-            if name == "dataset":
-                kind, default = _dataset_of(datasets), datasets[0]
-                text = (
-                    f"{text}: {', '.join(datasets)}, or {IMAGE_FOLDER}: your own, see --data_path"
-                )
-            elif isinstance(kind, tuple):
-                if name not in ("eval_mode", "method"):
-                    text = f"{text}; one of {', '.join(map(str, kind))}"
-                kind = one_of(kind)
-            elif kind == _SWITCH and default is not False:
-                text = f"{text}; --no_{name} switches it off"
-            if shown := _default_text(name, default, datasets):
-                text = f"{text} ({shown})"
-            hidden = not everything and name not in COMMON_FLAGS
-            _add(group if everything else common, name, kind, argparse.SUPPRESS if hidden else text)
+        for flag in flags:
+            shown = everything or flag.name in COMMON_FLAGS
+            text = _help_of(flag, datasets) if shown else argparse.SUPPRESS
+            _add(group if everything else common, flag.name, _argparse_type(flag, datasets), text)
     group = parser.add_argument_group("compatibility: released flags that change nothing")
     for dead in DEAD_FLAGS:
         text = f"no effect (released default {dead.default!r})"
@@ -420,10 +632,35 @@ def build_parser(datasets, description, everything=True):
     return parser
 
 
+def _argparse_type(flag, datasets):
+    """How the value of a flag is read; _SWITCH for one that takes none."""
+    if flag.name == "dataset":
+        return _dataset_of(datasets)
+    return one_of(flag.kind) if isinstance(flag.kind, tuple) else flag.kind
+
+
+def _help_of(flag, datasets):
+    """The help of a flag: what it is, what it takes, its default."""
+    text = flag.about
+    if flag.name == "dataset":
+        flag = flag._replace(default=datasets[0])
+        text += f": {', '.join(datasets)}, or {IMAGE_FOLDER}: your own, see --data_path"
+    elif isinstance(flag.kind, tuple):
+        if flag.name not in ("eval_mode", "method"):  # whose texts name the choices
+            text += f"; one of {', '.join(map(str, flag.kind))}"
+    elif flag.kind == _SWITCH and flag.default is not False:
+        text += f"; --no_{flag.name} switches it off"
+    default = _default_text(flag, datasets)
+    return f"{text} ({default})" if default else text
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a command line came to: the values, what the recipe says, whose that is, lines to tell
-    the user, and the flags that were typed."""
+    """What a command line came to.
+
+    args: every flag. usual: what the recipe says, {flag: value}. recipe: whose that is, in words.
+    notes: lines to tell the user. given: the flags that were typed.
+    """
 
     args: argparse.Namespace
     usual: dict
@@ -434,18 +671,20 @@ class Settings:
     @property
     def departures(self):
         """{flag: (value, the recipe's value)} where they differ."""
-        values = {
-            name: (getattr(self.args, name), self.usual[name])
-            for name in self.usual
-            if name in _OF_THE_RECIPE
-        }
-        return {name: (value, usual) for name, (value, usual) in values.items() if value != usual}
+        found = {}
+        for name, usual in self.usual.items():
+            value = getattr(self.args, name)
+            if name in _OF_THE_RECIPE and value != usual:
+                found[name] = (value, usual)
+        return found
 
 
 def parse_args(datasets, description, argv=None):
-    """Parse a command line of the script that distils `datasets` and fill in the recipe: Settings. By default recipe
-    flags are the published ones for this dataset, ipc and method. Exits with code 2 and one line on a bad flag, with
-    code 0 after --help and --help_all."""
+    """Parse a command line of the script that distils `datasets` and fill in the recipe: Settings.
+
+    By default recipe flags are the published ones for this dataset, ipc and method. Exits with code
+    2 and one line on a bad flag, with code 0 after --help and --help_all.
+    """
     words = sys.argv[1:] if argv is None else argv
     for everything, asked in ((False, ("-h", "--help")), (True, ("--help_all", "--help-all"))):
         if set(asked) & set(words):
@@ -454,31 +693,51 @@ def parse_args(datasets, description, argv=None):
     parser = build_parser(datasets, description)
     given = vars(parser.parse_args(words))
     values = {**_DEFAULTS, "dataset": datasets[0], **given}
-    if values["recipe"] == "ours" and values["method"] != "BACON":
-        parser.error(
-            f"--recipe ours: is for --method BACON, found {values['method']}; give its flags one by one"
-        )
-    settings, whose = recipe(*(values[name] for name in ("dataset", "ipc", "method", "recipe")))
+    if values["recipe"] == "ours" and not METHODS[values["method"]].has_ours:
+        allowed = " or ".join(methods_with_ours())
+        found = f"is for --method {allowed}, found {values['method']}"
+        parser.error(f"--recipe ours: {found}; give its flags one by one")
+    settings, whose = recipe(values["dataset"], values["ipc"], values["method"], values["recipe"])
     usual = {**_DEFAULTS, **settings}
     values = {**values, **settings, **given}
     notes = []
-    for name, why, instead in _without_effect(values):
-        notes.append(f"--{name} {values[name]} has no effect{why}")
-        values[name] = instead
+    for idle in _without_effect(values):
+        notes.append(f"--{idle.name} {values[idle.name]} has no effect{idle.why}")
+        values[idle.name] = idle.stands
     return Settings(argparse.Namespace(**values), usual, whose, notes, frozenset(given))
 
 
+class _Idle(typing.NamedTuple):
+    """A flag that the others make idle: why, and the value that stands."""
+
+    name: str
+    why: str
+    stands: object
+
+
 def _without_effect(values):
-    """Flags that the others make idle: (name, why, the value that stands)."""
+    """The flags that have no effect in a run, each an _Idle. values: {flag: value} of all flags."""
     if values["im_size"] and values["dataset"] != IMAGE_FOLDER:
-        yield "im_size", f": only {IMAGE_FOLDER} resizes", None
+        yield _Idle("im_size", f": only {IMAGE_FOLDER} resizes", None)
     for dead in DEAD_FLAGS:
         value = values[dead.name]
         if value not in (dead.default, dead.commands):
-            yield dead.name, f": {dead.why}", value
-    for name, value in METHODS[values["method"]].fixed.items():
+            yield _Idle(dead.name, f": {dead.why}", value)
+    for name, value in fixed_by(values["method"]).items():
         if values[name] != value:
-            yield name, f" with --method {values['method']}", value
+            yield _Idle(name, f" with --method {values['method']}", value)
+
+
+def fixed_by(method):
+    """The flags that have no effect with a method, {flag: the value that stands}: weights and
+    settings of terms that it does not have, and what makes it that method."""
+    terms = METHODS[method].terms
+    strange = [name for name in TERMS if name not in terms]
+    settings = {setting for name in terms for setting in TERMS[name].settings}
+    names = weight_flags(strange)
+    for name in strange:
+        names += [setting for setting in TERMS[name].settings if setting not in settings]
+    return {name: _DEFAULTS[name] for name in names} | METHODS[method].fixed
 
 
 def run_name(args):
@@ -490,11 +749,14 @@ def run_name(args):
     a longer name than LONGEST_NAME the last tags become a hash of all. args: every flag, as
     `parse_args` fills them in.
     """
-    base, without_effect = recipe(args.dataset, args.ipc, args.method, args.recipe)[0], set()
-    kind = "ours" if args.recipe == "ours" else args.method
     if args.Iteration == 0:
-        kind, without_effect = "random", _OF_DISTILLING
+        kind = "random"
         base, _ = recipe(args.dataset, args.ipc)
+        without_effect = _OF_DISTILLING
+    else:
+        kind = "ours" if args.recipe == "ours" else args.method
+        base, _ = recipe(args.dataset, args.ipc, args.method, args.recipe)
+        without_effect = set()
     usual = {**_DEFAULTS, **base}
     tags = []
     for name, text in TAGS.items():

@@ -1,9 +1,10 @@
 """The methods, and the terms of their losses. No torch: flags, recipes and --help read this too.
 
-A method is one record of METHODS, a term one record of TERMS. The loop reads them and knows no method by name.
-docs/extending.md adds one of each.
+A method is one record of METHODS, a term one record of TERMS. The loop reads them and knows no
+method by name. docs/extending.md adds one of each.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field
 class Term:
     """One term of the loss of a class.
 
-    function: its name in utils.py. It takes what `sees` names, for G classes at once, then the settings that `settings`
-    names, by keyword, and returns (G,).
-    sees: "z_syn", the means (G, D) of the synthetic embeddings; "synthetic", these embeddings (G, n, D); and names of
-    utils.REAL_SUMMARIES, what is kept of the real embeddings.
-    weight: of the term unless a flag says otherwise. about: help of that flag, --<name>_weight; None: there is no flag.
+    function: its name in utils.py. It takes what `sees` names, for G classes at once, then the
+    settings that `settings` names, by keyword, and returns (G,).
+    sees: "z_syn", the means (G, D) of the synthetic embeddings; "synthetic", these embeddings
+    (G, n, D); and names of utils.REAL_SUMMARIES, what is kept of the real embeddings.
+    weight: of the term unless a flag says otherwise.
+    about: help of that flag, --<name>_weight; None: there is no flag.
+    zero_with: {setting: value} with which the term is identically zero; empty: with none.
     """
 
     function: str
@@ -23,52 +26,70 @@ class Term:
     weight: float
     about: str | None = None
     settings: tuple[str, ...] = ()
+    zero_with: dict = field(default_factory=dict)
 
 
 # The keys name a term in the log, in its flag and in Method.terms.
 TERMS = {
     "lh": Term(
-        "log_likelihood", ("z_syn", "z", "s"), 1.0, "weight of the log-likelihood term (BACON)"
+        function="log_likelihood",
+        sees=("z_syn", "z", "s"),
+        weight=1.0,
+        about="weight of the log-likelihood term (BACON)",
     ),
     "tv": Term(
-        "total_variation",
-        ("z_syn", "z"),
-        0.8,
-        "weight of the total-variation prior (BACON: lambda)",
+        function="total_variation",
+        sees=("z_syn", "z"),
+        weight=0.8,
+        about="weight of the total-variation prior (BACON: lambda)",
     ),
     "clip": Term(
-        "clip",
-        ("z_syn", "z", "s"),
-        0.2,
-        "weight of the clip prior (BACON: 1 - lambda)",
+        function="clip",
+        sees=("z_syn", "z", "s"),
+        weight=0.2,
+        about="weight of the clip prior (BACON: 1 - lambda)",
         settings=("clip_prior",),
+        zero_with={"clip_prior": "released"},
     ),
-    "match": Term("mean_matching", ("z_syn", "z"), 1.0),
+    "match": Term(function="mean_matching", sees=("z_syn", "z"), weight=1.0),
 }
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a method minimises, and what makes it that method.
+    """What a method minimises, what makes it that method, and which recipe is its own.
 
+    about: what it is, in brackets behind its name in --help.
     terms: of its loss, keys of TERMS. The cross-entropy of --syn_ce is added to them.
-    joint_step: one optimizer step for the sum of all classes' losses, in place of a step per class. It also lets the
-    networks have batch normalisation, since all classes are then in one batch.
+    joint_step: one optimizer step for the sum of all classes' losses, in place of a step per class.
+    It also lets the networks have batch normalisation, since all classes are then in one batch.
     fixed: settings that are the method, not a choice: other values have no effect.
-    recipe: settings of its published recipe that differ from the common ones of recipes.COMMON whatever the dataset
-    and ipc; None: its recipe goes by dataset and ipc, see recipes.RECIPES.
+
+    recipe: settings of its own recipe, whatever the dataset and ipc, on top of recipes.COMMON;
+    None: the recipe goes by dataset and ipc, see recipes.RECIPES, and the fields below count.
+    rate: function(ipc) -> lr_img of its own recipe; None: that of `recipe`.
+    follows: the method whose published recipes it takes; None: they are its own.
+    exceptions: {(dataset, ipc): settings} of its recipes that differ from those of RECIPES.
+    unpublished: {(dataset, ipc): method} where it published no recipe, and whose line stands there.
     has_ours: whether --recipe ours was chosen for it.
     """
 
+    about: str
     terms: tuple[str, ...]
     joint_step: bool = False
     fixed: dict = field(default_factory=dict)
     recipe: dict | None = None
+    rate: Callable[[int], float] | None = None
+    follows: str | None = None
+    exceptions: dict = field(default_factory=dict)
+    unpublished: dict = field(default_factory=dict)
     has_ours: bool = False
 
 
-# The weights of terms that a method does not have, and the settings of such terms, have no effect.
-_NO_BOUND = {"lh_weight": 1.0, "tv_weight": 0.8, "clip_weight": 0.2, "clip_prior": "released"}
+def _rate_of_dm(ipc):
+    return 10.0 if ipc >= 100 else 1.0
+
+
 # DM in terms of the pool: one untrained network, replaced at every iteration.
 _ONE_FRESH_NETWORK = {
     "net_num": 1,
@@ -89,14 +110,59 @@ _ONE_FRESH_NETWORK = {
 
 METHODS = {
     # Zhou et al. 2024, arXiv:2406.01112
-    "BACON": Method(terms=("lh", "tv", "clip"), has_ours=True),
+    "BACON": Method(
+        about="the paper's",
+        terms=("lh", "tv", "clip"),
+        unpublished={("TinyImageNet", 50): "IDM"},
+        has_ours=True,
+    ),
     # Zhao et al., CVPR 2023
-    "IDM": Method(terms=("match",), fixed=_NO_BOUND),
+    "IDM": Method(
+        about="its parent",
+        terms=("match",),
+        exceptions={
+            ("CIFAR100", 50): {"model_train_steps": 10},
+            ("TinyImageNet", 10): {"model_train_steps": 10},
+        },
+    ),
     # Zhao and Bilen, WACV 2023
     "DM": Method(
+        about="plain distribution matching",
         terms=("match",),
         joint_step=True,
-        fixed={**_NO_BOUND, **_ONE_FRESH_NETWORK},
-        recipe={"aug": False, "lr_img": 1.0, "eval_interval": 2000},
+        fixed=_ONE_FRESH_NETWORK,
+        recipe={"aug": False, "eval_interval": 2000},
+        rate=_rate_of_dm,
     ),
 }
+
+
+def weight_of(name, args):
+    """The weight of a term in a run: its flag's, or the term's own where there is no flag."""
+    term = TERMS[name]
+    return term.weight if term.about is None else getattr(args, f"{name}_weight")
+
+
+def is_zero(name, args):
+    """Whether a term of a run adds nothing to the loss, by its weight or by its settings."""
+    if not weight_of(name, args):
+        return True
+    zero_with = TERMS[name].zero_with
+    return bool(zero_with) and all(
+        getattr(args, setting) == value for setting, value in zero_with.items()
+    )
+
+
+def weight_flags(terms):
+    """The names of the flags, without dashes, that set the weights of terms."""
+    return [f"{name}_weight" for name in terms if TERMS[name].about is not None]
+
+
+def joint_methods():
+    """The methods that take one step for all classes, as --method names them."""
+    return [name for name, method in METHODS.items() if method.joint_step]
+
+
+def methods_with_ours():
+    """The methods that --recipe ours was chosen for."""
+    return [name for name, method in METHODS.items() if method.has_ours]

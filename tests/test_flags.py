@@ -1,13 +1,18 @@
-"""Facts about the flags: what a command line comes to, what is said of flags without effect, and to wrong ones."""
+"""Facts about the flags: what a command line comes to, and what is said of idle and wrong ones."""
 
 import importlib
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bacon import flags, hints
+from bacon.data import datasets
 from bacon.score import command
 
+ROOT = Path(__file__).parents[1]
 DATASETS = ("CIFAR10", "CIFAR100")
 
 
@@ -138,23 +143,66 @@ def test_help_opens_with_the_example_and_few_flags_and_fits_80_columns(script, c
 
 @pytest.mark.parametrize(
     ("typed", "name", "value"),
-    [("--iteration 10", "Iteration", 10), ("--dry-run", "dry_run", True), ("--lr-img=0.5", "lr_img", 0.5),
-     ("--no-aug", "aug", False), ("--IPC 3", "ipc", 3), ("--dataset cifar100", "dataset", "CIFAR100"),
-     ("--dataset imagefolder", "dataset", "ImageFolder"), ("--method dm", "method", "DM"),
-     ("--eval-mode m", "eval_mode", "M"),
-     ("--clip_prior Residual", "clip_prior", "residual"), ("--embed-last -1", "embed_last", -1)],
-)  # fmt: skip
+    [
+        ("--iteration 10", "Iteration", 10),
+        ("--dry-run", "dry_run", True),
+        ("--lr-img=0.5", "lr_img", 0.5),
+        ("--no-aug", "aug", False),
+        ("--IPC 3", "ipc", 3),
+        ("--dataset cifar100", "dataset", "CIFAR100"),
+        ("--dataset imagefolder", "dataset", "ImageFolder"),
+        ("--method dm", "method", "DM"),
+        ("--eval-mode m", "eval_mode", "M"),
+        ("--clip_prior Residual", "clip_prior", "residual"),
+        ("--embed-last -1", "embed_last", -1),
+    ],
+)
 def test_flags_take_dashes_and_names_any_letter_case(typed, name, value):
     assert vars(settings(typed)[0])[name] == value
 
 
-def test_the_scripts_accept_the_datasets_that_others_send_there():
-    for script in set(flags.SCRIPTS.values()):
-        module = importlib.import_module(script.removesuffix(".py"))
-        assert (
-            tuple(name for name, there in flags.SCRIPTS.items() if there == script)
-            == module.DATASETS
-        )
+def test_every_dataset_is_distilled_by_the_script_that_others_send_there():
+    for name, spec in datasets.DATASETS.items():
+        module = importlib.import_module(spec.script.removesuffix(".py"))
+        assert name in module.DATASETS and datasets.of_script(spec.script) == module.DATASETS
+
+
+def test_a_row_of_the_table_of_datasets_is_a_dataset_of_its_script(monkeypatch):
+    row = datasets.DATASETS["MNIST"]._replace(mean=(0.19,), std=(0.35,))
+    monkeypatch.setitem(datasets.DATASETS, "KMNIST", row)
+    names = datasets.of_script("/somewhere/BACON_mnist.py")
+    assert names == ("MNIST", "FashionMNIST", "Digits", "KMNIST")
+    parsed = flags.parse_args(names, "", ["--dataset", "kmnist", "--ipc", "10"])
+    none = "(none is published for BACON on KMNIST at ipc 10)"
+    assert parsed.recipe == f"BACON's for MNIST at ipc 10 {none}"
+    ours = flags.parse_args(names, "", ["--dataset=KMNIST", "--ipc=10", "--recipe=ours"])
+    assert ours.recipe == "ours for MNIST at ipc 10" and ours.args.chroma == "full"
+    assert flags.run_name(ours.args) == "ours_KMNIST_ConvNet_10ipc"
+    assert "KMNIST" in flags.build_parser(names, "").format_help()
+
+
+def test_a_row_of_the_table_of_terms_has_a_flag_and_a_tag():
+    program = """
+import dataclasses
+from bacon import methods
+row = dataclasses.replace(methods.TERMS["tv"], weight=0.5, about="weight of the other one")
+methods.TERMS["other"] = row
+both = dataclasses.replace(methods.METHODS["BACON"], terms=("lh", "other"))
+methods.METHODS["Both"] = dataclasses.replace(both, about="both", follows="BACON", has_ours=False)
+from bacon import flags
+from bacon.recipes import recipe
+words = ["--ipc=10", "--other_weight=3", "--method=Both", "--tv_weight=2"]
+parsed = flags.parse_args(("CIFAR10",), "", words)
+assert parsed.args.other_weight == 3.0 and parsed.args.tv_weight == 0.8
+assert parsed.notes == ["--tv_weight 2.0 has no effect with --method Both"]
+assert flags.run_name(parsed.args) == "Both_CIFAR10_ConvNet_10ipc_other3"
+none = "(none is published for Both on CIFAR10 at ipc 10)"
+assert parsed.recipe == f"BACON's for CIFAR10 at ipc 10 {none}"
+assert flags.fixed_by("BACON") == {"other_weight": 0.5}
+parser = flags.build_parser(("CIFAR10",), "")
+assert "Both (both)" in " ".join(parser.format_help().split())
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 # Flags of the released scripts that set nothing here: (flag, its released default, another value).
@@ -172,9 +220,9 @@ RELEASED_SWITCHES_WITHOUT_EFFECT = ["local_match", "center_reg", "model_evaluate
 
 @pytest.mark.parametrize(("name", "default", "other"), RELEASED_WITHOUT_EFFECT)
 def test_a_released_flag_without_effect_is_accepted_and_said_unless_default(name, default, other):
-    for datasets in (("CIFAR10", "CIFAR100"), ("TinyImageNet",), ("SVHN",), ("MNIST",)):
-        assert not flags.parse_args(datasets, "", [f"--{name}={default}"]).notes
-        (note,) = flags.parse_args(datasets, "", [f"--{name}={other}"]).notes
+    for names in (("CIFAR10", "CIFAR100"), ("TinyImageNet",), ("SVHN",), ("MNIST",)):
+        assert not flags.parse_args(names, "", [f"--{name}={default}"]).notes
+        (note,) = flags.parse_args(names, "", [f"--{name}={other}"]).notes
         assert note.startswith(f"--{name} {other} has no effect: ")
 
 

@@ -6,7 +6,7 @@ import torch
 import utils
 from bacon import flags
 from bacon.distill import distiller
-from bacon.methods import METHODS, TERMS
+from bacon.methods import METHODS, TERMS, is_zero
 
 
 def settings(*words):
@@ -47,4 +47,12 @@ def test_weights_of_terms_that_a_method_does_not_have_have_no_effect():
     for name, method in METHODS.items():
         for term, row in TERMS.items():
             if row.about and term not in method.terms:
-                assert method.fixed[f"{term}_weight"] == row.weight, name
+                assert flags.fixed_by(name)[f"{term}_weight"] == row.weight
+
+
+def test_only_the_clip_prior_as_released_is_identically_zero():
+    args = settings()
+    assert [name for name in METHODS["BACON"].terms if is_zero(name, args)] == ["clip"]
+    assert not is_zero("clip", settings("--clip_prior=residual"))
+    assert is_zero("clip", settings("--clip_prior=residual", "--clip_weight=0"))
+    assert is_zero("tv", settings("--tv_weight=0")) and not is_zero("match", args)
