@@ -11,7 +11,7 @@ import torch
 import augment
 import networks
 from bacon import compute, judge
-from bacon.data.loading import RealData
+from bacon.data.real_data import RealData
 from bacon.distill import distiller as distill
 from bacon.progress import duration
 from bacon.recipes import (

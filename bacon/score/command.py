@@ -14,7 +14,7 @@ import torch
 import augment
 import networks
 import utils
-from bacon import compute, errors, figures, flags, judge, outputs, tables
+from bacon import compute, errors, figures, flags, judge, messages, outputs, tables
 from bacon.data import spaces
 from bacon.data.known_classes import plain
 from bacon.errors import UserError
@@ -167,9 +167,14 @@ def build_parser(description):
 
 
 def main(description, argv=None):
-    """Do what a command line says; returns the exit code, see errors.exit_code. description: what --help opens with."""
+    """Do what a command line says; returns the exit code, see errors.run_program. description: what --help opens with."""
     args = build_parser(description).parse_args(argv)
-    return errors.exit_code("evaluate.py", lambda: _main(args))
+
+    def work():
+        with messages.speak("stderr"):
+            return _main(args)
+
+    return errors.run_program("evaluate.py", work)
 
 
 def _main(args):
