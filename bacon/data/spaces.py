@@ -89,9 +89,9 @@ def misread(images, pixels):
 def to_planes(images):
     """Normalised RGB images (n,3,H,W) as luma and half-size chroma, (n,6,H/2,W/2).
 
-    That is half the numbers. H and W are even. Colours are orthonormal: luma (R+G+B)/sqrt(3), chroma (R-B)/sqrt(2) and
-    (R-2G+B)/sqrt(6). Planes 0 to 3 are the luma of every other pixel, 4 and 5 twice the mean chroma
-    of 2x2 pixels. `from_planes` keeps distances, and of all the images that it can give
+    That is half the numbers. H and W are even. Colours are orthonormal: luma (R+G+B)/sqrt(3),
+    chroma (R-B)/sqrt(2) and (R-2G+B)/sqrt(6). Planes 0 to 3 are the luma of every other pixel, 4
+    and 5 twice the mean chroma of 2x2 pixels. `from_planes` keeps distances, and of all the images that it can give
     `from_planes(to_planes(x))` is the nearest to x.
     """
     r, g, b = images.unbind(1)

@@ -305,7 +305,7 @@ def restored(saved):
         compute.check_device(device)
     except UserError as error:
         raise UserError(f"--resume: the checkpoint was computed on {device}; {error}") from None
-    arithmetic, _ = compute.choose(device, precision, compiled, 0)
+    arithmetic = compute.choose(device, precision, compiled, 0)
     if arithmetic.compiled != compiled:
         why = compute.compile_error(arithmetic.device.type)
         raise UserError(

@@ -269,7 +269,7 @@ def _ways(args, facts):
 
 def _diagnose(args):
     """Print for every set how it was meant: all readings in a table, then a line of advice; write --relabel."""
-    arithmetic, _ = compute.choose(args.device, "fp32", args.compile or False, 0)
+    arithmetic = compute.choose(args.device, "fp32", args.compile or False, 0)
     every = find(args)
     if args.relabel and len(every) > 1:
         names = ", ".join(str(located.found.path) for located in every[:3]) + ", ..." * (
@@ -357,7 +357,7 @@ TSNE_CLASSES, TSNE_REAL, TSNE_TRAIN, TSNE_EPOCHS = 10, 100, 5000, 10
 
 def _tsne(saved, args, real, whitening):
     """Map the first classes' real test images and synthetic ones by a network trained on real training images."""
-    arithmetic, _ = compute.choose(args.device, args.precision, args.compile, 0)
+    arithmetic = compute.choose(args.device, args.precision, args.compile, 0)
     device, rng = arithmetic.device, utils.stream(args.seed or 0, "t-SNE")
     name = args.model or saved.meta.get("args", {}).get("model", "ConvNet")
     protocols.check_networks([name], real.facts)
