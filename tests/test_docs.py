@@ -83,7 +83,7 @@ def commands(text):
 
 
 def documented():
-    """(where, command) of every command in the pages, also within a sentence, and in job scripts."""
+    """(where, command) of every command in the pages, also in sentences, and in job scripts."""
     for page in PAGES:
         blocks = [
             code for language, code in FENCE.findall(page.read_text()) if language != "python"
