@@ -1,18 +1,20 @@
-# make demo, figures, test, lint: each sets up a virtual environment in .venv on its first call; VENV=DIR takes or makes another.
+# make demo, figures, tables, test, lint: the first call sets up a virtual environment in .venv;
+# VENV=DIR takes or makes another.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo figures test lint clean
+.PHONY: demo figures tables test lint clean
 
 $(VENV)/installed: requirements.txt tests/requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/requirements.txt
 	@touch $@
 
-# Digits at ipc 1: random whole images, random images four to a canvas, BACON's images; the same five judges for each.
-DEMO = $(RUN) -u BACON_mnist.py --dataset Digits --model ConvNetW32 --ipc 1 --num_exp 1 --epoch_eval_train 300 \
-	--precision fp32 --no_compile --overwrite
+# Digits at ipc 1: random whole images, random images four to a canvas, BACON's images. The same
+# five judges for each.
+DEMO = $(RUN) -u BACON_mnist.py --dataset Digits --model ConvNetW32 --ipc 1 --num_exp 1 \
+	--epoch_eval_train 300 --precision fp32 --no_compile --overwrite
 
 demo: $(VENV)/installed
 	$(DEMO) --Iteration 0 --no_aug --save_path result/demo/random_whole
@@ -24,6 +26,9 @@ demo: $(VENV)/installed
 figures: $(VENV)/installed
 	PYTHON=$(RUN) docs/figures.sh --data_path data
 	PYTHONPATH=. $(RUN) docs/method.py
+
+tables: $(VENV)/installed
+	$(RUN) docs/tables.py
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

@@ -1,86 +1,133 @@
 #!/bin/bash
-# make figures: rerun what is behind the figures of README.md and docs/, in order; what has ended in docs/runs is skipped.
-# --list prints the runs; other flags, as --data_path, go to each of them.
+# make figures: make the runs behind the figures of README.md and docs/ that are not in docs/runs
+# yet, then the tables of these pages. --list prints the runs; other flags, as --data_path, go to
+# each of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python} SHARED="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200" FLAGS=("$@")
+PYTHON=${PYTHON:-python}
+FLAGS=("$@")
 
-runs() { # a line each: minutes on 2 CPU cores (Zen 4), folder below docs/runs, the command
-    listed | sed "s/\.py /.py $SHARED /"
+run() { # MINUTES FOLDER SCRIPT FLAGS: print a run
+    # Minutes are those on 2 CPU cores (Zen 4), folders lie in docs/runs.
+    local shared="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200"
+    echo "$1 $2 $3 $shared ${*:4}"
 }
 
-listed() {
-    local seed dataset script ipc it name flags
-    for seed in 0 1 2; do
-        name=CIFAR10_ConvNetW32_10ipc_200it flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 200"
-        echo "1 $name/random_seed$seed $flags --Iteration 0"
-        echo "1 $name/DM_seed$seed $flags --Iteration 200 --method DM"
-        echo "4 $name/ours_seed$seed $flags --Iteration 200 --recipe ours"
+cifar10_by_seed() {
+    local folder=CIFAR10_ConvNetW32_10ipc_200it
+    local seed flags
+    for seed in 0 1 2 3 4 5 6 7; do
+        flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 200"
+        run 1 $folder/random_seed$seed $flags --Iteration 0
+        [ $seed -le 4 ] || continue
+        run 3 $folder/BACON_seed$seed $flags --Iteration 200 --meter_reset 200
+        [ $seed -le 2 ] || continue
+        run 1 $folder/DM_seed$seed $flags --Iteration 200 --method DM
+        run 4 $folder/ours_seed$seed $flags --Iteration 200 --recipe ours
         flags="$flags --Iteration 200 --meter_reset 200"
-        echo "3 $name/IDM_seed$seed $flags --method IDM"
-        echo "3 $name/IDM_ce_0.15_seed$seed $flags --method IDM --ce_weight 0.15"
-        echo "3 $name/IDM_ce_0.05_seed$seed $flags --method IDM --ce_weight 0.05"
-        echo "3 $name/BACON_seed$seed $flags"
-        echo "3 $name/no_log_likelihood_seed$seed $flags --lh_weight 0"
-        echo "3 $name/no_total_variation_seed$seed $flags --tv_weight 0"
-        echo "3 $name/no_cross_entropy_seed$seed $flags --no_syn_ce"
-        echo "3 $name/residual_clip_seed$seed $flags --clip_prior residual"
+        run 3 $folder/IDM_seed$seed $flags --method IDM
+        run 3 $folder/IDM_ce_0.15_seed$seed $flags --method IDM --ce_weight 0.15
+        run 3 $folder/IDM_ce_0.05_seed$seed $flags --method IDM --ce_weight 0.05
+        run 3 $folder/no_log_likelihood_seed$seed $flags --lh_weight 0
+        run 3 $folder/no_total_variation_seed$seed $flags --tv_weight 0
+        run 3 $folder/no_cross_entropy_seed$seed $flags --no_syn_ce
+        run 3 $folder/residual_clip_seed$seed $flags --clip_prior residual
+        run 19 $folder/BACON_fp32_seed$seed $flags --precision fp32
     done
-    for flags in "ours_start --recipe ours" "half_chroma_random --chroma half"; do
-        set -- $flags
-        echo "2 $name/${1}_seed0 BACON_cifar10.py --ipc 10 --Iteration 0 $2 $3"
-        echo "1 $name/${1}_steps_seed0 BACON_cifar10.py --ipc 10 --Iteration 0 $2 $3 --judge_steps 402"
-    done
-    for dataset in MNIST CIFAR10; do
-        [ $dataset = MNIST ] && script=BACON_mnist.py || script=BACON_cifar10.py
-        for ipc in 1 10 50; do
-            [ $dataset$ipc = CIFAR1010 ] && continue
-            [ $ipc = 1 ] && it=100 || it=200
-            name=${dataset}_ConvNetW32_${ipc}ipc_${it}it
-            flags="$script --dataset $dataset --ipc $ipc --eval_interval $it"
-            echo "1 $name/random_seed0 $flags --Iteration 0"
-            echo "1 $name/DM_seed0 $flags --Iteration $it --method DM"
-            echo "3 $name/IDM_seed0 $flags --Iteration $it --method IDM"
-            echo "3 $name/BACON_seed0 $flags --Iteration $it"
-            echo "6 $name/ours_seed0 $flags --Iteration $it --recipe ours"
+    flags="BACON_cifar10.py --ipc 10 --meter_reset 200"
+    run 9 $folder/BACON_seed0_curve $flags --Iteration 200 --eval_interval 50
+    flags="BACON_cifar10.py --ipc 10 --Iteration 0"
+    run 2 $folder/ours_start_seed0 $flags --recipe ours
+    run 1 $folder/ours_start_steps_seed0 $flags --recipe ours --judge_steps 402
+    run 2 $folder/half_chroma_random_seed0 $flags --chroma half
+    run 1 $folder/half_chroma_random_steps_seed0 $flags --chroma half --judge_steps 402
+}
+
+other_ipc() { # DATASET SCRIPT IPC ITERATIONS
+    local folder=$1_ConvNetW32_$3ipc_$4it
+    local flags="$2 --dataset $1 --ipc $3 --eval_interval $4"
+    run 1 $folder/random_seed0 $flags --Iteration 0
+    run 1 $folder/DM_seed0 $flags --Iteration $4 --method DM
+    run 3 $folder/IDM_seed0 $flags --Iteration $4 --method IDM
+    run 3 $folder/BACON_seed0 $flags --Iteration $4
+    run 6 $folder/ours_seed0 $flags --Iteration $4 --recipe ours
+}
+
+width_128() {
+    local flags="--model ConvNet --ipc 10 --eval_interval 100 --num_eval 2 --epoch_eval_train 300"
+    local folder=CIFAR10_ConvNet_10ipc_300it
+    run 8 $folder/random_seed0 BACON_cifar10.py --Iteration 0 $flags
+    run 50 $folder/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags
+    run 55 $folder/ours_seed0 BACON_cifar10.py --Iteration 300 $flags --recipe ours
+    folder=MNIST_ConvNet_10ipc_500it
+    run 8 $folder/random_seed0 BACON_mnist.py --Iteration 0 $flags
+    run 115 $folder/BACON_seed0 BACON_mnist.py --Iteration 500 $flags
+    folder=MNIST_ConvNet_10ipc_150it
+    flags="--model ConvNet --ipc 10 --eval_interval 150 --epoch_eval_train 1000"
+    run 55 $folder/ours_seed0 BACON_mnist.py --Iteration 150 $flags --recipe ours
+}
+
+digits() {
+    local flags="BACON_mnist.py --dataset Digits --ipc 1 --Iteration 100 --compile"
+    local seed precision
+    for seed in 0 1 2 3 4; do
+        for precision in fp32 bf16; do
+            run 1 Digits_ConvNetW32_1ipc_100it/${precision}_seed$seed $flags --num_eval 5 \
+                --epoch_eval_train 300 --precision $precision --seed $seed
         done
     done
-    flags="--model ConvNet --ipc 10 --eval_interval 100 --num_eval 2 --epoch_eval_train 300"
-    name=CIFAR10_ConvNet_10ipc_300it
-    echo "8 $name/random_seed0 BACON_cifar10.py --Iteration 0 $flags"
-    echo "50 $name/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags"
-    echo "55 $name/ours_seed0 BACON_cifar10.py --Iteration 300 $flags --recipe ours"
-    name=MNIST_ConvNet_10ipc_500it
-    echo "8 $name/random_seed0 BACON_mnist.py --Iteration 0 $flags"
-    echo "115 $name/BACON_seed0 BACON_mnist.py --Iteration 500 $flags"
-    flags="--model ConvNet --ipc 10 --eval_interval 150 --epoch_eval_train 1000"
-    echo "55 MNIST_ConvNet_10ipc_150it/ours_seed0 BACON_mnist.py --Iteration 150 $flags --recipe ours"
 }
 
-[ "${1:-}" != --list ] || { runs && exit; }
+runs() {
+    cifar10_by_seed
+    other_ipc CIFAR10 BACON_cifar10.py 1 100
+    other_ipc CIFAR10 BACON_cifar10.py 50 200
+    other_ipc MNIST BACON_mnist.py 1 100
+    other_ipc MNIST BACON_mnist.py 10 200
+    other_ipc MNIST BACON_mnist.py 50 200
+    width_128
+    digits
+}
 
-ended() { grep -qs '"event": "end"' "docs/runs/$1"/log_*.jsonl; }
+if [ "${1:-}" = --list ]; then
+    runs
+    exit
+fi
 
-left=$(runs | while read -r minutes folder command; do ended "$folder" || echo "$minutes $folder $command"; done)
-echo "$(grep -c . <<<"$left") runs to go, about $(awk '{ m += $1 } END { printf "%.1f", m / 60 }' <<<"$left") hours on 2 CPU cores"
+ended() { # FOLDER: whether its run has ended
+    grep -qs '"event": "end"' "docs/runs/$1"/log_*.jsonl
+}
+
+left=$(runs | while read -r minutes folder command; do
+    ended "$folder" || echo "$minutes $folder $command"
+done)
+hours=$(awk '{ minutes += $1 } END { printf "%.1f", minutes / 60 }' <<<"$left")
+echo "$(grep -c . <<<"$left") runs to go, about $hours hours on 2 CPU cores"
 while read -r minutes folder command; do
-    [ -z "$folder" ] || $PYTHON -u $command --resume --save_path "docs/runs/$folder" "${FLAGS[@]}" </dev/null
+    [ -n "$folder" ] || continue
+    $PYTHON -u $command --resume --save_path "docs/runs/$folder" "${FLAGS[@]}" </dev/null
 done <<<"$left"
 
-scores() { # file below docs/runs, what to judge and how, for evaluate.py
+scores() { # FILE WHAT HOW: what to judge and how, for evaluate.py; into a file below docs/runs
     [ ! -e "docs/runs/$1" ] || return 0
     mkdir -p "docs/runs/${1%/*}"
     $PYTHON evaluate.py "${@:2}" --format json "${FLAGS[@]}" >"docs/runs/$1.tmp"
     mv "docs/runs/$1.tmp" "docs/runs/$1"
 }
-small=CIFAR10_ConvNetW32
-scores ${small}_10ipc_200it/402_steps.jsonl docs/runs/${small}_10ipc_200it/{ours,BACON,IDM}_seed{0,1,2} --judge_steps 402
-scores ${small}_50ipc_200it/1608_steps.jsonl docs/runs/${small}_50ipc_200it/ours_seed0 --judge_steps 1608
+
+small=CIFAR10_ConvNetW32_10ipc_200it
+scores $small/402_steps.jsonl docs/runs/$small/{ours,BACON,IDM}_seed{0,1,2} --judge_steps 402
+more=CIFAR10_ConvNetW32_50ipc_200it
+scores $more/1608_steps.jsonl docs/runs/$more/ours_seed0 --judge_steps 1608
 for steps in 402 2002; do
-    scores ${small}_whole/${steps}_steps.jsonl --baseline full --dataset CIFAR10 --model ConvNetW32 --num_eval 3 --judge_steps $steps
+    scores CIFAR10_ConvNetW32_whole/${steps}_steps.jsonl --baseline full --dataset CIFAR10 \
+        --model ConvNetW32 --num_eval 3 --judge_steps $steps
 done
-wide=CIFAR10_ConvNet_10ipc_300it mnist=MNIST_ConvNet_10ipc_500it
-scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours}_seed0 --epoch_eval_train 1000 --num_eval 3
-scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 --num_eval 3
-scores $mnist/1000_epochs.jsonl docs/runs/$mnist/BACON_seed0 --epoch_eval_train 1000 --num_eval 3
+wide=CIFAR10_ConvNet_10ipc_300it
+judges="--num_eval 3"
+scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours}_seed0 --epoch_eval_train 1000 $judges
+scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 $judges
+mnist=MNIST_ConvNet_10ipc_500it
+scores $mnist/1000_epochs.jsonl docs/runs/$mnist/BACON_seed0 --epoch_eval_train 1000 $judges
 $PYTHON evaluate.py --table docs/runs
+$PYTHON docs/tables.py

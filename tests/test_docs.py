@@ -1,13 +1,12 @@
-"""The pages: links and anchors resolve, commands parse, figures are those of the recipes and of the stored logs."""
+"""The pages: links and anchors resolve, commands parse, figures are those of recipes and logs."""
 
 import ast
 import collections
-import importlib
-import json
+import importlib.util
 import re
 import shlex
-import statistics
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,10 @@ def prose(page):
 
 
 def anchors(page):
-    """The anchors of a page's headings as GitHub makes them: letters, digits, _ and - stay, a second one gets -1."""
+    """The anchors of a page's headings as GitHub makes them.
+
+    Letters, digits, _ and - stay; a second heading of the same words gets -1.
+    """
     seen = collections.Counter()
     for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
@@ -71,14 +73,17 @@ def test_every_page_picture_and_job_script_is_linked():
 
 
 def commands(text):
-    """Command lines of Python programs in shell text: [[word, ...]], comments and continued lines taken care of."""
+    """Command lines of Python programs in shell text: [[word, ...]].
+
+    Comments are left out and continued lines joined.
+    """
     text = text.replace("\\\n", " ")
     starts = r"^(?:\$ |srun )*((?:python|python3|torchrun) .*)$"
     return [shlex.split(line, comments=True) for line in re.findall(starts, text, re.MULTILINE)]
 
 
 def documented():
-    """(where, command) of every block, every piece of code in a sentence and every job script that is a command."""
+    """(where, command) of every command in the pages, also in sentences, and in job scripts."""
     for page in PAGES:
         blocks = [
             code for language, code in FENCE.findall(page.read_text()) if language != "python"
@@ -98,10 +103,10 @@ def test_the_pages_have_commands():
 
 
 @pytest.mark.parametrize(
-    ("where", "command"), COMMANDS, ids=lambda x: x if isinstance(x, str) else " ".join(x)[:60]
+    ("where", "line"), COMMANDS, ids=lambda x: x if isinstance(x, str) else " ".join(x)[:60]
 )
-def test_every_documented_command_parses(where, command):
-    words = [re.sub(r"\$\w+", "0", word) for word in command]  # $SLURM_ARRAY_TASK_ID
+def test_every_documented_command_parses(where, line):
+    words = [re.sub(r"\$\w+", "0", word) for word in line]  # $SLURM_ARRAY_TASK_ID
     program = next(word for word in words[1:] if word.endswith(".py") or word == "pytest")
     rest = words[words.index(program) + 1 :]
     for word in (program, *rest):
@@ -183,44 +188,6 @@ def test_the_papers_figures_in_a_scripts_docstring_are_those_of_the_recipes(scri
         }
 
 
-RUNS = ROOT / "docs" / "runs"
-CIFAR10, DIGITS = "CIFAR10_ConvNetW32_10ipc_200it", "Digits_ConvNetW32_1ipc_100it"
-RANDOM, DM = "Random real images, four to a canvas", "DM, one image to a canvas"
-
-
-def kept(name):
-    """What the lines of a file of docs/runs hold: events of a run, or rows of evaluate.py."""
-    return [json.loads(line) for line in (RUNS / name).read_text().splitlines()]
-
-
-def events(folder, run, seed):
-    (log,) = (RUNS / folder / f"{run}_seed{seed}").glob("log_*.jsonl")
-    return kept(log)
-
-
-def evaluations(folder, run, seed):
-    """Percent of every judge, by iteration."""
-    of_run = [event for event in events(folder, run, seed) if event["event"] == "evaluation"]
-    return {event["it"]: [100 * a for a in event["accuracy"]] for event in of_run}
-
-
-def accuracies(folder, run, seeds):
-    """Percent of every judge of the last evaluation, by seed."""
-    return [list(evaluations(folder, run, seed).values())[-1] for seed in seeds]
-
-
-def shown(percent):
-    return f"{statistics.fmean(percent):.2f} ± {statistics.pstdev(percent):.2f}"
-
-
-def scored(row):
-    return f"{row['mean']:.2f} ± {row['std']:.2f}"
-
-
-def summary(folder, run, seeds):
-    return shown([accuracy for of_seed in accuracies(folder, run, seeds) for accuracy in of_seed])
-
-
 def test_every_run_behind_the_figures_parses_and_has_a_folder_of_its_own():
     runs = subprocess.run(
         ["docs/figures.sh", "--list"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -234,154 +201,22 @@ def test_every_run_behind_the_figures_parses_and_has_a_folder_of_its_own():
     assert len(folders) == len(runs.splitlines()) > 20
 
 
-@pytest.mark.parametrize(("page", "ours"), [("README.md", "docs/beyond.md), in the same storage"),
-                                            ("docs/results.md", "beyond.md)")])  # fmt: skip
-def test_the_papers_table_in_small_is_that_of_the_logs(page, ours):
-    rows = table(ROOT / page, "Dataset, ipc")
-    runs = {RANDOM: "random", DM: "DM", "IDM": "IDM", "BACON": "BACON", f"[Ours]({ours}": "ours"}
-    assert {*runs, "Dataset, ipc", "---"} == rows.keys()
-    for k, cell in enumerate(rows["Dataset, ipc"]):
-        dataset, ipc = cell.replace("-", "").split()
-        folder = f"{dataset}_ConvNetW32_{ipc}ipc_{100 if ipc == '1' else 200}it"
-        seeds = range(3) if page == "README.md" and folder == CIFAR10 else [0]
-        found = {name: summary(folder, run, seeds) for name, run in runs.items()}
-        assert {name: rows[name][k].strip("*") for name in runs} == found
-        if page == "README.md":
-            best = max(found, key=lambda name: float(found[name].split()[0]))
-            assert [name for name in runs if rows[name][k].startswith("**")] == [best]
+@pytest.fixture(scope="module")
+def page_tables():
+    """docs/tables.py, which makes the tables of the pages."""
+    path = ROOT / "docs" / "tables.py"
+    spec = importlib.util.spec_from_file_location("page_tables", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.mark.parametrize(("name", "folder", "runs"), [
-    ("CIFAR-10", "CIFAR10_ConvNet_10ipc_300it", {"BACON": "BACON", "[Ours](beyond.md)": "ours"}),
-    ("MNIST", "MNIST_ConvNet_10ipc_500it", {"BACON": "BACON"}),
-])  # fmt: skip
-def test_the_curves_at_width_128_are_those_of_their_logs(name, folder, runs):
-    rows, dataset = table(ROOT / "docs" / "results.md", f"{name}, iteration"), name.replace("-", "")
-    assert rows.keys() == {f"{name}, iteration", "---", *runs}
-    its = rows[f"{name}, iteration"][:-2]
-    finals = {Path(row["set"]).parent.name: row for row in kept(f"{folder}/1000_epochs.jsonl")}
-    for label, run in runs.items():
-        by_it = evaluations(folder, run, 0) | (
-            evaluations(folder, "random", 0) if run == "BACON" else {}
-        )
-        cells, final = (
-            {str(it): shown(judges) for it, judges in by_it.items()},
-            finals[f"{run}_seed0"],
-        )
-        assert cells.keys() <= set(its) and final["networks"] == 3 and final["epochs"] == 1000
-        end = [
-            scored(final),
-            f"{recipes.paper_figure('BACON', dataset, 10)}" if run == "BACON" else "",
-        ]
-        assert rows[label] == [*(cells.get(it, "") for it in its), *end]
+@named(PAGES)
+def test_the_tables_of_a_page_are_those_that_make_tables_writes(page, page_tables):
+    assert page_tables.filled(page.read_text()) == page.read_text()
 
 
-def test_the_figures_at_width_128_in_sentences_are_those_of_the_logs():
-    readme, results = (
-        " ".join(page.read_text().split()) for page in (README, ROOT / "docs" / "results.md")
-    )
-    (steps,) = kept("CIFAR10_ConvNet_10ipc_300it/2002_steps.jsonl")
-    assert (
-        steps["set"].split("/")[-2] == "ours_seed0"
-        and scored(steps) in readme
-        and scored(steps) in results
-    )
-    for row in kept("CIFAR10_ConvNet_10ipc_300it/1000_epochs.jsonl"):
-        assert scored(row) in readme
-    assert f"{summary('MNIST_ConvNet_10ipc_150it', 'ours', [0])} after 150" in results
-    for run, sentence in (
-        ("BACON", "after {} minutes, 5.8 s an iteration"),
-        ("ours", "{} minutes of distilling"),
-    ):
-        of_run = events("CIFAR10_ConvNet_10ipc_300it", run, 0)
-        seconds = [10 * e["seconds"] for e in of_run if e["event"] == "losses"]
-        seconds += [e["seconds"] for e in of_run if e["event"] == "clusters"]
-        assert (
-            len(seconds) == 30 + (run == "ours")
-            and sentence.format(round(sum(seconds) / 60)) in results
-        )
-        assert run == "BACON" or f"{round(sum(seconds) / 60)} minutes on one CPU core" in readme
-
-
-TERMS = {
-    "BACON": ("BACON", {}),
-    "without the log-likelihood, `--lh_weight 0`": ("no_log_likelihood", {"lh_weight": 0}),
-    "without total variation, `--tv_weight 0`": ("no_total_variation", {"tv_weight": 0}),
-    "without the cross-entropy, `--no_syn_ce`": ("no_cross_entropy", {"syn_ce": False}),
-    "clip prior on residuals, `--clip_prior residual`": (
-        "residual_clip",
-        {"clip_prior": "residual"},
-    ),
-    "IDM, `--ce_weight 0.5` as published": ("IDM", {"ce_weight": 0.5}),
-    "IDM, `--ce_weight 0.15`": ("IDM_ce_0.15", {"ce_weight": 0.15}),
-    "IDM, `--ce_weight 0.05`": ("IDM_ce_0.05", {"ce_weight": 0.05}),
-}
-
-
-def test_what_each_term_is_worth_is_that_of_the_logs():
-    rows, readme = (
-        table(ROOT / "docs" / "results.md", "IDM, `--ce_weight 0.15`"),
-        " ".join(README.read_text().split()),
-    )
-    for name, (run, settings) in TERMS.items():
-        means = [
-            f"{statistics.fmean(of_seed):.2f}" for of_seed in accuracies(CIFAR10, run, range(3))
-        ]
-        assert rows[name] == [*means, summary(CIFAR10, run, range(3))]
-        assert name[:7] != "without" or summary(CIFAR10, run, range(3)) in readme
-        for seed in range(3):
-            args = events(CIFAR10, run, seed)[0]["args"]
-            assert (
-                args | settings | {"seed": seed, "method": "IDM" if "IDM" in name else "BACON"}
-                == args
-            )
-
-
-def test_the_measured_accuracies_are_those_of_the_logs():
-    results = ROOT / "docs" / "results.md"
-    rows = (RANDOM, "random", 8), (DM, "DM", 3), ("IDM", "IDM", 3)
-    for name, run, seeds in (*rows, ("BACON", "BACON", 5), ("[Ours](beyond.md)", "ours", 3)):
-        means = [
-            f"{statistics.fmean(of_seed):.2f}" for of_seed in accuracies(CIFAR10, run, range(seeds))
-        ]
-        whole = summary(CIFAR10, run, range(seeds))
-        assert table(results, "Seed")[name] == [*means, *["-"] * (8 - seeds), whole]
-    formats = table(results, "CIFAR-10, ConvNetW32, ipc 10, 200 iterations, seeds 0-2, 9 judges")
-    for folder, runs, seeds in (
-        (CIFAR10, ("BACON_fp32", "BACON"), 3),
-        (DIGITS, ("fp32", "bf16"), 5),
-    ):
-        assert [summary(folder, run, range(seeds)) for run in runs] in formats.values()
-    assert summary(DIGITS, "fp32", [0]) in results.read_text()
-    real = table(results, "Trained on")
-    for steps, cell in zip(
-        real["Trained on"], real["Real images, none twice before all were seen"], strict=True
-    ):
-        (row,) = kept(f"CIFAR10_ConvNetW32_whole/{steps.replace(',', '').replace(' ', '_')}.jsonl")
-        assert cell == scored(row) and row["set"] == "full" and row["networks"] == 3
-
-
-def test_the_accuracies_beyond_bacon_are_those_of_the_logs():
-    page, ours = ROOT / "docs" / "beyond.md", "`--recipe ours`"
-    by_steps = kept(f"{CIFAR10}/402_steps.jsonl")
-    for name, run in (("IDM", "IDM"), ("BACON", "BACON"), (ours, "ours")):
-        judges = [
-            100 * a
-            for row in by_steps
-            if f"/{run}_seed" in row["set"]
-            for of in row["accuracy"]
-            for a in of
-        ]
-        steps = shown(judges)
-        assert len(judges) == 9 and all("402 steps" in row["protocol"] for row in by_steps)
-        assert [cell.strip("*") for cell in table(page, "IDM")[name]] == [
-            summary(CIFAR10, run, range(3)),
-            steps,
-        ]
-    for name, run in (("Random real images, chroma at half resolution *", "half_chroma_random"),
-                      ("Our initial images, not distilled *", "ours_start")):  # fmt: skip
-        assert table(page, "IDM")[name] == [
-            summary(CIFAR10, kind, [0]) for kind in (run, f"{run}_steps")
-        ]
-    (row,) = kept("CIFAR10_ConvNetW32_50ipc_200it/1608_steps.jsonl")
-    assert scored(row) in page.read_text()
+def test_every_table_of_make_tables_stands_in_one_page(page_tables):
+    found = [name for page in PAGES for name in page_tables.names(page.read_text())]
+    assert sorted(found) == sorted(page_tables.TABLES)

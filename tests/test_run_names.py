@@ -228,7 +228,8 @@ def test_a_run_of_an_earlier_name_is_found_and_read(words, left_by_an_earlier_ve
     assert_one_line(capsys, f"res_{OLD}.pt", "--resume", "--overwrite")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     (row,) = tables.of_runs(folder)
-    assert row["dataset"] == "Digits" and (row["set"] == "ours") == ("--recipe=ours" in words)
+    assert row.kind.dataset == "Digits"
+    assert (row.kind.recipe == "ours") == ("--recipe=ours" in words)
     assert run("BACON_mnist.py", *SMALL, "--save_path", folder) == 0  # another run stands beside it
     assert {path: path.read_bytes() for path in folder.iterdir() if path in before} == before
     assert run("BACON_mnist.py", *again, "--overwrite") == 0

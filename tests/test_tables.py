@@ -5,7 +5,7 @@ import json
 import pytest
 from scripts import assert_one_line
 
-from bacon import figures, flags, recipes, tables
+from bacon import figures, flags, plots, recipes, tables
 from bacon.errors import UserError
 from bacon.score import command
 
@@ -325,7 +325,7 @@ def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(tmp_p
     )
     both = {"ConvNetW32": [[0.9]], "ConvNet": [[0.9]]}
     write_log(tmp_path / "b", f"{SHORT} --lh_weight 0 --eval_mode C", {1: both, 2: both})
-    tables.plot_run(tmp_path, tmp_path / "x.png")
+    plots.plot_run(tmp_path, tmp_path / "x.png")
     assert drawn[0][0] == {
         "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 4, 2: [10.0] * 4},
         "BACON, judged by ConvNetW32, --lh_weight 0.0": {1: [90.0], 2: [90.0]},
@@ -350,10 +350,10 @@ def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_comp
         and "2 iterations" in title
     )
     log = write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5))
-    tables.plot_run(log)
+    plots.plot_run(log)
     assert drawn[-1][1] == {"the paper's BACON (ConvNet, full budget)": 62.06}
     with pytest.raises(UserError, match="2 kinds"):
-        tables.plot_run(runs)
+        plots.plot_run(runs)
     assert (
         command.main(None, ["--plot", str(log), "x.png", "y.png"]) == 2
         and "--plot" in capsys.readouterr().err
@@ -361,7 +361,7 @@ def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_comp
 
 
 def test_a_plot_of_validation_accuracy_says_so(tmp_path, drawn):
-    tables.plot_run(
+    plots.plot_run(
         write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4))
     )
     assert "validation (9 images per class)" in drawn[0][2] and drawn[0][4] == "validation"
@@ -372,7 +372,7 @@ def test_somebody_elses_files_do_not_disturb_a_plot(tmp_path, drawn):
     (tmp_path / "other/log_damaged.jsonl").write_text("{")
     (tmp_path / "other/log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
     log = write_log(tmp_path / "ours", SHORT, ended(0.5))
-    assert tables.plot_run(log) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
+    assert plots.plot_run(log) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
 
 
 def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of_their_own(
@@ -472,17 +472,17 @@ def test_a_plot_by_default_replaces_no_other_runs_plot(taken, tmp_path, drawn):
     else:
         (log.parent / "acc_BACON_Digits.png").write_text("mine")
     with pytest.raises(UserError, match=r"acc_BACON_Digits\.png") as error:
-        tables.plot_run(plotted)
+        plots.plot_run(plotted)
     assert (
         str(error.value).startswith(f"--plot {plotted if taken != 'not a picture' else ''}")
         and not drawn
     )
-    tables.plot_run(plotted, tmp_path / "a/new/folder.png")
+    plots.plot_run(plotted, tmp_path / "a/new/folder.png")
     assert len(drawn) == 1 and (tmp_path / "a/new").is_dir()
 
 
 def test_the_folder_of_a_single_run_has_that_runs_plot(tmp_path, drawn):
     log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
     assert (
-        tables.plot_run(log) == tables.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"
+        plots.plot_run(log) == plots.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"
     )

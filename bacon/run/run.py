@@ -14,7 +14,7 @@ import torch
 
 import augment
 import networks
-from bacon import compute, messages, parallel, recipes, tables
+from bacon import compute, messages, parallel, plots, recipes, tables
 from bacon.data import loading
 from bacon.data.spaces import Whitening
 from bacon.errors import DivergedError, Stopped, UserError, damaged, flag, run_program
@@ -433,7 +433,7 @@ class Run:
         if self.args.Iteration <= self.args.eval_interval:
             return []
         try:
-            return [tables.plot_run(files.log)]
+            return [plots.plot_run(files.log)]
         except (
             UserError,
             OSError,

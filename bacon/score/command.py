@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import itertools
 import json
 import textwrap
 import time
@@ -14,7 +13,7 @@ import torch
 import augment
 import networks
 import utils
-from bacon import compute, errors, figures, flags, judge, messages, outputs, tables
+from bacon import compute, errors, figures, flags, judge, messages, outputs, plots, runs, tables
 from bacon.data import spaces
 from bacon.data.known_classes import plain
 from bacon.errors import UserError
@@ -218,14 +217,9 @@ def _main(args):
         found = [file for path in args.paths for file in layouts.files(path, args.recursive)]
         outputs.check(asked, outputs.inputs(found, args.data_path, args.dataset))
     if args.plot:
-        _say(tables.plot_run(*args.plot, say=_say))
+        _say(plots.plot_run(*args.plot))
     elif args.table:
-        rows = tables.of_runs(args.table, args.biased, _say)
-        kept = tables.kept_scores(args.table, _say)
-        tabled = tables.shown(rows, args.details) | {
-            title: _shown(of_it, False)[""] for title, of_it in kept.items()
-        }
-        _print(args.format, [*rows, *itertools.chain(*kept.values())], tabled, cut="set")
+        _tabulate(args)
     elif args.diagnose:
         _diagnose(args)
     elif shown:
@@ -234,6 +228,17 @@ def _main(args):
         rows = _score(_read(args, True), args)
         _print(args.format, rows, _shown(rows, args.details), cut="set")
     return 0
+
+
+def _tabulate(args):
+    """Print the finished runs below the folder of --table, then the scores that were kept there."""
+    rows = tables.of_runs(args.table, args.biased)
+    tabled = tables.shown(rows, args.details)
+    lines = [row.as_json() for row in rows]
+    for kept in runs.kept_scores(args.table):
+        tabled[f"{kept.dataset}: {kept.protocol}"] = _shown(kept.rows, False)[""]
+        lines += kept.rows
+    _print(args.format, lines, tabled, cut="set")
 
 
 def _print(kind, rows, shown, cut=None):

@@ -1,0 +1,430 @@
+"""The tables of measured figures in README.md and docs/, made from docs/runs: `make tables`.
+
+A page holds a table between the lines <!-- table: NAME --> and <!-- end -->, where NAME is a key of
+TABLES. Accuracies are percent: mean and population standard deviation over judges, "a ± b".
+"""
+
+import itertools
+import json
+import re
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bacon import recipes, runs  # noqa: E402
+
+RUNS = ROOT / "docs" / "runs"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+CIFAR10 = "CIFAR10_ConvNetW32_10ipc_200it"
+
+RANDOM = "Random real images, four to a canvas"
+DM = "DM, one image to a canvas"
+
+
+# Figures
+
+
+def log_of(folder, run):
+    """The log of a run of docs/runs."""
+    (log,) = (RUNS / folder / run).glob("log_*.jsonl")
+    return log
+
+
+def by_iteration(folder, run):
+    """What the judges of a run found, {iteration: [percent per judge]}."""
+    evaluations = runs.read_run(log_of(folder, run)).evaluations
+    return {one.iteration: percent(one.accuracies) for one in evaluations}
+
+
+def at_the_end(folder, run):
+    """Percent of each judge after the last iteration of a run."""
+    found = by_iteration(folder, run)
+    return found[max(found)]
+
+
+def of_seeds(folder, run, seeds):
+    """Percent of each judge, of the runs of several seeds together."""
+    return list(itertools.chain(*(at_the_end(folder, f"{run}_seed{seed}") for seed in seeds)))
+
+
+def scores(path):
+    """The rows that evaluate.py wrote into a file of docs/runs."""
+    return runs.read_scores(RUNS / path)
+
+
+def of_rows(rows):
+    """Percent of each judge, of rows of evaluate.py together."""
+    return [
+        number for row in rows for experiment in row["accuracy"] for number in percent(experiment)
+    ]
+
+
+def percent(fractions):
+    return [100 * fraction for fraction in fractions]
+
+
+def cell(accuracies):
+    """Mean and standard deviation of accuracies in percent; no accuracies: an empty cell."""
+    if not accuracies:
+        return ""
+    return f"{statistics.fmean(accuracies):.2f} ± {statistics.pstdev(accuracies):.2f}"
+
+
+def mean(accuracies):
+    return f"{statistics.fmean(accuracies):.2f}"
+
+
+def markdown(head, *rows):
+    """A table of lists of cells."""
+    lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _line(cells):
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+# README.md
+
+
+def readme():
+    """Every method on CIFAR-10 and MNIST; the best of each column is bold."""
+    sets = {
+        "[Ours](docs/beyond.md), in the same storage": "ours",
+        "BACON": "BACON",
+        "IDM": "IDM",
+        DM: "DM",
+        RANDOM: "random",
+    }
+    columns = [(dataset, ipc) for dataset in ("CIFAR-10", "MNIST") for ipc in (50, 10, 1)]
+    head = ["Dataset, ipc", *(f"{dataset} {ipc}" for dataset, ipc in columns)]
+    found = []
+    for dataset, ipc in columns:
+        iterations = 100 if ipc == 1 else 200
+        folder = f"{dataset.replace('-', '')}_ConvNetW32_{ipc}ipc_{iterations}it"
+        seeds = (0, 1, 2) if folder == CIFAR10 else (0,)
+        accuracies = [of_seeds(folder, run, seeds) for run in sets.values()]
+        best = max(accuracies, key=statistics.fmean)
+        found.append([f"**{cell(one)}**" if one is best else cell(one) for one in accuracies])
+    rows = [[name, *cells] for name, *cells in zip(sets, *found, strict=True)]
+    return markdown(head, *rows)
+
+
+# docs/results.md
+
+
+def seeds_of(run):
+    """The seeds with which a run of CIFAR-10 at ipc 10 was made."""
+    folders = (RUNS / CIFAR10).glob(f"{run}_seed[0-9]")
+    return sorted(int(folder.name[-1]) for folder in folders)
+
+
+def per_seed(run):
+    """The mean of each seed's judges."""
+    return [mean(of_seeds(CIFAR10, run, [seed])) for seed in seeds_of(run)]
+
+
+def difference(run):
+    """How much better than BACON's the sets of a run are on the same seeds, in points."""
+    shared = sorted({*seeds_of(run)} & {*seeds_of("BACON")})
+    own = statistics.fmean(of_seeds(CIFAR10, run, shared))
+    bacon = statistics.fmean(of_seeds(CIFAR10, "BACON", shared))
+    return f"{own - bacon:+.2f}"
+
+
+def by_seed():
+    """CIFAR-10 at ipc 10, seed by seed."""
+    sets = {
+        RANDOM: "random",
+        "Random real images, colours at half resolution": "half_chroma_random",
+        DM: "DM",
+        "IDM": "IDM",
+        "BACON": "BACON",
+        "[Ours](beyond.md), not distilled": "ours_start",
+        "[Ours](beyond.md)": "ours",
+    }
+    seeds = seeds_of("random")
+    rows = []
+    for name, run in sets.items():
+        missing = [""] * (len(seeds) - len(seeds_of(run)))
+        against = "" if run == "BACON" else difference(run)
+        rows.append([name, *per_seed(run), *missing, against])
+    return markdown(["Seed", *map(str, seeds), "against BACON"], *rows)
+
+
+def terms():
+    """CIFAR-10 at ipc 10 without one term of the loss, and IDM with other weights."""
+    sets = {
+        "BACON without the log-likelihood, `--lh_weight 0`": "no_log_likelihood",
+        "BACON without total variation, `--tv_weight 0`": "no_total_variation",
+        "BACON without the cross-entropy, `--no_syn_ce`": "no_cross_entropy",
+        "BACON with `--clip_prior residual`": "residual_clip",
+        "IDM with `--ce_weight 0.15` (published: 0.5)": "IDM_ce_0.15",
+        "IDM with `--ce_weight 0.05`": "IDM_ce_0.05",
+    }
+    rows = []
+    for name, run in sets.items():
+        together = cell(of_seeds(CIFAR10, run, seeds_of(run)))
+        rows.append([name, *per_seed(run), together, difference(run)])
+    return markdown(["Seed", "0", "1", "2", "all", "against BACON"], *rows)
+
+
+WIDE = "CIFAR10_ConvNet_10ipc_300it"
+
+
+def final(folder, file, run):
+    """Percent of each judge of a run's set, from a file of rows of evaluate.py."""
+    rows = [row for row in scores(f"{folder}/{file}.jsonl") if f"/{run}/" in row["set"]]
+    return of_rows(rows)
+
+
+def wide_cifar10():
+    """The curves of CIFAR-10 at width 128."""
+    iterations = (0, 100, 200, 300)
+    start = by_iteration(WIDE, "random_seed0")
+    bacon = start | by_iteration(WIDE, "BACON_seed0")
+    own = by_iteration(WIDE, "ours_seed0")
+    rows = [
+        [
+            "BACON",
+            *(cell(bacon[it]) for it in iterations),
+            cell(final(WIDE, "1000_epochs", "BACON_seed0")),
+            "the same",
+            str(recipes.paper_figure("BACON", "CIFAR10", 10)),
+        ],
+        [
+            "[Ours](beyond.md)",
+            *(cell(own.get(it)) for it in iterations),
+            cell(final(WIDE, "1000_epochs", "ours_seed0")),
+            cell(final(WIDE, "2002_steps", "ours_seed0")),
+            "",
+        ],
+    ]
+    last = ["the last, 1,001 epochs", "the last, 2,002 steps", "the paper's, 20,000"]
+    return markdown(["CIFAR-10, iteration", *map(str, iterations), *last], *rows)
+
+
+def wide_mnist():
+    """The curve of MNIST at width 128."""
+    folder = "MNIST_ConvNet_10ipc_500it"
+    iterations = range(0, 600, 100)
+    bacon = by_iteration(folder, "random_seed0") | by_iteration(folder, "BACON_seed0")
+    own = of_seeds("MNIST_ConvNet_10ipc_150it", "ours", [0])
+    rows = [
+        [
+            "BACON",
+            *(cell(bacon[it]) for it in iterations),
+            cell(final(folder, "1000_epochs", "BACON_seed0")),
+            str(recipes.paper_figure("BACON", "MNIST", 10)),
+        ],
+        ["[Ours](beyond.md), 150 iterations", *[""] * len(iterations), cell(own), ""],
+    ]
+    last = ["the last, 1,001 epochs", "the paper's, 20,000"]
+    return markdown(["MNIST, iteration", *map(str, iterations), *last], *rows)
+
+
+def real():
+    """What judges reach on real images in so many steps."""
+    found = [
+        cell(of_rows(scores(f"CIFAR10_ConvNetW32_whole/{n}_steps.jsonl"))) for n in (402, 2002)
+    ]
+    row = ["Real images, none twice before all were seen", *found]
+    return markdown(["Trained on", "402 steps", "2,002 steps"], row)
+
+
+def formats():
+    """What bf16 changes."""
+    digits = "Digits_ConvNetW32_1ipc_100it"
+    runs_of = {
+        "CIFAR-10, ipc 10, 200 iterations": (CIFAR10, "BACON_fp32", "BACON", 3),
+        "Digits, ipc 1, 100 iterations": (digits, "fp32", "bf16", 5),
+    }
+    rows = []
+    for name, (folder, exact, rounded, count) in runs_of.items():
+        fp32 = of_seeds(folder, exact, range(count))
+        bf16 = of_seeds(folder, rounded, range(count))
+        change = f"{statistics.fmean(bf16) - statistics.fmean(fp32):+.2f}"
+        rows.append([name, f"0 to {count - 1}", str(len(fp32)), cell(fp32), change])
+    return markdown(["BACON, ConvNetW32", "Seeds", "Judges", "fp32", "bf16 changes"], *rows)
+
+
+# docs/beyond.md
+
+
+def equal_steps():
+    """CIFAR-10 at ipc 10 by judges that all train for 402 steps."""
+    rows_of = scores(f"{CIFAR10}/402_steps.jsonl")
+
+    def of_run(run):
+        return cell(of_rows([row for row in rows_of if f"/{run}_seed" in row["set"]]))
+
+    half = of_seeds(CIFAR10, "half_chroma_random_steps", [0])
+    start = of_seeds(CIFAR10, "ours_start_steps", [0])
+    return markdown(
+        ["", "402 steps"],
+        ["Random real images, colours at half resolution *", cell(half)],
+        ["Our initial images, not distilled *", cell(start)],
+        ["IDM", of_run("IDM")],
+        ["BACON", of_run("BACON")],
+        ["`--recipe ours`", f"**{of_run('ours')}**"],
+    )
+
+
+_BY_EPOCHS = "validation accuracy %, epochs"
+_BY_STEPS = "validation accuracy %, 402 steps"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row of `validation`: what was tried.
+
+    flags: those of the run. change: what was changed in the code, as validation.jsonl says it.
+    start: the flags of its initial images, where these were judged too.
+    """
+
+    name: str
+    flags: str
+    change: str | None = None
+    start: str | None = None
+
+
+def ours(lr_img=2, ce_weight=0.2):
+    """The flags of our recipe for CIFAR-10 at ipc 10, with other rates on request."""
+    return f"--chroma half --init cluster --lr_img {lr_img} --ce_weight {ce_weight}"
+
+
+PARTS = [
+    Part("BACON", "", start=""),
+    Part("`--lr_img 1 --ce_weight 0.2`", "--lr_img 1 --ce_weight 0.2"),
+    Part("`--init cluster`", "--init cluster", start="--init cluster"),
+    Part("`--chroma half`", "--chroma half", start="--chroma half"),
+    Part("`--recipe ours`: all three", ours(), start="--chroma half --init cluster"),
+    Part("ours with `--lr_img 4`", ours(lr_img=4)),
+    Part("ours with `--ce_weight 0.1`", ours(ce_weight=0.1)),
+    Part("ours with `--ce_weight 0.4`", ours(ce_weight=0.4)),
+    Part(
+        "ours with soft labels",
+        ours(),
+        "labels half one-hot, half the pool's mean softmax at temperature 2",
+    ),
+    Part(
+        "ours with `--lr_img 4` that falls to 0",
+        ours(lr_img=4),
+        "rate falling to 0 by a cosine",
+    ),
+    Part("ours with colours enlarged bilinearly", ours(), "chroma enlarged bilinearly"),
+    Part(
+        "ours with a constant weight of the cross-entropy",
+        ours(),
+        "cross-entropy weighted as at 60 % training accuracy",
+    ),
+]
+
+
+def validated(flags, iterations, change=None):
+    """The line of validation.jsonl about a run of CIFAR-10 at ipc 10."""
+    words = ["--ipc 10", flags, "--model ConvNetW32 --validate 500 --seed 0"]
+    wanted = " ".join(word for word in words if word)
+    lines = (RUNS / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in map(json.loads, lines):
+        same = line["flags"] == wanted and line["iterations"] == iterations
+        if same and line.get("patched") == change:
+            return line
+    raise KeyError(f"validation.jsonl has no line for {wanted}, {iterations} iterations")
+
+
+def both_columns(line):
+    """Cells of a line of validation.jsonl: after 201 epochs, after 402 steps."""
+    found = [line.get(_BY_EPOCHS), line.get(_BY_STEPS)]
+    return [mean(accuracies) if accuracies else "" for accuracies in found]
+
+
+def validation():
+    """What each part of our recipe is worth on images held out of training."""
+    rows = []
+    for part in PARTS:
+        end = both_columns(validated(part.flags, 200, part.change))
+        start = ["", ""] if part.start is None else both_columns(validated(part.start, 0))
+        rows.append([part.name, *end, *start])
+    started = ["initial images, 201 epochs", "initial images, 402 steps"]
+    return markdown(["", "201 epochs", "402 steps", *started], *rows)
+
+
+# docs/speed.md
+
+
+def benchmark(first_column):
+    """The lines of cells of the first table of runs/benchmark_2cores.md with this first column."""
+    text = (RUNS / "benchmark_2cores.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    (block, *_) = [block for block in blocks if block.startswith(f"| {first_column} |")]
+    return [
+        [part.strip() for part in line.strip("|").split("|")] for line in block.splitlines()[2:]
+    ]
+
+
+def time():
+    """Seconds of every part of a run."""
+    workloads = ["MNIST ipc 10, ConvNet", "CIFAR-10 ipc 10, ConvNetW32"]
+    parts = {}
+    for workload, part, seconds, _, rate, share in benchmark("workload"):
+        name = part.partition(" (")[0]
+        shown = f"{seconds} ({rate} GFLOP/s)" if "yardstick" in name else f"{seconds}, {share}"
+        # A second reading of the yardstick belongs to the judges.
+        parts.setdefault(name, {}).setdefault(workload, shown)
+    rows = [[name, *(found.get(one, "") for one in workloads)] for name, found in parts.items()]
+    return markdown(["Part", *workloads], *rows)
+
+
+def canvases():
+    """Seconds and memory of a pass of canvas updates, by classes and canvases."""
+    rows = []
+    for what, *cells in benchmark("one pass of canvas updates, ConvNetW32"):
+        rows.append([what.partition(",")[0], *cells])
+    head = ["Dataset", "Classes", "ipc", "Seconds", "Seconds per class", "Peak memory, MB"]
+    return markdown(head, *rows)
+
+
+# The pages
+
+TABLES = {
+    "readme": readme,
+    "by_seed": by_seed,
+    "terms": terms,
+    "wide_cifar10": wide_cifar10,
+    "wide_mnist": wide_mnist,
+    "real": real,
+    "formats": formats,
+    "equal_steps": equal_steps,
+    "validation": validation,
+    "time": time,
+    "canvases": canvases,
+}
+
+
+def names(text):
+    """The tables between the markers of a page."""
+    return [name for _, name, _ in MARKED.findall(text)]
+
+
+def filled(text):
+    """A page with its tables made anew. KeyError for a name that is not in TABLES."""
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+
+
+def main():
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = filled(old)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+            print(f"{page.relative_to(ROOT)}: tables made anew")
+
+
+if __name__ == "__main__":
+    main()
