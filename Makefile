@@ -1,9 +1,9 @@
-# make demo, figures, test, lint: each sets up a virtual environment in .venv on its first call; VENV=DIR takes or makes another.
+# make demo, figures, test, mutants, lint: each sets up a virtual environment in .venv on its first call; VENV=DIR takes or makes another.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo figures test lint clean
+.PHONY: demo figures test mutants lint clean
 
 $(VENV)/installed: requirements.txt tests/requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -27,9 +27,13 @@ figures: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest
 
+# Small faults put into the code, one at a time: how many do the tests notice? MUTANTS="--sample 20 --seed 1" asks for fewer.
+mutants: $(VENV)/installed
+	$(RUN) tests/mutants.py $(MUTANTS)
+
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 
 clean:
-	rm -rf $(VENV) result .pytest_cache .ruff_cache
+	rm -rf $(VENV) result .pytest_cache .ruff_cache .mutants
