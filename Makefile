@@ -1,10 +1,10 @@
-# make demo, figures, tables, test, lint: the first call sets up a virtual environment in .venv;
-# VENV=DIR takes or makes another.
+# make demo, figures, tables, test, mutants, lint: the first call sets up a virtual environment in
+# .venv; VENV=DIR takes or makes another.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo figures tables test lint clean
+.PHONY: demo figures tables test mutants lint clean
 
 $(VENV)/installed: requirements.txt tests/requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -33,9 +33,13 @@ tables: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest
 
+# Small faults put into the code, one at a time: how many do the tests notice? MUTANTS="--sample 20 --seed 1" asks for fewer.
+mutants: $(VENV)/installed
+	$(RUN) tests/mutants.py $(MUTANTS)
+
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 
 clean:
-	rm -rf $(VENV) result .pytest_cache .ruff_cache
+	rm -rf $(VENV) result .pytest_cache .ruff_cache .mutants

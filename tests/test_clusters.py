@@ -1,11 +1,15 @@
 """Facts about initial images by cluster: which image stands for a cluster, and what classes of few images give."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from bacon import compute
 from bacon.data import real_data
-from bacon.distill import clusters
+from bacon.distill import clusters, pool
+from bacon.parallel import World
 
 CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
 
@@ -55,3 +59,37 @@ def test_the_same_streams_choose_the_same_images_in_random_order(real):
 def test_a_class_of_fewer_images_than_clusters_gives_all_of_them_some_again(real):
     chosen = clusters.representatives(embed, real, 130, 1, streams())[1]
     assert len(chosen) == 130 and set(chosen.tolist()) == set(range(63, 126))
+
+
+def test_the_network_of_clusters_is_trained_with_dsa_for_as_long_as_the_page_says(
+    make_args, digits, monkeypatch
+):
+    trained = []
+
+    def note(trainer, member, steps, rng, strategy=()):
+        trained.append((steps, strategy))
+
+    monkeypatch.setattr(pool.Trainer, "train", note)
+    args = make_args(init="cluster", dsa_strategy="crop_flip")
+    trainer = pool.Trainer(args, 0, digits.real("train"), compute.Arithmetic("cpu"), World())
+    clusters.by_trained_network(trainer, 2, np.random.default_rng(0), streams())
+    ((steps, strategy),) = trained
+    page = (Path(__file__).parents[1] / "docs" / "beyond.md").read_text()
+    assert f"A network is trained for {steps} steps." in page
+    assert strategy == ("crop", "flip")
+
+
+def test_the_projection_of_embeddings_keeps_twelve_clusters_apart():
+    # Image k is one of ten about corner k // 10 of twelve: corners are 14 apart, images 2 off.
+    levels = torch.arange(120, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    labels = torch.arange(4).repeat_interleave(120)
+    every = real_data.RealData(levels.repeat(4, 1, 1, 1), labels, (0.0,), (1.0,), 4, "cpu")
+    around = 2 * torch.randn(120, 512, generator=torch.Generator().manual_seed(0)) / 512**0.5
+
+    def embed(images):
+        k = grey(images).round().long()
+        return 10 * torch.eye(512)[k // 10] + around[k], torch.zeros(len(k), 4)
+
+    of_class = {c: np.random.default_rng(c) for c in range(4)}
+    for indices in clusters.representatives(embed, every, 12, 1, of_class).values():
+        assert sorted(index % 120 // 10 for index in indices.tolist()) == list(range(12))

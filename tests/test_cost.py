@@ -1,6 +1,7 @@
 """Facts about what a run is said to cost: counted work, time, disk; and how that decides the arithmetic."""
 
 import pytest
+import torch
 from scripts import SMALL, run
 
 from bacon import compute
@@ -122,3 +123,81 @@ def test_how_one_distils_does_not_depend_on_how_often_one_judges(iterations, dig
     )
     assert usual == chosen(num_exp=100, exp_index=3)
     assert ("compiled" in usual) == (iterations == 1000 and compute.compile_error("cpu") is None)
+
+
+SECONDS = {
+    "real": 0.01,
+    "train": 0.002,
+    ("train", "ConvNetW32"): 0.03,
+    ("test", "ConvNetW32"): 0.004,
+    ("train", "ConvNet"): 0.05,
+    ("test", "ConvNet"): 0.001,
+}  # per image
+
+
+@pytest.fixture
+def printed(make_args, monkeypatch, capsys):
+    """A dry run of two experiments with two judges of two networks at each of three iterations,
+    at SECONDS: its rows as {title: [images, TFLOP, GFLOP/s, seconds]}, and the lines below."""
+    monkeypatch.setattr(cost, "seconds_per_image", lambda *args: SECONDS)
+    args = make_args(num_exp=2, num_eval=2, eval_mode="C", eval_interval=1)
+    arithmetic = compute.Arithmetic("cpu")
+    cost.dry_run(args, DATASETS["Digits"], arithmetic, arithmetic)
+    rows, below = {}, []
+    for line in capsys.readouterr().out.splitlines()[1:]:
+        if "total" in rows:
+            below.append(line)
+            continue
+        *cells, value, unit = line[32:].replace(",", "").split()
+        seconds = float(value) * {"s": 1, "min": 60, "h": 3600}[unit]
+        rows[line[:32].strip()] = [*map(float, cells), seconds]
+    return rows, below
+
+
+def test_a_dry_run_says_how_much_work_and_how_long_of_both_experiments(printed):
+    rows, _ = printed
+    # 80 decoded images, 3 epochs, 596 test images; 2 experiments x 3 evaluations x 2 judges
+    images, tflop, rate, seconds = rows["judging: test ConvNetW32"]
+    forward = 2 * 9 * (64 * 1 * 32 + 16 * 32 * 32 + 4 * 32 * 32) + 2 * 32 * 10
+    assert images == 12 * 596 and tflop == pytest.approx(images * forward / 1e12, rel=1e-3)
+    assert seconds == pytest.approx(images * 0.004, abs=0.5)
+    assert rate == pytest.approx(images * forward / 1e9 / (images * 0.004), abs=0.5)
+    images, *_, seconds = rows["judging: train ConvNet"]
+    assert images == 12 * 3 * 80 and seconds == pytest.approx(images * 0.05, rel=0.02)
+    images, *_, seconds = rows["canvas updates"]
+    assert images == 2 * 3 * (20 * 10 + 80)
+    assert seconds == pytest.approx(2 * 3 * 200 * 0.01, rel=0.05)
+    images, *_, seconds = rows["pool training"]
+    assert images == 2 * 3 * 2 * 2 * 16 and seconds == pytest.approx(images * 0.002, rel=0.05)
+
+
+def test_the_total_of_a_dry_run_is_that_of_its_rows(printed):
+    rows, _ = printed
+    images, tflop, seconds = rows.pop("total")
+    assert images == sum(row[0] for row in rows.values())
+    assert tflop == pytest.approx(sum(row[1] for row in rows.values()), rel=1e-3)
+    assert seconds == pytest.approx(sum(row[3] for row in rows.values()), rel=0.05)
+
+
+def test_the_longest_judge_is_one_network_trained_and_tested_once(printed):
+    _, below = printed
+    seconds = 3 * 80 * 0.05 + 596 * 0.001  # of a ConvNet; ConvNetW32 takes 9.6 s
+    assert f"a judge takes up to {seconds:.0f} s: a job's time limit has to be longer" in below
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adam"])
+def test_a_checkpoint_is_as_large_as_is_said(optim, make_distiller, make_args):
+    flags = {"optim": optim, "ipc": 50, "aug": False, "Iteration": 1, "num_exp": 2}
+    flags["fetch_net_num"] = 4  # all networks have been trained, so have momentum
+    distiller = make_distiller(**flags)
+    distiller.iterate(0)
+
+    def size(state):
+        if isinstance(state, torch.Tensor):
+            return state.nbytes
+        values = state.values() if isinstance(state, dict) else state
+        return sum(size(value) for value in values) if isinstance(state, dict | list) else 0
+
+    of_ended = 2 * distiller.all_canvases().nbytes  # the sets of both experiments
+    said = cost.checkpoint_bytes(make_args(**flags), DATASETS["Digits"])
+    assert said == pytest.approx(size(distiller.state_dict()) + of_ended, rel=0.01)

@@ -11,7 +11,7 @@ import augment
 import utils
 from bacon import compute, idc_augment
 from bacon.data import real_data
-from bacon.judge import Protocol, accuracy, judge, train
+from bacon.judge import SCHEDULES, Protocol, accuracy, judge, train
 
 STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
 
@@ -251,3 +251,16 @@ def test_every_pass_ends_in_a_call_that_may_test_the_network(steps, small_set):
         ends = [3, 6, 7] if steps else [3, 6, 9]
         assert calls == [(epoch, end, True) for epoch, end in enumerate(ends)]
         assert net.training and protocol.length(23) == ends[-1]
+
+
+# NCFM's judge
+
+
+def test_adamw_shrinks_a_weight_of_no_gradient_by_a_hundredth_of_the_rate():
+    # Loshchilov and Hutter's decoupled decay; 0.01 is PyTorch's default, which NCFM's code leaves.
+    net = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(net.weight, 1.0)
+    optimizer = SCHEDULES["adamw"].start(net, 0.5, compute.Arithmetic("cpu"))
+    net.weight.grad = torch.zeros(1, 1)
+    optimizer.step()
+    assert net.weight.item() == pytest.approx(1 - 0.5 * 0.01)

@@ -361,9 +361,7 @@ def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_comp
 
 
 def test_a_plot_of_validation_accuracy_says_so(tmp_path, drawn):
-    plots.plot_run(
-        write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4))
-    )
+    plots.plot_run(write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4)))
     assert "validation (9 images per class)" in drawn[0][2] and drawn[0][4] == "validation"
 
 
@@ -483,6 +481,4 @@ def test_a_plot_by_default_replaces_no_other_runs_plot(taken, tmp_path, drawn):
 
 def test_the_folder_of_a_single_run_has_that_runs_plot(tmp_path, drawn):
     log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
-    assert (
-        plots.plot_run(log) == plots.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"
-    )
+    assert plots.plot_run(log) == plots.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"

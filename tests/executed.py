@@ -1,0 +1,117 @@
+"""Which test executes which line of the product, measured once for a state of the tree."""
+
+import collections
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = ["utils.py", "networks.py", "augment.py", "bacon/*"]
+
+
+def tree_files(root):
+    """The files of the tree that git does not ignore."""
+    command = ["git", "-C", str(root), "ls-files", "-co", "--exclude-standard", "-z"]
+    names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
+    return sorted(name for name in names if name and (root / name).is_file())
+
+
+def copy_tree(folder):
+    for name in tree_files(ROOT):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    if (ROOT / "data").exists():
+        (folder / "data").symlink_to(ROOT / "data")
+
+
+class Recorder:
+    """A pytest plugin: coverage by test and phase, seconds of each test, and which ones fail."""
+
+    def __init__(self, measured):
+        self.measured = measured
+        self.seconds = collections.Counter()
+        self.failing = set()
+
+    def pytest_runtest_setup(self, item):
+        self.measured.switch_context(f"{item.nodeid} (setup)")
+
+    def pytest_runtest_call(self, item):
+        self.measured.switch_context(f"{item.nodeid} (call)")
+
+    def pytest_runtest_teardown(self, item):
+        self.measured.switch_context(f"{item.nodeid} (teardown)")
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.failing.add(report.nodeid)
+
+
+def record(folder, tests):
+    """Run tests in this process, as in a copy of the tree, and write folder/record.json."""
+    import coverage
+    import pytest
+
+    settings = folder / "coveragerc"
+    included = ",".join(str(Path.cwd() / name) for name in PRODUCT)
+    settings.write_text(
+        f"[run]\nparallel = true\ndata_file = {folder}/coverage\ninclude = {included}\n"
+        "context = ${PYTEST_CURRENT_TEST-}\npatch = _exit\ndisable_warnings = no-data-collected\n"
+    )
+    measured = coverage.Coverage(config_file=str(settings))
+    recorder = Recorder(measured)
+    measured.start()
+    os.environ["COVERAGE_PROCESS_START"] = str(settings)  # of the processes that tests start
+    pytest.main(["-p", "no:cacheprovider", *tests], plugins=[recorder])
+    del os.environ["COVERAGE_PROCESS_START"]
+    measured.stop()
+    measured.save()
+    measured.combine()
+    lines = {}
+    for path in measured.get_data().measured_files():
+        found = measured.get_data().contexts_by_lineno(path)
+        lines[str(Path(path).relative_to(Path.cwd()))] = found
+    held = {"seconds": recorder.seconds, "failing": sorted(recorder.failing), "lines": lines}
+    (folder / "record.json").write_text(json.dumps(held))
+
+
+def by_test(tree, tests):
+    """What `record` wrote, kept under a hash of the tree's files and the tests."""
+    digest = hashlib.sha256(repr(tests).encode())
+    for name in tree_files(ROOT):
+        digest.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
+    kept = ROOT / ".mutants" / f"{digest.hexdigest()[:16]}.json"
+    if not kept.exists():
+        print("first the tests themselves, under coverage", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, folder, *tests]
+            subprocess.run(command, cwd=tree, env=environment(), check=True)
+            kept.parent.mkdir(exist_ok=True)
+            shutil.move(Path(folder) / "record.json", kept)
+    return json.loads(kept.read_text())
+
+
+def tests_of(file, lines, on_import, held):
+    """The tests that execute lines of a file, those of the module's own test file first, then the
+    quick ones. on_import: of what a module does on import all tests that execute any of it."""
+    contexts = held["lines"].get(file, {})
+    touched = {one for line in lines for one in contexts.get(str(line), [])}
+    if touched and (on_import or not any(one.endswith(" (call)") for one in touched)):
+        touched = set().union(*contexts.values())  # the setup of a fixture may serve many tests
+    tests = {one.rpartition(" (")[0] for one in touched} - {"", *held["failing"]}
+    own = f"/test_{Path(file).stem}.py::"
+    return sorted(tests, key=lambda test: (own not in test, held["seconds"].get(test, 1), test))
+
+
+def environment():
+    """No bytecode is kept: it would stand for any other source of its second and size."""
+    return os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+if __name__ == "__main__":
+    record(Path(sys.argv[1]), sys.argv[2:])
