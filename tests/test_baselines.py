@@ -1,4 +1,4 @@
-"""Facts about real images in place of a set."""
+"""Facts about real images in place of a set, whose accuracies are computed once."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from bacon.data import real_data
 from bacon.errors import UserError
+from bacon.score import baselines
 from bacon.score.baselines import baseline
 
 
@@ -43,3 +44,28 @@ def test_too_few_images_and_odd_sizes_are_refused(real, digits):
     )
     with pytest.raises(UserError, match="--baseline random4: needs an even"):
         baseline("random4", odd, 1, 0)
+
+
+def test_a_cache_of_baselines_gives_what_it_has_and_says_when_it_cannot_keep(tmp_path):
+    cache = baselines.Cache(tmp_path / "new")
+    assert cache.get("a", 1) is None and "kept in" in cache.put("a", [0.5, 0.25], 3)
+    again = baselines.Cache(tmp_path / "new")
+    assert again.get("a", 2).accuracies == [0.5, 0.25]
+    assert again.get("a", 1).accuracies == [0.5] and again.get("a", 3) is None
+    (tmp_path / "file").touch()
+    assert "not kept" in baselines.Cache(tmp_path / "file" / "x").put("a", [0.5], 1)
+    for content in ("{", '{"a": 1}', "[]", '{"event": "start"}'):
+        again.path.write_text(content)
+        with pytest.raises(UserError, match=r"new/baselines\.json: is no cache"):
+            baselines.Cache(tmp_path / "new")
+        assert "not kept" in again.put("b", [0.5], 1) and again.path.read_text() == content
+
+
+def test_two_processes_keep_their_baselines_in_one_cache(tmp_path):
+    one = baselines.Cache(tmp_path)
+    other = baselines.Cache(tmp_path)
+    one.put("a", [0.25], 1)
+    other.put("b", [0.5], 2)
+    one.put("c", [0.75], 3)
+    kept = baselines.Cache(tmp_path)
+    assert [kept.get(key, 1).accuracies for key in "abc"] == [[0.25], [0.5], [0.75]]

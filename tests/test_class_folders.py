@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from bacon.errors import UserError
 from bacon.recipes import DATASETS, IMAGE_FOLDER, Spec
-from bacon.score import class_folders, layouts
+from bacon.score import class_folders, export, layouts, sets
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FASHION = [
@@ -25,7 +25,7 @@ AS_TEXT = sorted(str(c) for c in range(12))
 
 def facts(dataset, names):
     spec = Spec(1, (8, 8), len(names), (0.5,), (0.5,), 1, 1)
-    return layouts.Facts.of(dataset, spec, lambda: names)
+    return sets.Facts.of(dataset, spec, lambda: names)
 
 
 def order(folders, dataset="CIFAR10", names=CIFAR10):
@@ -125,9 +125,7 @@ def test_folders_that_contradict_themselves_or_the_classes_are_one_line(kind):
 
 
 def test_numbers_of_a_known_dataset_need_no_names():
-    unread = layouts.Facts.of(
-        "CIFAR10", DATASETS["CIFAR10"], None
-    )  # which would load the real images
+    unread = sets.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)  # which would load the real images
     found = class_folders.order_of("x", [f"class{c}" for c in range(10)], unread)
     assert found.labels == list(range(10))
 
@@ -137,8 +135,8 @@ def test_exported_folders_are_in_label_order_for_every_number_of_classes(count, 
     own = facts(IMAGE_FOLDER, [f"c{c}" for c in range(count)])
     levels = torch.arange(count) % 256 / 255
     canvases = (levels[:, None, None, None].expand(-1, 1, 8, 8) - 0.5) / 0.5
-    saved = layouts.SavedSet("x", 0, "DC", canvases, torch.arange(count), facts=own)
-    layouts.export(saved, "png", tmp_path / "out")
+    saved = sets.SavedSet("x", 0, "DC", canvases, torch.arange(count), facts=own)
+    export.export(saved, "png", tmp_path / "out")
     folder = ImageFolder(tmp_path / "out")
     assert folder.classes[0].startswith(first)
     for chosen in {9, 10, 101, 999, count - 1} & set(range(count)):

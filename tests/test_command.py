@@ -1,4 +1,5 @@
-"""Facts about scoring saved sets: the logged accuracy again, other protocols, baselines, tables and pictures."""
+"""Facts about scoring saved sets: the logged accuracy again, other protocols, baselines, tables and
+pictures."""
 
 import functools
 import json
@@ -18,7 +19,8 @@ from bacon import compute, figures, judge, recipes
 from bacon.canvases import load_distilled
 from bacon.data import known_classes, loading, pt_layout, real_data
 from bacon.errors import UserError
-from bacon.score import command, fair, protocols
+from bacon.score import command, drawing, fair, judging, protocols
+from bacon.score.rows import distinct_names
 
 LINE = [*SMALL, "--Iteration=2", "--model_train_steps=1", "--num_eval=2", "--eval_interval=1"]
 
@@ -39,7 +41,7 @@ def narrow():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, digits_folder):
-    """A folder of finished runs: BACON with two experiments, BACON without a term, random images."""
+    """A folder of finished runs: BACON with two experiments, without a term, random images."""
     root = tmp_path_factory.mktemp("runs")
     kinds = {
         "BACON": ["--num_exp=2", "--eval_mode=C"],
@@ -125,7 +127,7 @@ def test_sets_with_the_same_end_of_path_have_names_that_differ(tmp_path, score, 
     ],
 )
 def test_a_name_is_as_long_as_it_takes(paths, names):
-    assert list(command._distinct_names(paths).values()) == names
+    assert list(distinct_names(paths).values()) == names
 
 
 def test_a_set_named_twice_is_judged_once(runs, score):
@@ -219,7 +221,7 @@ def test_baselines_are_judged_beside_the_set(runs, score):
     rows = score(runs / "random", "--baseline=random,random4,herding,full", "--full_epochs=1")
     assert [row["set"] for row in rows[1:]] == ["random", "random4", "herding", "full"]
     assert [row["stored per class"] for row in rows[1:4]] == ["2"] * 3 and rows[4]["epochs"] == 1
-    # random4 is what a run with --Iteration 0 distils: the same images, judged by the same networks.
+    # random4 is what a run with --Iteration 0 distils: the same images, judged alike.
     assert rows[2]["accuracy"] == rows[0]["accuracy"] and rows[2]["decoded per class"] == "8"
 
 
@@ -229,11 +231,12 @@ def test_fair_scores_are_those_of_the_baselines_which_are_computed_once(
     line = [runs / "no_tv", "--baseline=random,full", "--full_epochs=1"]
     ours, random, full = score(*line)
     found = fair.scores(ours["accuracy"], None, random["accuracy"], full["accuracy"])
-    assert {name: (ours[name], ours[f"{name} spread"]) for name in fair.NAMES} == found
+    assert found.keys() == set(fair.NAMES)
+    for name, fraction in found.items():
+        assert (ours[name], ours[f"{name} spread"]) == (fraction.value, fraction.spread)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            command, "score", lambda one, *rest, score=command.score: one.meta and score(one, *rest)
-        )
+        inner = judging.score
+        patch.setattr(judging, "score", lambda one, *rest: one.meta and inner(one, *rest))
         again = score(*line)  # no baseline is judged
     assert [row["accuracy"] for row in again] == [row["accuracy"] for row in (ours, random, full)]
     (one, _) = score(runs / "no_tv", "--baseline=random", "--ipc=1")
@@ -419,8 +422,8 @@ def test_a_run_ends_in_a_plot_of_its_accuracy(runs):
 def test_a_set_is_drawn_as_canvases_decoded_and_as_a_map(
     runs, tmp_path, monkeypatch, digits_folder
 ):
-    monkeypatch.setattr(command, "TSNE_EPOCHS", 1)
-    monkeypatch.setattr(command, "TSNE_REAL", 5)
+    monkeypatch.setattr(drawing, "TSNE_EPOCHS", 1)
+    monkeypatch.setattr(drawing, "TSNE_REAL", 5)
     for flags in (["--grid"], ["--decode", "--grid"], ["--tsne"]):
         path = tmp_path / f"{flags[0]}.png"
         assert (

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bacon.data import spaces
-from bacon.score import command, diagnose, layouts
+from bacon.score import command, diagnose, layouts, sets
 from bacon.score.baselines import baseline
 
 ORDER = [4, 2, 3, 7, 9, 0, 1, 8, 5, 6]  # the class that each label of a damaged set means
@@ -15,7 +15,8 @@ ORDER = [4, 2, 3, 7, 9, 0, 1, 8, 5, 6]  # the class that each label of a damaged
 
 @pytest.fixture(scope="module")
 def made(digits):
-    """Four canvases of each class, four real images each, normalised; their labels; the same images one to a canvas."""
+    """Four canvases of each class, four real images each, normalised; their labels; the same images
+    one to a canvas."""
     one = baseline("random4", digits.real("train"), 4, seed=0)
     return one.canvases, one.labels, one.decoded()
 
@@ -36,26 +37,55 @@ def whitened(x, digits):
     return spaces.Whitening.fit(digits.real("train", "cpu", normalised=False)).apply(pixels(x))
 
 
-# what is saved in DC's layout, of canvases, labels and the decoded images and labels; the advice that it gets
+# what is saved in DC's layout, of canvases, labels and the decoded images and labels; the advice
+# that it gets
 COPIES = {
     "intact": (lambda x, y, d, _: d, "as given: normalised, one image a canvas"),
     "without factor": (lambda x, y, d, _: (x, y), "--factor 2: normalised, four images a canvas"),
     "[0,1]": (lambda x, y, d, _: (pixels(x), y), "--factor 2 --pixels unit: in [0,1], four"),
     "[0,255]": (lambda x, y, d, _: (pixels(d[0]) * 255, d[1]), "--pixels bytes: in [0,255], one"),
-    "bytes": (lambda x, y, d, _: ((pixels(d[0]) * 255).byte(), d[1]), "--pixels bytes: in [0,255], one"),
-    "ZCA": (lambda x, y, d, digits: (whitened(d[0], digits), d[1]), "--pixels zca: whitened (ZCA), one"),
-    "permuted": (lambda x, y, d, _: (x, torch.tensor(ORDER).argsort()[y]), "--factor 2 --relabel FILE: normalised"),
-    "backwards": (lambda x, y, d, _: (d[0], 9 - d[1]), "--relabel FILE: normalised, one image a canvas; classes"),
-    "probabilities": (lambda x, y, d, _: (d[0], soft(d[1])), "as given: normalised, one image a canvas, soft"),
-    "percent": (lambda x, y, d, _: (d[0], (100 * soft(d[1])).round()), "--labels probabilities: normalised, one image"),
-    "less 0.1": (lambda x, y, d, _: (d[0], F.one_hot(d[1], 10) - 0.1), "--labels hard: normalised, one"),
-    "centred": (
-        lambda x, y, d, _: (x, F.one_hot(y, 10) - 0.3 * soft(y) - 0.07), "--factor 2 --labels hard: norm",
+    "bytes": (
+        lambda x, y, d, _: ((pixels(d[0]) * 255).byte(), d[1]),
+        "--pixels bytes: in [0,255], one",
     ),
-    "rounded": (lambda x, y, d, _: (d[0], soft(d[1]).bfloat16()), "as given: normalised, one image"),
-    "logits": (lambda x, y, d, _: (d[0], soft(d[1]).log()), "as given: normalised, one image a canvas"),
+    "ZCA": (
+        lambda x, y, d, digits: (whitened(d[0], digits), d[1]),
+        "--pixels zca: whitened (ZCA), one",
+    ),
+    "permuted": (
+        lambda x, y, d, _: (x, torch.tensor(ORDER).argsort()[y]),
+        "--factor 2 --relabel FILE: normalised",
+    ),
+    "backwards": (
+        lambda x, y, d, _: (d[0], 9 - d[1]),
+        "--relabel FILE: normalised, one image a canvas; classes",
+    ),
+    "probabilities": (
+        lambda x, y, d, _: (d[0], soft(d[1])),
+        "as given: normalised, one image a canvas, soft",
+    ),
+    "percent": (
+        lambda x, y, d, _: (d[0], (100 * soft(d[1])).round()),
+        "--labels probabilities: normalised, one image",
+    ),
+    "less 0.1": (
+        lambda x, y, d, _: (d[0], F.one_hot(d[1], 10) - 0.1),
+        "--labels hard: normalised, one",
+    ),
+    "centred": (
+        lambda x, y, d, _: (x, F.one_hot(y, 10) - 0.3 * soft(y) - 0.07),
+        "--factor 2 --labels hard: norm",
+    ),
+    "rounded": (
+        lambda x, y, d, _: (d[0], soft(d[1]).bfloat16()),
+        "as given: normalised, one image",
+    ),
+    "logits": (
+        lambda x, y, d, _: (d[0], soft(d[1]).log()),
+        "as given: normalised, one image a canvas",
+    ),
     "noise": (lambda x, y, d, _: (noise(*x.shape), y), "no reading is better than chance"),
-}  # fmt: skip
+}
 
 
 def diagnosed(path, capsys, folder, *flags):
@@ -118,18 +148,17 @@ def test_an_experiment_that_the_file_lacks_is_one_line(made, digits_folder, tmp_
 
 
 def test_orders_that_others_number_classes_in():
-    orders = diagnose._orders([f"n{number:08d}" for number in (30, 20, 10)] + ["n00000040"])
+    orders = diagnose.orders([f"n{number:08d}" for number in (30, 20, 10)] + ["n00000040"])
     assert orders["by wnid"].tolist() == orders["by name"].tolist() == [2, 1, 0, 3]
-    as_text = diagnose._orders([str(c) for c in range(12)])["by number, sorted as text"].tolist()
+    as_text = diagnose.orders([str(c) for c in range(12)])["by number, sorted as text"].tolist()
     assert as_text == [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_the_flags_override_what_a_layout_implies(made, digits, tmp_path):
-    facts = layouts.Facts.of("Digits", digits, lambda: digits.classes)
+    facts = sets.Facts.of("Digits", digits, lambda: digits.classes)
     torch.save({"data": [[(pixels(made[0]) * 255), soft(made[1])]]}, tmp_path / "x.pt")
-    (read,) = layouts.read(
-        layouts.recognise(tmp_path / "x.pt"), facts, pixels="bytes", soft="logits", order=ORDER
-    )
+    way = layouts.Way(pixels="bytes", soft="logits", order=ORDER)
+    (read,) = layouts.read(layouts.recognise(tmp_path / "x.pt"), facts, way)
     torch.testing.assert_close(read.canvases, made[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(read.labels[:, ORDER], soft(made[1]))
     assert "in [0,255]" in read.assumed and "logits" in read.assumed

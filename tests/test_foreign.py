@@ -1,7 +1,9 @@
 """Facts about files of other programs: they are read without running code, or named in one line."""
 
 import argparse
+import contextlib
 import io
+import logging
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,14 +15,15 @@ from layouts import Bomb
 from torch.utils.data import TensorDataset
 
 import bacon
+from bacon import messages
 from bacon.errors import UserError
 from bacon.files import load_torch
-from bacon.score import command, foreign, layouts
+from bacon.score import command, finding, foreign, layouts, sets
 
 
 @pytest.fixture(scope="module")
 def facts(digits):
-    return layouts.Facts.of("Digits", digits, lambda: digits.classes)
+    return sets.Facts.of("Digits", digits, lambda: digits.classes)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +37,31 @@ LABELS = torch.arange(20) % 10
 
 def read(path, facts, **kwargs):
     """All sets at a path."""
-    found = layouts.found_at(path, say=lambda line: pytest.fail(line))
-    return [saved for one in found for saved in layouts.read(one, facts, **kwargs)]
+    with told() as lines:
+        found = finding.found_at(path)
+    assert lines == []
+    return [saved for one in found for saved in layouts.read(one, facts, layouts.Way(**kwargs))]
+
+
+class Kept(logging.Handler):
+    """Keeps the lines of messages in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def told():
+    """The messages of a block, a list of lines."""
+    kept = Kept()
+    with messages.speak("stderr", silent=True):
+        messages.log.addHandler(kept)
+        yield kept.lines
+    messages.log.removeHandler(kept)
 
 
 def same(saved, images):
@@ -73,8 +99,8 @@ def test_arrays_of_numpy_in_files_of_their_own_are_one_set(images, facts, tmp_pa
     (saved,) = read(tmp_path, facts)
     assert same(saved, images)
     np.save(tmp_path / "features.npy", np.zeros((3, 3)))
-    lines = []
-    (one,) = layouts.found_at(tmp_path, say=lines.append)
+    with told() as lines:
+        (one,) = finding.found_at(tmp_path)
     assert one.path.name == "images.npy"
     assert "features.npy: holds a tensor of torch.float64 (3, 3)" in lines[0]
 
@@ -181,7 +207,7 @@ def test_a_pickle_is_refused_with_its_conversion(protocol, images, facts, tmp_pa
     text = refusal(path)
     assert "a pickle" in text and path.read_bytes() == before
     with pytest.raises(UserError, match="a pickle"):
-        layouts.found_at(tmp_path)
+        finding.found_at(tmp_path)
     monkeypatch.setattr(torch, "load", torch.load)  # which the lines replace
     exec(text.partition("in Python: ")[2], {})
     monkeypatch.undo()
@@ -304,8 +330,8 @@ def test_one_unknown_file_does_not_stop_a_folder(images, facts, tmp_path, capsys
     (tmp_path / "._a.pt").write_bytes(b"of another system")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden/a.pt").write_bytes(b"")
-    lines = []
-    found = layouts.found_at(tmp_path, recursive=True, say=lines.append)
+    with told() as lines:
+        found = finding.found_at(tmp_path, recursive=True)
     assert [one.path.name for one in found] == ["a.pt", "c.pt"]
     assert len(lines) == 2 and all(line.startswith("skipped: ") for line in lines)
     assert "b.pt: holds a dictionary of conv.weight" in lines[0]
@@ -316,16 +342,16 @@ def test_one_unknown_file_does_not_stop_a_folder(images, facts, tmp_path, capsys
     for name in ("a.pt", "c.pt"):
         (tmp_path / name).unlink()
     with pytest.raises(UserError, match=r"b\.pt: holds .* so it is with 1 more"):
-        layouts.found_at(tmp_path)
+        finding.found_at(tmp_path)
 
 
 def test_many_unknown_files_get_a_few_lines(images, tmp_path):
     torch.save({"data": [[images, LABELS]]}, tmp_path / "set.pt")
     for k in range(15):
         (tmp_path / f"other{k}.pt").write_bytes(b"")
-    lines = []
-    assert len(layouts.found_at(tmp_path, say=lines.append)) == 1
-    assert len(lines) == layouts.REFUSALS + 1 and lines[-1] == f"skipped: 5 others at {tmp_path}"
+    with told() as lines:
+        assert len(finding.found_at(tmp_path)) == 1
+    assert len(lines) == finding.REFUSALS + 1 and lines[-1] == f"skipped: 5 others at {tmp_path}"
 
 
 def test_files_that_end_in_exp_are_parts_of_our_own_job_arrays_only(images, facts, tmp_path):
@@ -343,19 +369,19 @@ def test_arrays_do_not_hide_what_a_folder_was_before(images, facts, tmp_path):
         np.save(tmp_path / f"{c}/features.npy", np.zeros(3))
         (tmp_path / f"{c}/x.pkl").write_bytes(b"")
     np.savez(tmp_path / "features.npz", a=np.zeros(3))
-    (one,) = layouts.found_at(tmp_path)
+    (one,) = finding.found_at(tmp_path)
     assert one.path == tmp_path
     torch.save({"data": [[images, LABELS]]}, tmp_path / "res.pt")
     (tmp_path / "buffer.pkl").write_bytes(b"\x80\x04.")
-    assert [file.name for file in layouts.files(tmp_path)] == ["features.npz", "res.pt"]
+    assert [file.name for file in finding.files(tmp_path)] == ["features.npz", "res.pt"]
 
 
 def test_a_folder_of_arrays_below_is_said(images, tmp_path):
     (tmp_path / "10").mkdir()
     np.savez(tmp_path / "10/best.npz", images=images, labels=LABELS)
     with pytest.raises(UserError, match=r"1 in folders below it, as 10/best\.npz; --recursive"):
-        layouts.files(tmp_path)
-    assert layouts.files(tmp_path, recursive=True) == [tmp_path / "10/best.npz"]
+        finding.files(tmp_path)
+    assert finding.files(tmp_path, recursive=True) == [tmp_path / "10/best.npz"]
 
 
 def test_no_message_advises_to_delete_a_file():

@@ -1,7 +1,9 @@
-"""Facts about saved sets of other programs: each layout is read as the same tensors; every mistake is one line."""
+"""Facts about saved sets of other programs: each layout is read as the same tensors; every mistake
+is one line."""
 
 import argparse
 import dataclasses
+import logging
 
 import numpy as np
 import pytest
@@ -16,14 +18,14 @@ from bacon.canvases import load_distilled
 from bacon.data import loading
 from bacon.data.spaces import denormalise, normalise, to_planes
 from bacon.errors import UserError
-from bacon.recipes import DATASETS, Spec
-from bacon.score import command, layouts, protocols
+from bacon.recipes import Spec
+from bacon.score import command, export, finding, judging, layouts, protocols, sets
 from bacon.score.baselines import baseline
 
 
 @pytest.fixture(scope="module")
 def facts(digits):
-    return layouts.Facts.of("Digits", digits, lambda: digits.classes)
+    return sets.Facts.of("Digits", digits, lambda: digits.classes)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +39,8 @@ def read(path, facts, **kwargs):
     """All sets at a path."""
     return [
         saved
-        for file in layouts.files(path)
-        for saved in layouts.read(layouts.recognise(file), facts, **kwargs)
+        for file in finding.files(path)
+        for saved in layouts.read(layouts.recognise(file), facts, layouts.Way(**kwargs))
     ]
 
 
@@ -126,11 +128,9 @@ def test_every_layout_is_read_as_the_same_tensors_and_scores_the_same(
         return
     protocol = judge.Protocol(3, 256, 0.01, augment.parse_strategy("flip_crop"))
     judges = protocols.Judges(["ConvNetW32"], 1, 0, protocol)
-    test, arithmetic = digits.real("test"), compute.Arithmetic("cpu")
-    (x, _, _), (y, _, _) = (
-        command.score(one, judges, test, 10, arithmetic, say=str)["ConvNetW32"]
-        for one in (ours, theirs)
-    )
+    bench = judging.Bench(digits.real("test"), 10, compute.Arithmetic("cpu"))
+    x = judging.score(ours, judges, bench)["ConvNetW32"].accuracies
+    y = judging.score(theirs, judges, bench)["ConvNetW32"].accuracies
     assert x == (y if not tolerance else pytest.approx(y, abs=0.01))
 
 
@@ -227,10 +227,14 @@ def test_four_images_on_a_canvas_need_an_even_size(facts, tmp_path):
     assert len(read(tmp_path / "x.pt", odd, factor=1)) == 1
 
 
-def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(canvases, facts, tmp_path):
+def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(
+    canvases, facts, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, logger="bacon")
     save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
     (ours,) = read(tmp_path / "ours.pt", facts)
-    line = layouts.export(ours, "png", tmp_path / "out")
+    export.export(ours, "png", tmp_path / "out")
+    (line,) = caplog.messages
     assert "80 images" in line and "clipped" in line
     images, labels = ours.decoded()
     folder = ImageFolder(tmp_path / "out")
@@ -246,43 +250,27 @@ def test_an_exported_png_folder_is_an_image_folder_with_the_same_labels(canvases
 def test_an_exported_dc_file_trains_the_same_network(canvases, facts, tmp_path):
     save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
     (ours,) = read(tmp_path / "ours.pt", facts)
-    layouts.export(ours, "dc", tmp_path / "dc.pt")
+    export.export(ours, "dc", tmp_path / "dc.pt")
     (theirs,) = read(tmp_path / "dc.pt", facts)
     for a, b in zip(ours.decoded(), theirs.decoded(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     with pytest.raises(UserError, match="exists already"):
-        layouts.export(ours, "dc", tmp_path / "dc.pt")
-
-
-def test_ddranking_gets_its_own_statistics(facts, tmp_path):
-    c100 = layouts.Facts.of("CIFAR100", DATASETS["CIFAR100"], None)
-    pixels = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    canvases = normalise(pixels, c100.mean, c100.std)
-    saved = layouts.SavedSet("x", 0, "DC", canvases, torch.arange(200) % 100, facts=c100)
-    layouts.export(saved, "ddranking", tmp_path / "x.pt")
-    content = torch.load(tmp_path / "x.pt", weights_only=True)
-    theirs = DATASETS["CIFAR10"]  # what the package normalises CIFAR-100's test images by
-    torch.testing.assert_close(
-        denormalise(content["image_tensor"], theirs.mean, theirs.std), pixels
-    )
-    assert torch.equal(content["hard_labels"], saved.labels)
-    with pytest.raises(UserError, match="has no Digits"):
-        layouts.export(dataclasses.replace(saved, facts=facts), "ddranking", tmp_path / "y.pt")
+        export.export(ours, "dc", tmp_path / "dc.pt")
 
 
 def test_a_whitened_set_is_exported_as_plain_pixels(canvases, facts, digits_folder):
     for space in ("normalised", "pixels"):
-        test = command.RealImages(
+        test = finding.RealImages(
             "Digits", argparse.Namespace(data_path=digits_folder, im_size=None)
         )
         whitening = test.whitening(space)
         plain = canvases[0] if space == "normalised" else to_pixels(canvases[0], facts)
-        saved = layouts.SavedSet(
-            "x", 0, "MTT", whitening.apply(plain), canvases[1], zca=space, facts=facts
+        saved = sets.SavedSet(
+            "x", 0, "MTT", whitening.apply(plain), canvases[1], whitened_from=space, facts=facts
         )
         exact = to_pixels(canvases[0], facts)
         torch.testing.assert_close(
-            layouts.pixels(saved, saved.canvases, whitening), exact, rtol=0, atol=1e-4
+            saved.pixels(saved.canvases, whitening), exact, rtol=0, atol=1e-4
         )
         assert (
             test.test(space, "cpu").whitening is not None
@@ -309,27 +297,54 @@ def ours_with(images, labels, args):
 # what is saved as x.pt, and the words the line must have
 MISTAKES = {
     "code": (lambda x, y: {"data": [[x, y]], "accs_all_exps": Bomb()}, ["x.pt", "plain tensors"]),
-    "empty": (lambda x, y: {"data": [], "accs_all_exps": {"ConvNet": [0.5]}}, ["x.pt", "holds no set"]),
-    "shape": (lambda x, y: {"data": [[torch.zeros(20, 3, 32, 32), y]]}, ["x.pt", "3x32x32", "Digits", "1x8x8"]),
+    "empty": (
+        lambda x, y: {"data": [], "accs_all_exps": {"ConvNet": [0.5]}},
+        ["x.pt", "holds no set"],
+    ),
+    "shape": (
+        lambda x, y: {"data": [[torch.zeros(20, 3, 32, 32), y]]},
+        ["x.pt", "3x32x32", "Digits", "1x8x8"],
+    ),
     "too many classes": (lambda x, y: {"data": [[x, y * 5]]}, ["x.pt", "0..45", "10 classes"]),
-    "too few classes": (lambda x, y: {"data": [[x, y // 2]]}, ["x.pt", "5 classes", "Digits has 10"]),
+    "too few classes": (
+        lambda x, y: {"data": [[x, y // 2]]},
+        ["x.pt", "5 classes", "Digits has 10"],
+    ),
     "NaN": (nan, ["x.pt", "1 of 20", "NaN"]),
-    "labels of other length": (lambda x, y: [x.clamp(0, 1), y[:5]], ["x.pt", "labels", "20 images"]),
+    "labels of other length": (
+        lambda x, y: [x.clamp(0, 1), y[:5]],
+        ["x.pt", "labels", "20 images"],
+    ),
     "no labels": (lambda x, y: x, ["x.pt", "without labels"]),
     "labels no tensor": (lambda x, y: {"data": [[x, None]]}, ["x.pt", "NoneType"]),
     "no images": (lambda x, y: {"data": [[x[:0], y[:0]]]}, ["x.pt", "no images"]),
     "no set": (lambda x, y: {"data": []}, ["x.pt", "no set"]),
-    "whole numbers for pixels": (lambda x, y: {"data": [[x.to(torch.uint8), y]]}, ["x.pt", "uint8", "normalised"]),
+    "whole numbers for pixels": (
+        lambda x, y: {"data": [[x.to(torch.uint8), y]]},
+        ["x.pt", "uint8", "normalised"],
+    ),
     "sparse": (lambda x, y: {"data": [[x.to_sparse(), y]]}, ["x.pt", "damaged"]),
     "labels of bool": (lambda x, y: {"data": [[x, y > 0]]}, ["x.pt", "damaged"]),
-    "ours without flags": (lambda x, y: ours_with(x, y, args=[]), ["x.pt", "damaged", "batch_train"]),
-    "ours without some": (lambda x, y: ours_with(x, y, args={"dataset": "Digits"}), ["x.pt", "damaged", "lr_net"]),
-    "a checkpoint": (lambda x, y: {"format": "BACON checkpoint 1", "meta": {}}, ["x.pt", "checkpoint", "--resume"]),
+    "ours without flags": (
+        lambda x, y: ours_with(x, y, args=[]),
+        ["x.pt", "damaged", "batch_train"],
+    ),
+    "ours without some": (
+        lambda x, y: ours_with(x, y, args={"dataset": "Digits"}),
+        ["x.pt", "damaged", "lr_net"],
+    ),
+    "a checkpoint": (
+        lambda x, y: {"format": "BACON checkpoint 1", "meta": {}},
+        ["x.pt", "checkpoint", "--resume"],
+    ),
     "no pair": (lambda x, y: {"data": [x]}, ["x.pt", "damaged"]),
     "not in [0,1]": (lambda x, y: [x, y], ["x.pt", "[0,1]"]),
     "nothing": (lambda x, y: None, ["x.pt", "NoneType", "none of the known layouts"]),
-    "something else": (lambda x, y: {"state_dict": x}, ["x.pt", "state_dict", "none of the known layouts"]),
-}  # fmt: skip
+    "something else": (
+        lambda x, y: {"state_dict": x},
+        ["x.pt", "state_dict", "none of the known layouts"],
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
@@ -406,6 +421,11 @@ def mistaken(tmp_path_factory, canvases, facts):
         ("--recursive --baseline random", ["--recursive", "no effect"]),
         ("{ours} --details --grid {nowhere}", ["--details", "no effect"]),
         ("{ours} --ipc 3", ["--ipc", "no effect"]),
+        ("{ours} --full_epochs 3", ["--full_epochs", "no effect"]),
+        (
+            "{ours} --baseline full --full_epochs 3 --judge_steps 5",
+            ["--full_epochs", "no effect", "--judge_steps"],
+        ),
         ("{ours} --im_size 16", ["--im_size", "ImageFolder"]),
         ("{ours} --tsne {nowhere} --model Nonsense", ["--model", "Nonsense"]),
         ("{ours} --export zip {empty}/x", ["--export zip", "png"]),
@@ -435,9 +455,10 @@ def test_a_mistake_on_the_command_line_is_one_line(line, words, mistaken, capsys
 
 @pytest.fixture
 def half_chroma(tmp_path):
-    """(facts, our set of two classes with half-size chroma, each quadrant flat in a colour of its own, its colours)."""
+    """(facts, our set of two classes with half-size chroma, each quadrant flat in a colour of its
+    own, its colours)."""
     spec = Spec(3, (8, 8), 2, (0.5,) * 3, (0.2,) * 3, 9, 9)
-    facts = layouts.Facts.of("CIFAR10", spec, lambda: ["cat", "dog"])
+    facts = sets.Facts.of("CIFAR10", spec, lambda: ["cat", "dog"])
     colours = torch.rand(
         4, 4, 3, generator=torch.Generator().manual_seed(0)
     )  # of canvas and quadrant
@@ -457,23 +478,20 @@ def half_chroma(tmp_path):
     return facts, tmp_path / "ours.pt", colours
 
 
-@pytest.mark.parametrize("kind", layouts.EXPORTS)
+@pytest.mark.parametrize("kind", export.EXPORTS)
 def test_half_chroma_is_exported_in_colour_every_image_with_its_label(kind, half_chroma, tmp_path):
     facts, path, colours = half_chroma
     (ours,) = read(path, facts)
-    assert (len(ours.canvases), ours.halves) == (4, 2) and ours.canvases.shape[1:] == (3, 8, 8)
+    assert (len(ours.canvases), ours.canvases_per_image) == (4, 2) and ours.canvases.shape[1:] == (
+        3,
+        8,
+        8,
+    )
     out = tmp_path / ("out" if kind == "png" else "out.pt")
-    layouts.export(ours, kind, out)
-    if kind == "ddranking":
-        content, spec = torch.load(out, weights_only=True), DATASETS["CIFAR10"]
-        pixels, labels = (
-            denormalise(content["image_tensor"], spec.mean, spec.std),
-            content["hard_labels"],
-        )
-    else:
-        (theirs,) = [one for file in layouts.files(out) for one in read(file, facts)]
-        images, labels = theirs.decoded()
-        pixels = to_pixels(images, facts)
+    export.export(ours, kind, out)
+    (theirs,) = read(out, facts)
+    images, labels = theirs.decoded()
+    pixels = to_pixels(images, facts)
     assert len(pixels) == 16
     for image, label in zip(pixels, labels, strict=True):
         distance = (colours - image.mean((1, 2))).abs().amax(2)

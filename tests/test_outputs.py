@@ -1,4 +1,5 @@
-"""Facts about what evaluate.py writes: nothing of others is replaced, whatever the output and the name it is given."""
+"""Facts about what evaluate.py writes: nothing of others is replaced, whatever the output and the
+name it is given."""
 
 import json
 import os
@@ -12,7 +13,7 @@ from scripts import assert_one_line
 from bacon import figures, outputs
 from bacon.data import loading, real_data
 from bacon.errors import UserError
-from bacon.score import command, diagnose, fair
+from bacon.score import baselines, command, diagnose, layouts, sets
 
 LOG = '{"event": "start"}\n{"event": "end"}\n'
 
@@ -58,7 +59,9 @@ REFUSED = {
     "a_log.png": "would replace a_log.png, which is the log of a run",
     "order.json": "would replace order.json, which is an order of classes",
     "empty.jsonl": "which is an empty file",
-    "link.png": "log_b.jsonl): a PNG picture of set.pt would replace link.png, which is the log of a run",
+    "link.png": (
+        "log_b.jsonl): a PNG picture of set.pt would replace link.png, which is the log of a run"
+    ),
     "circle.png": "cannot be written",
     "dangling.png": "the name ends in .jsonl",
     "pipe.png": "neither a file nor a new name",
@@ -135,7 +138,7 @@ def test_two_outputs_never_meet(line, place, capsys):
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("kind", ["png", "dc", "ddranking"])
+@pytest.mark.parametrize("kind", ["png", "dc"])
 @pytest.mark.parametrize("name", ["other.pt", "pictures", "link.png", "dangling.png", "old.png"])
 def test_an_export_is_always_new(kind, name, place, capsys):
     before = contents(place)
@@ -168,10 +171,16 @@ def test_an_order_replaces_nothing_but_an_order(name, place, capsys):
 
 @pytest.mark.parametrize("name", ["order.json", "new/order.json"])
 def test_the_order_of_one_set_is_written(name, place, capsys, monkeypatch):
-    found = [np.arange(10)[::-1], None]
-    monkeypatch.setattr(
-        diagnose, "diagnose", lambda *args: ([{"reading": "x"}], "--relabel FILE", found.pop(0))
-    )
+    orders = [diagnose.Order(np.arange(10)[::-1], "backwards"), None]
+
+    saved = sets.SavedSet("set.pt", 0, "DC", torch.zeros(10, 1, 8, 8), torch.arange(10))
+    confusions = np.ones((2, 10, 10), dtype=np.int64)
+    reading = diagnose.Reading(layouts.Way(), saved, 0.0, 1.0, confusions)
+
+    def found(*args):
+        return diagnose.Diagnosis(layouts.Way(), [reading], 10, reading, orders.pop(0))
+
+    monkeypatch.setattr(diagnose, "diagnose", found)
     line = ["--dataset=Digits", "--diagnose", "--relabel", name]
     before = contents(place)
     assert command.main(None, ["set.pt", "other.pt", *line]) == 2
@@ -211,8 +220,8 @@ def test_a_cache_replaces_nothing_but_a_cache(content, place, capsys):
 
 def test_an_empty_cache_is_filled(place):
     (place / "baselines.json").touch()
-    assert fair.Baselines(place).put("a", [0.5], 1) == f"kept in {place / 'baselines.json'}"
-    assert fair.Baselines(place).get("a", 1) == ([0.5], 1)
+    assert baselines.Cache(place).put("a", [0.5], 1) == f"kept in {place / 'baselines.json'}"
+    assert baselines.Cache(place).get("a", 1) == baselines.Kept([0.5], 1)
 
 
 def test_kinds_are_told_by_what_a_file_holds(tmp_path):

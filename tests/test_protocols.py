@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from bacon import compute, judge
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
-from bacon.score import command, layouts, protocols
+from bacon.score import command, protocols, sets
 from bacon.score.protocols import Subject
+from bacon.score.rows import BIASED
 
 ALL = "color_crop_cutout_flip_scale_rotate"
 
@@ -169,7 +171,7 @@ def test_biased_shows_the_best_epoch_of_idc(quick, capsys, monkeypatch, small_se
     line = ["--dataset=Digits", "--model=ConvNetW32", "--protocol=idc", "--num_eval=1"]
     line += ["--epoch_eval_train=10", "--biased=3", f"--data_path={small_set.parent}"]
     (row,) = rows_of(capsys, small_set, *line)
-    assert row["accuracy"] == [[0.375]] and row[command.BIASED] == 75
+    assert row["accuracy"] == [[0.375]] and row[BIASED] == 75
     assert next(readings, None) is None
 
 
@@ -178,7 +180,7 @@ def test_biased_shows_the_best_epoch_of_idc(quick, capsys, monkeypatch, small_se
 
 def test_architectures_with_the_same_protocol_are_judged_together():
     args = parsed("--eval_mode", "S", "N", "--seed=3")
-    facts = layouts.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
+    facts = sets.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
     (found,) = protocols.judges_of(args, facts, {})
     assert (found.num_eval, found.seed) == (5, 3) and len(found.names) == len(set(found.names))
     assert found.names[0] == "ConvNet" and "ConvNetBN" in found.names
@@ -224,24 +226,26 @@ def test_what_a_file_says_of_its_judges_is_read_in_words_and_in_fields(meta, set
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threads", [1, 64])
-def test_a_set_is_judged_as_its_run_was_and_a_difference_is_told(threads, precision):
+def test_a_set_is_judged_as_its_run_was_and_a_difference_is_told(threads, precision, caplog):
+    caplog.set_level(logging.INFO, logger="bacon")
     logged = compute.Settings("cpu", threads, precision, False)
     args = argparse.Namespace(device="auto", precision="auto", compile=None)
     for meta in (
         {"arithmetic": {"judging": str(logged)}},
         {"computed": {"judging": dataclasses.asdict(logged)}},
     ):
-        arithmetic, notes = protocols.arithmetic_of(meta, args, 1e9)
+        caplog.clear()
+        arithmetic = protocols.arithmetic_of(meta, args, 1e9, "x.pt")
         assert (arithmetic.device.type, arithmetic.precision) == ("cpu", precision)
         here = f"cpu, {torch.get_num_threads()} threads, {precision}"
-        told = f"was judged on {logged}, here on {here}, so the last digits may differ"
-        assert notes == ([] if threads == torch.get_num_threads() else [told])
+        told = f"x.pt: was judged on {logged}, here on {here}, so the last digits may differ"
+        assert caplog.messages == ([] if threads == torch.get_num_threads() else [told])
 
 
 def test_flags_decide_how_judges_are_computed_before_the_run_does():
     meta = {"arithmetic": {"judging": "cpu, 1 threads, bf16"}}
     args = argparse.Namespace(device="cpu", precision="fp32", compile=False)
-    arithmetic, _ = protocols.arithmetic_of(meta, args, 1e9)
+    arithmetic = protocols.arithmetic_of(meta, args, 1e9, "x.pt")
     assert str(arithmetic).endswith("fp32")
 
 
@@ -289,18 +293,18 @@ def test_judges_compute_as_the_run_did_on_its_device_where_there_is_one(
 
     def choose(device, precision, compiled, flop):
         asked.append((device, precision, compiled, flop))
-        return compute.Arithmetic("cpu"), []
+        return compute.Arithmetic("cpu")
 
     monkeypatch.setattr(compute, "choose", choose)
     monkeypatch.setattr(compute, "has_device", lambda device: there)
     meta = {"computed": {"judging": FIELDS | {"device": "cuda:1", "compiled": compiled}}}
     args = argparse.Namespace(device="auto", precision="auto", compile=None)
-    protocols.arithmetic_of(meta, args, 7.0)
+    protocols.arithmetic_of(meta, args, 7.0, "a set")
     assert asked == [("cuda:1" if there else "auto", "fp32", compiled, 7.0)]
 
 
 def test_a_set_of_ours_has_as_many_judges_of_the_network_and_seed_as_in_its_run():
-    facts = layouts.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
+    facts = sets.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
     meta = {"args": {"model": "ConvNetW32", "seed": 7, "num_eval": 3}}
     (found,) = protocols.judges_of(parsed(), facts, meta)
     assert (found.names, found.num_eval, found.seed) == (["ConvNetW32"], 3, 7)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bacon.errors import UserError
-from bacon.score import command, layouts, soft_labels
+from bacon.score import command, layouts, sets, soft_labels
 
 
 def logits(n=40, classes=10, seed=0):
@@ -134,7 +134,7 @@ def test_a_set_is_scored_by_the_likeliest_class_on_request(digits, digits_folder
     assert command.main(None, [str(tmp_path / "x.pt"), *line]) == 0
     said = capsys.readouterr().err
     assert "hard labels, the likeliest class of soft ones" in said and "uniform" not in said
-    facts = layouts.Facts.of("Digits", digits, lambda: digits.classes)
-    (soft,) = layouts.read(layouts.recognise(tmp_path / "x.pt"), facts, soft="hard")
-    (hard,) = layouts.read(layouts.recognise(tmp_path / "hard.pt"), facts, soft="hard")
+    facts = sets.Facts.of("Digits", digits, lambda: digits.classes)
+    (soft,) = layouts.read(layouts.recognise(tmp_path / "x.pt"), facts, layouts.Way(soft="hard"))
+    (hard,) = layouts.read(layouts.recognise(tmp_path / "hard.pt"), facts, layouts.Way(soft="hard"))
     assert torch.equal(soft.labels, hard.labels) and (soft.soft, hard.soft) == ("hard", "")

@@ -54,7 +54,7 @@ def key(name):
 def order_of(folder, names, facts):
     """The `Order` of class folders.
 
-    folder: where they are, for messages. names: of all of them. facts: a sets.Facts. UserError if
+    folder: where they are, for messages. names: of all of them. facts: a `sets.Facts`. UserError if
     there are not as many as classes, where some are named as classes and others are not, and where
     numbers contradict names.
     """
@@ -157,10 +157,12 @@ def _from(first, numbered):
 
 
 def _by_number(folder, names, numbered, known, facts):
-    classes, numbers = facts.num_classes, numbered.numbers
+    classes = facts.num_classes
+    numbers = numbered.numbers
     found = [known.label(text) if text else None for text in numbered.texts]
     if _from(0, numbered):
-        labels, how = numbers, "by their numbers"
+        labels = numbers
+        how = "by their numbers"
     elif not _from(1, numbered):
         text = f"numbered {min(numbers)}..{max(numbers)}, with some missing or twice"
         raise UserError(f"{folder}: the class folders are {text}; number them 0..{classes - 1}")

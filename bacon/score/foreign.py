@@ -8,11 +8,11 @@ and a `Pair`.
 
 import _codecs
 import argparse
-import collections
 import dataclasses
 import re
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -184,8 +184,21 @@ class Pair:
     labels_of: str = ""
 
 
-# The content of a file in a form that has a reader. note: what of it was not used, in words.
-Understood = collections.namedtuple("Understood", "content note")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Understood:
+    """The content of a file in a form that has a reader. note: what of it is not used, in words."""
+
+    content: Any
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shaped:
+    """Images (n,C,H,W). words: how else they were stored, "" if they were stored so."""
+
+    images: torch.Tensor
+    words: str = ""
+
 
 # Names of entries and files under which programs keep them. The first that is there counts.
 _IMAGES = (
@@ -213,17 +226,17 @@ def understood(path, content):
         # Images of other shapes, see `shaped`, are told from other tensors by labels of their name.
         labels_of_its_name = _is_named_after(_beside(path, _FILES_OF_LABELS), path)
         if content.dim() == 4 or (content.dim() > 1 and labels_of_its_name):
-            return Understood(_pair_of_files(path, content), "")
-        return Understood(content, "")
+            return Understood(_pair_of_files(path, content))
+        return Understood(content)
     if isinstance(content, dict):
         return _of_dictionary(path, content)
     if isinstance(content, (list, tuple)) and len(content) > 1 and _is_array(content[0]):
         images, labels, *others = map(_as_tensor, content)
         if len(others) == 1 and _is_array(others[0]) and others[0].numel() == 1:
-            return Understood(Pair(images, labels, _rate(path, others[0])), "")
+            return Understood(Pair(images, labels, _rate(path, others[0])))
         note = f", not used: {len(others)} entries after images and labels" if others else ""
         return Understood([images, labels], note)
-    return Understood(content, "")
+    return Understood(content)
 
 
 def _of_dictionary(path, content):
@@ -259,7 +272,8 @@ def _experiments(path, data):
     experiments = []
     for one in data:
         if isinstance(one, dict):
-            images, labels = _first_of(one, _IMAGES), _first_of(one, _LABELS)
+            images = _first_of(one, _IMAGES)
+            labels = _first_of(one, _LABELS)
             if images and labels:
                 one = [one[images], one[labels]]
         if not isinstance(one, (list, tuple)) or len(one) < 2:
@@ -270,11 +284,13 @@ def _experiments(path, data):
 
 def _of_names(path, content):
     """A dictionary with images and labels under names of their own, as a `Pair`."""
-    images, labels, rate = (_first_of(content, names) for names in (_IMAGES, _LABELS, _RATES))
+    images = _first_of(content, _IMAGES)
+    labels = _first_of(content, _LABELS)
+    rate = _first_of(content, _RATES)
     if images == "data" and not labels:
         raise _no_pairs(path, content[images])
     if not (images and labels and _is_array(content[images])):
-        return Understood(content, "")
+        return Understood(content)
     unused = [str(name) for name in content if name not in (images, labels, rate)]
     learnt = _rate(path, content[rate]) if rate else None
     pair = Pair(_as_tensor(content[images]), _as_tensor(content[labels]), learnt)
@@ -334,7 +350,8 @@ def _names_beside(path, words):
     (images_DC_..._best.pt) name them: the word for images gives way. MTT keeps the pixels of a set
     as images_zca_best.pt too.
     """
-    stem, suffix = path.stem, path.suffix
+    stem = path.stem
+    suffix = path.suffix
     if not _IMAGES_IN_NAME.search(stem):
         own = [f"{stem}_{word}{suffix}" for word in words]
         return own + [f"{word}{end}{suffix}" for word in words for end in ("_best", "")]
@@ -369,18 +386,18 @@ def has_labels(path):
 
 
 def shaped(images, shape):
-    """Images of a dataset's `shape` (C,H,W) as (n,C,H,W), and in words how else they were stored.
+    """`Shaped` images of a dataset's `shape` (C,H,W).
 
     They may be stored (n,H,W,C), grey ones (n,H,W), or flat, (n, C*H*W). Others stay as they are.
     """
     channels, height, width = shape
     found = tuple(images.shape[1:])
     if found == (channels, height, width):
-        return images, ""
+        return Shaped(images)
     if found == (height, width, channels):
-        return images.permute(0, 3, 1, 2), ", channels last"
+        return Shaped(images.permute(0, 3, 1, 2), ", channels last")
     if found == (height, width) and channels == 1:
-        return images[:, None], ", without a dimension of channels"
+        return Shaped(images[:, None], ", without a dimension of channels")
     if found == (channels * height * width,):
-        return images.reshape(-1, *shape), ", flat, channels first"
-    return images, ""
+        return Shaped(images.reshape(-1, *shape), ", flat, channels first")
+    return Shaped(images)

@@ -1,11 +1,12 @@
-"""Who judges a set, and how: the protocols of the field, the flags of evaluate.py, and the run that made the set."""
+"""Who judges a set, and how: the protocols of the field, the flags of evaluate.py, and the run that
+made the set."""
 
 import dataclasses
 from collections.abc import Callable
 
 import augment
 import networks
-from bacon import compute, dc_augment, errors, idc_augment, judge
+from bacon import compute, dc_augment, errors, idc_augment, judge, messages
 from bacon.recipes import COMMON, architectures
 
 # Flags of a run that are its protocol.
@@ -126,9 +127,11 @@ class Judges:
 
 
 def check_networks(names, facts):
+    """UserError unless each network can take the images of `facts`, a sets.Facts."""
+    channels, *im_size = facts.shape
     with errors.flag("--model, --eval_mode"):
         for name in names:
-            networks.check(name, facts.shape[0], facts.num_classes, facts.shape[1:])
+            networks.check(name, channels, facts.num_classes, tuple(im_size))
 
 
 def judges_of(args, facts, meta, lr=None, factor=1, ipc=None):
@@ -139,7 +142,7 @@ def judges_of(args, facts, meta, lr=None, factor=1, ipc=None):
     run = meta.get("args", {})
     model = args.model or run.get("model", "ConvNet")
     seed = run.get("seed", 0) if args.seed is None else args.seed
-    each = args.num_eval or run.get("num_eval", 5)
+    num_eval = args.num_eval or run.get("num_eval", 5)
     several = [name for mode in args.eval_mode for name in architectures(mode, model)]
     names = list(dict.fromkeys(several))
     check_networks(names, facts)
@@ -148,11 +151,12 @@ def judges_of(args, facts, meta, lr=None, factor=1, ipc=None):
         subject = Subject(facts.dataset, name, factor, ipc)
         protocol = protocol_of(args, run, lr, subject)
         by_protocol.setdefault(protocol, []).append(name)
-    return [Judges(those, each, seed, protocol) for protocol, those in by_protocol.items()]
+    return [Judges(own, num_eval, seed, protocol) for protocol, own in by_protocol.items()]
 
 
 def protocol_of(args, run, lr=None, subject=None):
-    """The judge.Protocol by the flags, else by those of the run that made the set, else by --protocol.
+    """The judge.Protocol by the flags, else by those of the run that made the set, else by
+    --protocol.
 
     lr: the rate that a set was learnt with, if it was. subject: a `Subject`, on which the
     augmentation may depend.
@@ -194,16 +198,19 @@ def computed(meta):
     return compute.settings_in(words) if words else None
 
 
-def arithmetic_of(meta, args, planned_flop):
-    """How the judges of a set are computed, and lines for the user: as in the run that made it, or by the flags."""
-    device, precision, compiled = args.device, args.precision, args.compile
+def arithmetic_of(meta, args, planned_flop, title):
+    """How the judges of a set are computed, a compute.Arithmetic: as in the run that made it, or by
+    the flags. Says under the set's `title` what is not as it was or should be."""
+    device = args.device
+    precision = args.precision
+    compiled = args.compile
     logged = computed(meta)
     if logged and (device, precision, compiled) == ("auto", "auto", None):
         device = logged.device if compute.has_device(logged.device) else "auto"
         precision = logged.precision
         compiled = logged.compiled
     arithmetic = compute.choose(device, precision, compiled, planned_flop)
-    notes = []
     if logged and arithmetic.settings() != logged:
-        notes.append(f"was judged on {logged}, here on {arithmetic}, so the last digits may differ")
-    return arithmetic, notes
+        differs = f"was judged on {logged}, here on {arithmetic}"
+        messages.log.info(f"{title}: {differs}, so the last digits may differ")
+    return arithmetic

@@ -26,7 +26,8 @@ def named_by(path):
     """The datasets that a path names: those in the file's name, else in the nearest folder's."""
     path = Path(path)
     for name in (path.name, *[folder.name for folder in path.parents][:PARENTS]):
-        rest, found = name.lower(), []
+        rest = name.lower()
+        found = []
         for dataset, pattern in _WRITTEN.items():
             if re.search(pattern, rest):
                 found.append(dataset)
