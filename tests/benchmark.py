@@ -153,7 +153,7 @@ class Table:
 def distillation(table, title, line, data_path, iterations):
     args = settings(line)
     dataset = load(args.dataset, data_path)
-    arithmetic = cost.arithmetics(args, dataset)[0]
+    arithmetic = cost.arithmetics(args, dataset).distilling
     spec, flop = DATASETS[args.dataset], cost.flop_per_image(args, DATASETS[args.dataset])
     images = cost.images_per_kind(args, dataset)
     gflop = {
@@ -192,7 +192,7 @@ def distillation(table, title, line, data_path, iterations):
 def evaluation(table, title, line, data_path):
     args = settings(line)
     dataset = load(args.dataset, data_path)
-    arithmetic = cost.arithmetics(args, dataset)[1]
+    arithmetic = cost.arithmetics(args, dataset).judging
     spec, flop = DATASETS[args.dataset], cost.flop_per_image(args, DATASETS[args.dataset])
     test = dataset.real("test", arithmetic.device)
     distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)

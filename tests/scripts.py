@@ -8,10 +8,37 @@ from bacon.run import run as runner
 
 # A run on Digits that takes a second: two canvases per class, three iterations.
 SMALL = [
-    "--dataset=Digits", "--model=ConvNetW32", "--ipc=2", "--Iteration=3", "--batch_real=20", "--trained_bs=16",
-    "--model_train_steps=2", "--num_exp=1", "--num_eval=1", "--epoch_eval_train=2", "--eval_interval=100",
+    "--dataset=Digits",
+    "--model=ConvNetW32",
+    "--ipc=2",
+    "--Iteration=3",
+    "--batch_real=20",
+    "--trained_bs=16",
+    "--model_train_steps=2",
+    "--num_exp=1",
+    "--num_eval=1",
+    "--epoch_eval_train=2",
+    "--eval_interval=100",
     "--precision=fp32",
-]  # fmt: skip
+]
+# One to be interrupted: two experiments with two evaluations each, in the folder "result".
+INTERRUPTED = [
+    "--dataset=Digits",
+    "--model=ConvNetW32",
+    "--ipc=1",
+    "--Iteration=6",
+    "--eval_interval=4",
+    "--batch_real=8",
+    "--trained_bs=8",
+    "--model_train_steps=2",
+    "--net_generate_interval=2",
+    "--net_num=5",
+    "--meter_reset=3",
+    "--num_exp=2",
+    "--num_eval=2",
+    "--epoch_eval_train=1",
+    "--save_path=result",
+]
 
 
 def run(script, *argv):

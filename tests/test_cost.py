@@ -58,7 +58,7 @@ def test_every_kind_of_work_is_timed_on_random_images(method, make_args):
         compute.Arithmetic("cpu"),
     )
     before, spec = vars(args).copy(), DATASETS["Digits"]
-    seconds = cost.seconds_per_image(args, spec, arithmetic, arithmetic)
+    seconds = cost.seconds_per_image(args, spec, cost.Arithmetics(arithmetic, arithmetic))
     kinds = {kind for kind, images in cost.images_per_kind(args, spec).items() if images} - {
         "synthetic"
     }
@@ -111,7 +111,7 @@ def test_how_one_distils_does_not_depend_on_how_often_one_judges(iterations, dig
         args = make_args(
             Iteration=iterations, model="ConvNet", batch_real=100, epoch_eval_train=50, **flags
         )
-        return str(cost.arithmetics(args, digits)[0])
+        return str(cost.arithmetics(args, digits).distilling)
 
     usual = chosen()
     assert (

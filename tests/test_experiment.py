@@ -9,7 +9,7 @@ from scripts import SMALL, events, run
 from bacon import compute, figures, recipes
 from bacon.data import spaces
 from bacon.parallel import World
-from bacon.run.experiment import Experiment
+from bacon.run.experiment import Experiment, Setting
 
 
 def log_of(folder):
@@ -36,12 +36,18 @@ def test_the_log_has_losses_every_ten_iterations_and_every_evaluation(finished):
     log = log_of(folder)
     assert log[0]["event"] == "start" and log[0]["args"]["Iteration"] == 25
     assert [e["it"] for e in log if e["event"] == "losses"] == [10, 12, 22, 24, 25]
-    assert {"lh", "tv", "clip", "ce", "accuracy", "pool", "seconds"} <= log[1].keys()
+    assert {"lh", "tv", "clip", "ce", "accuracy_percent", "pool", "seconds_per_iteration"} <= log[
+        1
+    ].keys()
+    assert not {"accuracy", "seconds"} & log[1].keys()
     evaluations = [e for e in log if e["event"] == "evaluation"]
     assert [e["it"] for e in evaluations] == [12, 24, 25] and all(
         len(e["accuracy"]) == 2 for e in evaluations
     )
-    assert log[-1]["event"] == "end" and log[-1]["accuracy"]["ConvNetW32"]["networks"] == 2
+    assert log[-1]["event"] == "end" and log[-1]["summary_percent"]["ConvNetW32"]["networks"] == 2
+    assert all(0 <= accuracy <= 1 for e in evaluations for accuracy in e["accuracy"])
+    mean = 100 * sum(evaluations[-1]["accuracy"]) / 2
+    assert log[-1]["summary_percent"]["ConvNetW32"]["mean"] == pytest.approx(mean)
     assert len(list(folder.glob("vis_*.png"))) == 3
 
 
@@ -67,7 +73,8 @@ def test_the_picture_shows_the_images_of_each_class_in_pixel_colours(
 ):
     def experiment(whitening=None):
         real, arithmetic = digits.real("train", whitening=whitening), compute.Arithmetic("cpu")
-        return Experiment(make_args(aug=False), 0, real, real, arithmetic, arithmetic, World())
+        args = make_args(aug=False)
+        return Experiment.begin(Setting(args, real, real, arithmetic, arithmetic, World()), 0)
 
     plain = experiment()
     shown = experiment(spaces.Whitening.fit(plain.distiller.real)) if zca else plain

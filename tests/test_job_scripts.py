@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoint import NAME, SMALL
+from scripts import INTERRUPTED, run_name
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "docs/slurm"
+NAME = run_name("BACON_mnist.py", *INTERRUPTED)
 
 # A script whose first run waits, after its first safe place to stop, until the signal has come to each process.
 HELD = """
 import pathlib, runpy, sys, time
 sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
-from bacon.run import checkpoint
+from bacon.run import record
 
-point, holding = checkpoint.Record.point, pathlib.Path("holding")
+point, holding = record.Record.point, pathlib.Path("holding")
 
 def hold(self):
     point(self)
@@ -30,7 +31,7 @@ def hold(self):
         time.sleep(0.05)
 
 if not holding.exists():
-    checkpoint.Record.point = hold
+    record.Record.point = hold
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -76,7 +77,7 @@ def test_a_job_requeues_itself_at_the_signal_and_resumes(name, cluster, digits_f
     assert script.count(command) == 1
     small = " ".join(
         [
-            *(f for f in SMALL if "save_path" not in f),
+            *(f for f in INTERRUPTED if "save_path" not in f),
             "--no_compile",
             f"--data_path={digits_folder}",
         ]
@@ -112,7 +113,7 @@ def test_a_job_of_several_nodes_requeues_itself_and_resumes(cluster, digits_fold
     assert "--signal=TERM@" in script
     small = " ".join(
         [
-            *(f for f in SMALL if "save_path" not in f),
+            *(f for f in INTERRUPTED if "save_path" not in f),
             "--no_compile",
             f"--data_path={digits_folder}",
         ]

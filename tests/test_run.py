@@ -14,11 +14,11 @@ from scripts import SMALL, assert_one_line, events, run, run_name
 
 import networks
 import utils
-from bacon import canvases, compute, flags, judge, parallel, recipes
+from bacon import canvases, compute, flags, judge, messages, parallel, recipes
 from bacon.data import loading
 from bacon.distill import clusters, distiller
 from bacon.errors import DivergedError, UserError
-from bacon.run import checkpoint
+from bacon.run import folder, preflight, words
 from bacon.run import run as runner
 from bacon.score import layouts
 
@@ -305,7 +305,7 @@ def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, ca
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(folder.tempfile, "TemporaryFile", refuse)
     assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "folder") == 2
     assert "Permission denied" in capsys.readouterr().err
 
@@ -350,7 +350,7 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
     assert text.count("\n") == 1 and "No space left" in text and "res_BACON" in text
 
 
-def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, make_args):
+def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, make_args, capsys):
     keep = torch.ones(len(digits.labels_train), dtype=torch.bool)
     keep[(digits.labels_train == 3).nonzero()[1:, 0]] = False
     images, labels = digits.images_train[keep], digits.labels_train[keep]
@@ -358,23 +358,48 @@ def test_a_class_of_one_image_is_refused_and_a_small_class_is_mentioned(digits, 
     with pytest.raises(
         UserError, match=r"class 3 .* 1 training images; a standard deviation needs 2"
     ):
-        runner.check_data(make_args(ipc=1), short)
-    (note,) = runner.check_data(make_args(batch_real=200), digits)
+        preflight.check_data(make_args(ipc=1), short)
+
+    def said(given=("ipc",), **flags):
+        with messages.speak("stdout"):
+            preflight.check_data(make_args(**flags), digits, given)
+        return capsys.readouterr().out
+
+    note = said(batch_real=200)
     assert "class 8" in note and "116" in note and "--batch_real 200" in note
-    assert "fewer than the recipe's --batch_real 200:" in note
-    (note,) = runner.check_data(make_args(batch_real=200), digits, {"batch_real"})
-    assert "fewer than --batch_real 200:" in note
-    assert runner.check_data(make_args(batch_real=116), digits) == []
-    assert runner.check_data(make_args(batch_real=200, Iteration=0), digits) == []  # none is drawn
+    assert "fewer than the recipe's --batch_real 200:" in note and note.count("\n") == 1
+    assert "fewer than --batch_real 200:" in said({"batch_real"}, batch_real=200)
+    assert said(batch_real=116) == ""
+    assert said(batch_real=200, Iteration=0) == ""  # none is drawn
 
 
 def test_what_several_processes_cannot_do_is_refused(make_args):
     spec = recipes.DATASETS["Digits"]
     with pytest.raises(UserError, match="11 processes for 10 classes"):
-        runner.check_settings(make_args(), spec, parallel.World(0, 11))
+        preflight.check_settings(make_args(), spec, parallel.World(0, 11))
     with pytest.raises(UserError, match="ConvNetBN"):
-        runner.check_settings(make_args(model="ConvNetBN", method="DM"), spec, parallel.World(0, 2))
-    runner.check_settings(make_args(model="ConvNetBN", method="DM"), spec, parallel.World())
+        preflight.check_settings(
+            make_args(model="ConvNetBN", method="DM"), spec, parallel.World(0, 2)
+        )
+    preflight.check_settings(make_args(model="ConvNetBN", method="DM"), spec, parallel.World())
+
+
+def test_slurms_time_limit_is_said_where_it_is_known(monkeypatch, capsys):
+    def time_left():
+        with messages.speak("stdout"):
+            words.tell_time_left()
+        return capsys.readouterr().out
+
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    assert time_left() == ""
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    for end, left in (("8200", "2.0 h"), ("900", "0.0 s")):
+        monkeypatch.setenv("SLURM_JOB_END_TIME", end)
+        line = time_left()
+        assert (
+            line.startswith(f"Slurm ends this job in {left}; a judge")
+            and "--epoch_eval_train" in line
+        )
 
 
 # As a process

@@ -330,7 +330,7 @@ def undisturbed(cluster, folder, launcher, flags):
 def long_enough(cluster, folder, launcher, flags):
     """The flags of a run of LONG seconds on this machine, were it idle."""
     log, _ = undisturbed(cluster, folder, launcher, [*flags, "--Iteration=60"])
-    seconds = min(event["seconds"] for event in log if event["event"] == "losses")
+    seconds = min(event["seconds_per_iteration"] for event in log if event["event"] == "losses")
     return [*flags, f"--Iteration={math.ceil(LONG / seconds)}"]
 
 

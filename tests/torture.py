@@ -29,7 +29,7 @@ COMMAND = [
     "--num_exp=2", "--num_eval=2", "--epoch_eval_train=30", "--meter_reset=7", "--precision=fp32", "--no_compile",
     "--checkpoint_minutes=0", "--save_path=result", "--resume",
 ]  # fmt: skip
-OF_A_PROCESS = {"time", "seconds", "command"}
+OF_A_PROCESS = {"time", "seconds", "seconds_per_iteration", "seconds_total", "command"}
 
 
 def slow_child(command):

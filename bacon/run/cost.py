@@ -1,6 +1,8 @@
-"""What a run will cost: its work counted from shapes, and the time, memory and disk it takes on this device."""
+"""What a run will cost: its work, counted from shapes, and the time, memory and disk of it here."""
 
 import copy
+import dataclasses
+import functools
 import statistics
 import sys
 import time
@@ -10,7 +12,7 @@ import torch
 
 import augment
 import networks
-from bacon import compute, judge
+from bacon import compute, judge, messages
 from bacon.data.real_data import RealData
 from bacon.distill import distiller as distill
 from bacon.progress import duration
@@ -23,19 +25,41 @@ from bacon.recipes import (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Arithmetics:
+    """How to distil and how to judge."""
+
+    distilling: compute.Arithmetic
+    judging: compute.Arithmetic
+
+
+def of_judge(name):
+    """The kinds of work of a judging network: its training and its test."""
+    return ("train", name), ("test", name)
+
+
+def is_judging(kind):
+    return isinstance(kind, tuple)
+
+
 def flop_per_image(args, spec):
-    """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without computing anything.
-    spec: a data.Dataset or recipes.Spec. Keys: "real", "synthetic", "train" for the distilling network; ("train", name)
-    and ("test", name) for judges."""
+    """FLOP (2 per multiply-add) of one image in each kind of work, counted from shapes without
+    computing anything.
+
+    spec: a loading.Dataset or datasets.Spec. Keys: "real", "synthetic", "train" for the distilling
+    network; ("train", name) and ("test", name) for judges.
+    """
     shape = spec.channels, spec.num_classes, spec.im_size
-    flop = {"train": networks.flop(args.model, *shape)}
-    flop["real"] = networks.flop(args.model, *shape, weights=False, last=args.embed_last)
-    flop["synthetic"] = networks.flop(
-        args.model, *shape, weights=False, image=True, last=args.embed_last
-    )
+    last = args.embed_last
+    flop = {
+        "train": networks.flop(args.model, *shape),
+        "real": networks.flop(args.model, *shape, weights=False, last=last),
+        "synthetic": networks.flop(args.model, *shape, weights=False, image=True, last=last),
+    }
     for name in architectures(args.eval_mode, args.model):
-        flop["train", name] = networks.flop(name, *shape)
-        flop["test", name] = networks.flop(name, *shape, weights=False)
+        train, test = of_judge(name)
+        flop[train] = networks.flop(name, *shape)
+        flop[test] = networks.flop(name, *shape, weights=False)
     return flop
 
 
@@ -43,55 +67,68 @@ def images_per_kind(args, spec):
     """How many images of each kind of `flop_per_image` an experiment computes."""
     decoded = images_per_class(args) * spec.num_classes
     passes = args.Iteration * args.outer_loop * args.train_net_num
-    evaluations = number_of_evaluations(args) * args.num_eval
     counts = {
         "real": passes * min(args.batch_real * spec.num_classes, spec.train),
         "synthetic": passes * decoded,
+        "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
-    counts["train"] = args.Iteration * training_steps(args) * args.trained_bs
+    judges = number_of_evaluations(args) * args.num_eval
+    of_a_training = (args.epoch_eval_train + 1) * decoded
+    if args.judge_steps:
+        of_a_training = args.judge_steps * min(args.batch_train, decoded)
     for name in architectures(args.eval_mode, args.model):
-        steps = args.judge_steps * min(args.batch_train, decoded)
-        counts["train", name] = evaluations * (steps or (args.epoch_eval_train + 1) * decoded)
-        counts["test", name] = evaluations * spec.test
+        train, test = of_judge(name)
+        counts[train] = judges * of_a_training
+        counts[test] = judges * spec.test
     return counts
 
 
 def arithmetics(args, spec):
-    """How to distil, how to judge (compute.Arithmetic), and lines for the user. Each is chosen by its own work, that of
-    an experiment and that of an evaluation: neither more judging nor more experiments change how one distils."""
-    distil = judging = 0
+    """The `Arithmetics` of a run; what is worth knowing of the choice is said.
+
+    Each is chosen by its own work, that of an experiment and that of an evaluation: neither more
+    judging nor more experiments change how one distils.
+    """
+    distil = 0
+    judging = 0
     if args.compile is None:  # else nothing depends on the work
-        flop, images = flop_per_image(args, spec), images_per_kind(args, spec)
-        work = {kind: count * flop[kind] for kind, count in images.items()}
-        distil = work["real"] + work["synthetic"] + work["train"]
-        judging = (sum(work.values()) - distil) / number_of_evaluations(args)
+        flop = flop_per_image(args, spec)
+        for kind, images in images_per_kind(args, spec).items():
+            if is_judging(kind):
+                judging += images * flop[kind]
+            else:
+                distil += images * flop[kind]
+        judging /= number_of_evaluations(args)
     distilling = compute.choose(args.device, args.precision, args.compile, distil)
     judges = compute.choose(args.device, args.precision, args.compile, judging)
-    return distilling, judges, []
+    return Arithmetics(distilling, judges)
 
 
 def about_judging(args, spec):
-    """What judging costs of a run, in words, and how to judge less where that is much of it. In forward passes: one
-    for an image embedded or tested, another for a gradient with respect to images, and one more for weights."""
+    """What judging costs of a run, in words, and how to judge less where that is much of it.
+
+    In forward passes: one for an image embedded or tested, another for a gradient with respect to
+    images, and one more for weights.
+    """
     images = images_per_kind(args, spec)
-    judging = sum(
-        images[kind] * (3 if kind[0] == "train" else 1)
-        for kind in images
-        if isinstance(kind, tuple)
-    )
-    share = judging / (judging + images["real"] + 2 * images["synthetic"] + 3 * images["train"])
+    judging = 0
+    for name in architectures(args.eval_mode, args.model):
+        train, test = of_judge(name)
+        judging += 3 * images[train] + images[test]
+    distilling = images["real"] + 2 * images["synthetic"] + 3 * images["train"]
+    share = judging / (judging + distilling)
     if number_of_evaluations(args) == 1 or share < 0.1:
         return ""
-    return f"; about {share:.0%} of the work. --eval_interval {args.Iteration} judges at the end only: the same images"
+    less = f"--eval_interval {args.Iteration} judges at the end only: the same images"
+    return f"; about {share:.0%} of the work. {less}"
 
 
 def checkpoint_bytes(args, spec):
-    """Size of the largest checkpoint: the networks of a full pool with their momentum, the canvases with theirs, and
-    the sets of the experiments that have ended."""
+    """Size of the largest checkpoint: the networks of a full pool with their momentum, the canvases
+    with theirs, and the sets of the experiments that have ended."""
     net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
-    members = min(
-        args.net_num, 3 + -(-args.Iteration // args.net_generate_interval) * args.net_push_num
-    )
+    pushes = -(-args.Iteration // args.net_generate_interval)
+    members = min(args.net_num, 3 + pushes * args.net_push_num)
     network = sum(p.numel() for p in net.parameters()) * (2 if args.net_decay else 1)
     canvases = args.ipc * spec.num_classes * spec.channels * spec.im_size[0] * spec.im_size[1]
     copies = {"sgd": 2, "adam": 3}[args.optim] + len(experiments(args))
@@ -99,108 +136,160 @@ def checkpoint_bytes(args, spec):
 
 
 def random_images(spec, classes, per_class, device):
-    """Random images of a dataset's shape as a data.RealData: they take the time of real ones."""
+    """Random images of a dataset's shape as a real_data.RealData: they take the time of real ones."""
     labels = torch.arange(classes).repeat(per_class)
     images = torch.randint(0, 256, (len(labels), spec.channels, *spec.im_size), dtype=torch.uint8)
     return RealData(images, labels, spec.mean, spec.std, classes, device)
 
 
-def seconds_per_image(args, spec, distilling, judging):
-    """Measured seconds per image of the kinds of `flop_per_image`, compilation left out, on random images. What is
-    timed is what a run does: a pass of canvas updates over as many classes as a chunk of memory holds ("real" and
-    "synthetic" together, under "real" per real image), a network's training, and of each judge an epoch and a test."""
+def seconds_per_image(args, spec, arithmetics):
+    """Measured seconds per image of the kinds of `flop_per_image`, compilation left out, on random
+    images.
 
-    def measure(work, device, *of):
-        clock = []
-        for _ in range(5):
-            start = time.perf_counter()
-            work(*of)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            clock.append(time.perf_counter() - start)
-        return statistics.median(clock[2:])  # the first calls compile
+    What is timed is what a run does: a pass of canvas updates over as many classes as a chunk of
+    memory holds ("real" and "synthetic" together, under "real" per real image), a network's
+    training, and of each judge an epoch and a test.
+    """
+    of_distilling = _seconds_of_distilling(args, spec, arithmetics.distilling)
+    return of_distilling | _seconds_of_judging(args, spec, arithmetics.judging)
 
-    small, rng = copy.copy(args), np.random.default_rng(0)
-    small.model_train_steps, small.init = min(2, args.model_train_steps), "noise"
+
+def _median_seconds(device, work):
+    """Of some calls of work()."""
+    clock = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        clock.append(time.perf_counter() - start)
+    return statistics.median(clock[2:])  # the first calls compile
+
+
+def _seconds_of_distilling(args, spec, arithmetic):
+    small = copy.copy(args)
+    small.model_train_steps = min(2, args.model_train_steps)
+    small.init = "noise"
+    rng = np.random.default_rng(0)
+    device = arithmetic.device
     each = min(args.batch_real, spec.train // spec.num_classes)
-    classes = min(spec.num_classes, max(2, distilling.chunk(spec.im_size) // each))
-    real = random_images(spec, classes, each, distilling.device)
-    distiller = distill.begin(small, 0, real, distilling)
+    classes = min(spec.num_classes, max(2, arithmetic.chunk(spec.im_size) // each))
+    real = random_images(spec, classes, each, device)
+    distiller = distill.begin(small, 0, real, arithmetic)
     (member,) = distiller.pool.pick(1, rng)
-    seconds = {
-        "real": measure(distiller.update_canvases, distilling.device, member, distill.Pass(0, 0, 0))
-        / len(real)
-    }
+
+    def update():
+        distiller.update_canvases(member, distill.Pass(0, 0, 0))
+
+    def train():
+        distiller.trainer.train(member, small.model_train_steps, rng)
+
+    seconds = {"real": _median_seconds(device, update) / len(real)}
     if training_steps(args):
         images = small.model_train_steps * min(args.trained_bs, len(real))
-        seconds["train"] = (
-            measure(
-                distiller.trainer.train, distilling.device, member, small.model_train_steps, rng
-            )
-            / images
-        )
-
-    chunk, device, classes = judging.chunk(spec.im_size), judging.device, spec.num_classes
-    decoded = min(images_per_class(args) * classes, 4 * args.batch_train)
-    synthetic, test = (
-        random_images(spec, classes, -(-n // classes), device) for n in (decoded, chunk)
-    )
-    images, labels = synthetic.batch(slice(0, decoded))
-    protocol = judge.Protocol(
-        0, args.batch_train, args.lr_net, augment.parse_strategy(args.dsa_strategy)
-    )
-    for name in architectures(args.eval_mode, args.model):
-        net = judging.build(name, images.shape[1:], classes, rng)
-        seconds["train", name] = (
-            measure(judge.train, device, net, images, labels, protocol, rng, judging) / decoded
-        )
-        seconds["test", name] = measure(judge.accuracy, device, net, test, judging) / len(test)
+        seconds["train"] = _median_seconds(device, train) / images
     return seconds
 
 
-def dry_run(args, spec, distilling, judging):
-    """Print what the run will cost on this device."""
-    flop, counts = flop_per_image(args, spec), images_per_kind(args, spec)
-    seconds, several = seconds_per_image(args, spec, distilling, judging), len(experiments(args))
-    rows = [
-        ("canvas updates", "real", ("real", "synthetic")),
-        ("pool training", "train", ("train",)),
-    ]
-    rows += [
-        (f"judging: {kind[0]} {kind[1]}", kind, (kind,))
-        for kind in counts
-        if isinstance(kind, tuple)
-    ]
-    print(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'time':>10}")
-    totals = np.zeros(3)
-    for title, kind, counted in rows:
-        images = several * sum(counts[name] for name in counted)
-        tflop = several * sum(counts[name] * flop[name] for name in counted) / 1e12
-        takes = several * counts[kind] * seconds.get(kind, 0)
-        rate = f"{1000 * tflop / takes:,.0f}" if takes else "-"
-        print(f"{title:<32}{images:>14,}{tflop:>12,.4g}{rate:>10}{duration(takes):>10}")
-        totals += images, tflop, takes
-    images, tflop, takes = totals
-    print(f"{'total':<32}{images:>14,.0f}{tflop:>12,.4g}{'':>10}{duration(takes):>10}")
-    names, judges = (
-        architectures(args.eval_mode, args.model),
-        number_of_evaluations(args) * args.num_eval,
+def _seconds_of_judging(args, spec, arithmetic):
+    rng = np.random.default_rng(0)
+    device = arithmetic.device
+    classes = spec.num_classes
+    chunk = arithmetic.chunk(spec.im_size)
+    decoded = min(images_per_class(args) * classes, 4 * args.batch_train)
+    synthetic = random_images(spec, classes, -(-decoded // classes), device)
+    test = random_images(spec, classes, -(-chunk // classes), device)
+    images, labels = synthetic.batch(slice(0, decoded))
+    strategy = augment.parse_strategy(args.dsa_strategy)
+    protocol = judge.Protocol(0, args.batch_train, args.lr_net, strategy)
+    seconds = {}
+    for name in architectures(args.eval_mode, args.model):
+        net = arithmetic.build(name, images.shape[1:], classes, rng)
+        train = functools.partial(judge.train, net, images, labels, protocol, rng, arithmetic)
+        score = functools.partial(judge.accuracy, net, test, arithmetic)
+        of_train, of_test = of_judge(name)
+        seconds[of_train] = _median_seconds(device, train) / decoded
+        seconds[of_test] = _median_seconds(device, score) / len(test)
+    return seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table of a dry run. kinds: of `flop_per_image` that it counts together; the time
+    of the first is measured."""
+
+    title: str
+    kinds: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a row of that table comes to, over all experiments."""
+
+    images: int = 0
+    tflop: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other):
+        return Work(
+            self.images + other.images, self.tflop + other.tflop, self.seconds + other.seconds
+        )
+
+
+def dry_run(args, spec, arithmetics):
+    """Say what the run will cost on this device."""
+    counts = images_per_kind(args, spec)
+    seconds = seconds_per_image(args, spec, arithmetics)
+    _tell_work(args, spec, counts, seconds)
+    longest = max(
+        sum(counts[kind] * seconds[kind] for kind in of_judge(name))
+        for name in architectures(args.eval_mode, args.model)
     )
-    longest = (
-        max(sum(counts[kind, n] * seconds[kind, n] for kind in ("train", "test")) for n in names)
-        / judges
-    )
-    print(f"a judge takes up to {duration(longest)}: a job's time limit has to be longer")
+    a_judge = duration(longest / (number_of_evaluations(args) * args.num_eval))
+    messages.log.info(f"a judge takes up to {a_judge}: a job's time limit has to be longer")
     state = checkpoint_bytes(args, spec)
-    print(
-        f"checkpoint about {state / 1e6:,.1f} MB; {3 * state / 1e6:,.1f} MB of disk while one is written"
-    )
-    if distilling.device.type == "cuda":
-        peak, where = torch.cuda.max_memory_allocated(), "GPU memory"
+    on_disk = f"{3 * state / 1e6:,.1f} MB of disk while one is written"
+    messages.log.info(f"checkpoint about {state / 1e6:,.1f} MB; {on_disk}")
+    _tell_memory(spec, state, arithmetics.distilling.device)
+
+
+def _tell_work(args, spec, counts, seconds):
+    """A table of the work of all experiments, by kind."""
+    flop = flop_per_image(args, spec)
+    rows = [Row("canvas updates", ("real", "synthetic")), Row("pool training", ("train",))]
+    for kind in counts:
+        if is_judging(kind):
+            what, name = kind
+            rows.append(Row(f"judging: {what} {name}", (kind,)))
+    messages.log.info(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'time':>10}")
+    several = len(experiments(args))
+    total = Work()
+    for row in rows:
+        images = several * sum(counts[kind] for kind in row.kinds)
+        tflop = several * sum(counts[kind] * flop[kind] for kind in row.kinds) / 1e12
+        takes = several * counts[row.kinds[0]] * seconds.get(row.kinds[0], 0)
+        work = Work(images, tflop, takes)
+        rate = f"{1000 * tflop / takes:,.0f}" if takes else "-"
+        messages.log.info(_line_of_work(row.title, work, rate))
+        total += work
+    messages.log.info(_line_of_work("total", total, ""))
+
+
+def _line_of_work(title, work, rate):
+    counted = f"{title:<32}{work.images:>14,}{work.tflop:>12,.4g}"
+    return f"{counted}{rate:>10}{duration(work.seconds):>10}"
+
+
+def _tell_memory(spec, checkpoint, device):
+    """The most memory that this process has used, and what a run adds. checkpoint: its bytes."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+        where = "GPU memory"
     else:
         import resource  # not on Windows
 
         unit = 1 if sys.platform == "darwin" else 1024
-        peak, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "memory"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        where = "memory"
     pixels = (spec.train + spec.test) * spec.channels * spec.im_size[0] * spec.im_size[1]
-    print(f"peak {where} about {(peak + state + pixels) / 1e9:,.1f} GB")
+    messages.log.info(f"peak {where} about {(peak + checkpoint + pixels) / 1e9:,.1f} GB")

@@ -17,21 +17,17 @@ from pathlib import Path
 import pytest
 import torch
 import torture
-from scripts import assert_one_line, events, run, run_name
+from scripts import INTERRUPTED, assert_one_line, events, run, run_name
 
 import networks
 from bacon import canvases, compute, errors, figures, files, recipes, tables
 from bacon.data import loading
 from bacon.distill import clusters, distiller
-from bacon.run import checkpoint, cost, experiment
+from bacon.run import cost, experiment, record, words
+from bacon.run import folder as folders
 from bacon.run import run as runner
 
-SMALL = [
-    "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=6", "--eval_interval=4", "--batch_real=8",
-    "--trained_bs=8", "--model_train_steps=2", "--net_generate_interval=2", "--net_num=5", "--meter_reset=3",
-    "--num_exp=2", "--num_eval=2", "--epoch_eval_train=1", "--save_path=result",
-]  # fmt: skip
-NAME = run_name("BACON_mnist.py", *SMALL)
+NAME = run_name("BACON_mnist.py", *INTERRUPTED)
 
 
 class Killed(BaseException):
@@ -46,7 +42,7 @@ def script(tmp_path, monkeypatch, quick):
         folder = tmp_path / folder
         folder.mkdir(exist_ok=True, parents=True)
         monkeypatch.chdir(folder)
-        return run("BACON_mnist.py", *SMALL, *flags)
+        return run("BACON_mnist.py", *INTERRUPTED, *flags)
 
     # What a plot shows has to be the same, too; drawing it takes longer than such a run.
     monkeypatch.setattr(
@@ -180,8 +176,8 @@ def resume_after_signals(flags, script, at_event, assert_same, capsys):
     + [(n, os, "replace") for n in (1, 2, 3, 20)]
     + [(n, experiment.Experiment, "save_picture") for n in (1, 2)]
     + [(n, runner.Run, "save_result") for n in (1, 2)]
-    + [(n, checkpoint.RunLog, "write") for n in (1, 2, 4)]
-    + [(1, checkpoint.Files, "claim"), (1, checkpoint.Files, "finish")],
+    + [(n, record.RunLog, "write") for n in (1, 2, 4)]
+    + [(1, folders.Files, "claim"), (1, folders.Files, "finish")],
     ids=lambda v: getattr(v, "__name__", str(v)),
 )
 def test_a_run_killed_anywhere_resumes_to_bitwise_the_same_files(
@@ -332,7 +328,7 @@ def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_
     at_event(6, ask("SIGTERM"))
     assert script("--num_exp=1") == 75
     args = make_args(ipc=1, Iteration=6, net_generate_interval=2, net_num=5)
-    name = run_name("BACON_mnist.py", *SMALL, "--num_exp=1")
+    name = run_name("BACON_mnist.py", *INTERRUPTED, "--num_exp=1")
     size = (tmp_path / f"run/result/ckpt_{name}.pt").stat().st_size
     announced = cost.checkpoint_bytes(args, recipes.DATASETS["Digits"])
     assert announced < size < 1.2 * announced
@@ -360,10 +356,10 @@ DAMAGES = {
     "one byte": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
     "no archive": lambda content: b"hello",
     "foreign": lambda content: saved_bytes({"model": torch.zeros(3)}),
-    "incomplete": lambda content: saved_bytes({"format": checkpoint.FORMAT, "log_bytes": 0}),
+    "incomplete": lambda content: saved_bytes({"format": folders.FORMAT, "log_bytes": 0}),
     "malicious": lambda content: pickle.dumps(Malicious()),
     "malicious archive": lambda content: saved_bytes(
-        {"format": checkpoint.FORMAT, "meta": Malicious()}
+        {"format": folders.FORMAT, "meta": Malicious()}
     ),
 }
 
@@ -399,7 +395,7 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line_and_stays(stoppe
     capsys.readouterr()
     assert script("--resume") == 2
     assert_one_line(
-        capsys, path.name, "another version", "BACON checkpoint 1", checkpoint.FORMAT, "--overwrite"
+        capsys, path.name, "another version", "BACON checkpoint 1", folders.FORMAT, "--overwrite"
     )
     assert {path: path.read_bytes() for path in stopped.iterdir()} == before
 
@@ -566,13 +562,13 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("n", "owner", "name", "begun"),
     [
-        (1, runner, "tell", False),
-        (1, checkpoint.Files, "claim", False),
-        (1, checkpoint.RunLog, "write", False),
+        (1, words, "describe", False),
+        (1, folders.Files, "claim", False),
+        (1, record.RunLog, "write", False),
         (1, torch, "save", False),
         (1, os, "replace", True),
         (2, os, "replace", True),
-        (1, checkpoint.Files, "clear", True),
+        (1, folders.Files, "clear", True),
         (2, os, "fsync", False),
         (1, distiller.Distiller, "iterate", True),
     ],
@@ -608,7 +604,7 @@ def test_a_run_that_cannot_begin_overwrites_nothing(error, name, stopped, script
 
     before = contents(stopped)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, name, fail)
+        patch.setattr(record, name, fail)
         assert script("--overwrite", "--checkpoint_minutes=0") == 2
     assert contents(stopped) == before
     assert script("--resume", "--checkpoint_minutes=0") == 0
@@ -618,11 +614,11 @@ def test_a_terminal_that_cannot_show_the_first_line_costs_no_run(script, monkeyp
     assert script() == 0
     before = contents(tmp_path / "run/result")
 
-    def fail(*lines):
+    def fail(*content):
         "\u2014".encode("ascii")
 
     with monkeypatch.context() as patch, pytest.raises(UnicodeEncodeError):
-        patch.setattr(runner, "tell", fail)
+        patch.setattr(words, "describe", fail)
         script("--overwrite")
     assert contents(tmp_path / "run/result") == before
 
@@ -696,9 +692,9 @@ def held(path):
 @pytest.fixture
 def impatient(monkeypatch):
     """Nobody waits for a lock."""
-    inner = checkpoint.lock
+    inner = folders.lock
     monkeypatch.setattr(
-        checkpoint, "lock", lambda stack, path, refusal, patience=0: inner(stack, path, refusal)
+        folders, "lock", lambda stack, path, refusal, patience=0: inner(stack, path, refusal)
     )
 
 
@@ -762,7 +758,7 @@ def test_a_job_array_leaves_an_unfinished_whole_run_alone(script, at_event, tmp_
 def test_the_last_task_of_a_job_array_joins_experiments_with_half_chroma(colour, script, tmp_path):
     assert script("--chroma=half", folder="undisturbed") == 0
     assert script("--chroma=half", "--exp_index=1") == script("--chroma=half", "--exp_index=0") == 0
-    name = run_name("BACON_mnist.py", *SMALL, "--chroma=half")
+    name = run_name("BACON_mnist.py", *INTERRUPTED, "--chroma=half")
     folders = tmp_path / "run/result", tmp_path / "undisturbed/result"
     ours, theirs = (folder / f"res_{name}.pt" for folder in folders)
     for exp in (0, 1):
@@ -847,7 +843,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_the_last_checkpoint_g
 
 
 def test_a_log_line_that_does_not_fit_on_the_disk_is_not_there_in_part(tmp_path, small_disk):
-    log = checkpoint.RunLog(tmp_path / "log.jsonl")
+    log = record.RunLog(tmp_path / "log.jsonl")
     for number in range(4):
         with contextlib.suppress(OSError):
             log.write("x", number=number, text="y" * 20_000)
@@ -860,16 +856,14 @@ def test_a_log_line_that_does_not_fit_on_the_disk_is_not_there_in_part(tmp_path,
 
 def test_too_little_free_space_is_refused_before_the_run(script, monkeypatch, capsys, tmp_path):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(
-        checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1_400_000)
-    )
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: usage._replace(free=1_400_000))
     assert script("--net_num=100", "--Iteration=1000", "--model=ConvNet") == 2
     assert_one_line(capsys, "--save_path", "needs 716 MB", "1 MB are free")
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_read_only_folder_is_refused_before_the_run(script, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(checkpoint.os, "access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(folders.os, "access", lambda path, mode: not mode & os.W_OK)
     assert script() == 2
     assert_one_line(capsys, "--save_path result", "cannot write in")
     assert list((tmp_path / "run").iterdir()) == []
@@ -926,19 +920,6 @@ def test_a_lack_of_memory_ends_the_run_in_one_line(script, at_event, assert_same
         script("--overwrite")
 
 
-def test_slurms_time_limit_is_said_where_it_is_known(monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
-    assert checkpoint.time_left() == []
-    monkeypatch.setattr("time.time", lambda: 1000.0)
-    for end, left in (("8200", "2.0 h"), ("900", "0.0 s")):
-        monkeypatch.setenv("SLURM_JOB_END_TIME", end)
-        (line,) = checkpoint.time_left()
-        assert (
-            line.startswith(f"Slurm ends this job in {left}; a judge")
-            and "--epoch_eval_train" in line
-        )
-
-
 def test_processes_do_not_change_the_device_of_a_run(script, at_event, capsys, monkeypatch):
     at_event(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert script() == 75
@@ -962,7 +943,7 @@ def test_a_lost_contact_is_said_before_the_sigterm_of_torchrun_ends_the_process(
 
     def work():
         try:
-            with checkpoint.StopSignals():
+            with record.StopSignals():
                 raise errors.ParallelError("process 0 of 2 lost contact with the others")
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
