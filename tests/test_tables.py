@@ -1,75 +1,18 @@
-"""Facts about the figures over judges, and about tables and plots of finished runs, from logs written here."""
+"""Facts about the figures over judges, and about tables of finished runs."""
 
 import json
 
 import pytest
-from scripts import assert_one_line
+from logs import SHORT, ended, write_log, write_runs
 
-from bacon import figures, flags, plots, recipes, tables
-from bacon.errors import UserError
+from bacon import recipes, tables
 from bacon.score import command
-
-WHOLE = {name: (spec.train, spec.test) for name, spec in recipes.DATASETS.items()}
-
-
-def write_log(folder, line, scores, images=None, sha="a" * 64, **arithmetic):
-    """A finished run's log in `folder`: a command line, {iteration: {judge: [[accuracy] per experiment]}}."""
-    settings = flags.parse_args(
-        tuple(recipes.DATASETS), None, f"--dataset Digits --ipc 2 {line}".split()
-    )
-    args, departures = (
-        vars(settings.args),
-        {name: list(pair) for name, pair in settings.departures.items()},
-    )
-    train, test = images or WHOLE.get(args["dataset"], (9, 3))
-    start = {
-        "args": args,
-        "departures": departures,
-        "train_images": train,
-        "test_images": test,
-        "data_sha256": sha,
-    }
-    start["arithmetic"] = {
-        "distilling": "cpu, 2 threads, fp32",
-        "judging": "cpu, 2 threads, fp32",
-    } | arithmetic
-    events = [{"event": "start", **start}]
-    for it, by_judge in scores.items():
-        for judge, experiments in by_judge.items():
-            for exp, accuracy in enumerate(experiments):
-                events.append(
-                    {
-                        "event": "evaluation",
-                        "exp": exp,
-                        "it": it,
-                        "network": judge,
-                        "accuracy": accuracy,
-                    }
-                )
-    folder.mkdir(parents=True)
-    log = folder / f"log_{args['method']}_{args['dataset']}.jsonl"
-    log.write_text("".join(json.dumps(event) + "\n" for event in [*events, {"event": "end"}]))
-    return log
-
-
-def ended(*accuracies, judge="ConvNetW32", it=2):
-    """The scores of a run of one experiment that was judged at its end."""
-    return {it: {judge: [list(accuracies)]}}
-
-
-SHORT = "--model ConvNetW32 --Iteration 2 --epoch_eval_train 20"
 
 
 @pytest.fixture
 def runs(tmp_path):
-    """A folder of runs: BACON with two experiments and two judges, BACON without a term, random images."""
-    root = tmp_path / "runs"
-    both = {"ConvNetW32": [[0.5, 0.6], [0.7, 0.8]], "ConvNet": [[0.8, 0.8], [0.9, 0.9]]}
-    write_log(root / "BACON", f"{SHORT} --num_exp 2 --eval_mode C", {1: both, 2: both})
-    half = {1: {"ConvNetW32": [[0.6, 0.4]]}, 2: {"ConvNetW32": [[0.4, 0.4]]}}
-    write_log(root / "no_tv", f"{SHORT} --tv_weight 0", half)
-    write_log(root / "random", f"{SHORT} --Iteration 0", ended(0.3, 0.3, it=0))
-    return root
+    """A folder of runs."""
+    return write_runs(tmp_path / "runs")
 
 
 def printed(capsys, *line):
@@ -184,15 +127,13 @@ def test_the_best_iteration_is_shown_on_request_only_and_called_biased(runs, cap
 
 
 def test_a_subset_never_passes_for_the_whole(tmp_path, capsys):
-    line, mixed = f"{SHORT} --dataset CIFAR10 --ipc 10", {"distilling": "cpu, bf16, compiled"}
-    write_log(tmp_path / "a", line, ended(0.5), sha="whole" * 5, **mixed)
-    write_log(tmp_path / "b", line, ended(0.5), images=(500, 100), sha="subset" * 5, **mixed)
+    line = f"{SHORT} --dataset CIFAR10 --ipc 10"
+    subset = {"images": (500, 100), "sha": "subset" * 5}
+    write_log(tmp_path / "a", line, ended(0.5), sha="whole" * 5, precision="bf16")
+    write_log(tmp_path / "b", line, ended(0.5), **subset, precision="bf16")
     text = printed(capsys, "--table", tmp_path)
-    assert (
-        text.count("50.00 +- 0.00  62.06") == 2
-        and "all images whole" in text
-        and "500+100 images subset" in text
-    )
+    assert text.count("50.00 +- 0.00  62.06") == 2
+    assert "all images whole" in text and "500+100 images subset" in text
     assert {row["precision"] for row in rows_of(capsys, tmp_path)} == {"bf16/fp32"}
     assert "500+100 images subset" in printed(capsys, "--table", tmp_path / "b")
 
@@ -232,30 +173,23 @@ FOREIGN_LOGS = {
 }
 
 
-def test_a_foreign_log_gets_a_line_and_does_not_stop_a_folder(tmp_path, capsys, drawn):
+def test_a_foreign_log_gets_a_line_and_does_not_stop_a_folder(tmp_path, capsys):
     write_log(tmp_path / "run", SHORT, ended(0.4))
     for name, text in FOREIGN_LOGS.items():
         (tmp_path / f"log_{name}.jsonl").write_bytes(text)
     (tmp_path / "log_folder.jsonl").mkdir()
     (tmp_path / "log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder.jsonl").mkdir()
-    row = {
-        "set": "x",
-        "accuracy": [[0.5]],
-        "protocol": "y",
-        "dataset": "Digits",
-    }  # of another program
+    # A row of another program.
+    row = {"set": "x", "accuracy": [[0.5]], "protocol": "y", "dataset": "Digits"}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
-    for line in (["--table", str(tmp_path)], ["--plot", str(tmp_path)]):
-        assert command.main(None, line) == 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err and ("40.00" in said.out or drawn)
-        skipped = [text for text in said.err.splitlines() if text.startswith("skipped: ")]
-        for name in (*FOREIGN_LOGS, "folder", "dangling"):
-            assert any(f"log_{name}.jsonl" in text for text in skipped)
-        assert len(skipped) == len(FOREIGN_LOGS) + (3 if line[0] == "--table" else 2)
-    named = tmp_path / "log_cut.jsonl"
-    assert command.main(None, ["--plot", str(named)]) == 2
+    assert command.main(None, ["--table", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err and "40.00" in said.out
+    skipped = [text for text in said.err.splitlines() if text.startswith("skipped: ")]
+    for name in (*FOREIGN_LOGS, "folder", "dangling"):
+        assert any(f"log_{name}.jsonl" in text for text in skipped)
+    assert len(skipped) == len(FOREIGN_LOGS) + 3
 
 
 def test_runs_with_other_settings_never_share_a_row_and_no_run_is_lost(tmp_path, capsys):
@@ -269,7 +203,7 @@ def test_runs_with_other_settings_never_share_a_row_and_no_run_is_lost(tmp_path,
     write_log(tmp_path / "long", f"{line} --epoch_eval_train 21", ended(0.6))
     write_log(tmp_path / "whole canvases", f"{line} --no_aug", ended(0.7))
     write_log(tmp_path / "fewer images", line, ended(0.8), sha="b" * 64)
-    write_log(tmp_path / "compiled", line, ended(0.2), distilling="cpu, bf16, compiled")
+    write_log(tmp_path / "compiled", line, ended(0.2), precision="bf16")
     rows = rows_of(capsys, tmp_path)
     found = [
         (row["set"], "--init noise" in row["flags"], round(row["mean"]), row["experiments"])
@@ -301,78 +235,6 @@ def test_runs_with_other_settings_never_share_a_row_and_no_run_is_lost(tmp_path,
     assert not any("--tv_weight" in line or "iterations" in line for line in lines)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """What is drawn: the arguments of figures.curve."""
-    calls = []
-    monkeypatch.setattr(figures, "curve", lambda *arguments: calls.append(arguments))
-    return calls
-
-
-def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(tmp_path, drawn):
-    line, twice = (
-        f"{SHORT} --tv_weight 0",
-        {1: {"ConvNetW32": [[0.1, 0.1]]}, 2: {"ConvNetW32": [[0.1, 0.1]]}},
-    )
-    write_log(tmp_path / "a", line, twice)
-    write_log(tmp_path / "copy", line, twice)
-    write_log(tmp_path / "c", f"{line} --seed 6", twice)
-    write_log(tmp_path / "judged at the end", f"{line} --seed 4", ended(0.5, 0.5))
-    write_log(
-        tmp_path / "at other iterations",
-        f"{line} --seed 5",
-        {0: twice[1], 2: {"ConvNetW32": [[0.7, 0.7]]}},
-    )
-    both = {"ConvNetW32": [[0.9]], "ConvNet": [[0.9]]}
-    write_log(tmp_path / "b", f"{SHORT} --lh_weight 0 --eval_mode C", {1: both, 2: both})
-    plots.plot_run(tmp_path, tmp_path / "x.png")
-    assert drawn[0][0] == {
-        "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 4, 2: [10.0] * 4},
-        "BACON, judged by ConvNetW32, --lh_weight 0.0": {1: [90.0], 2: [90.0]},
-        "BACON, judged by ConvNet, --lh_weight 0.0": {1: [90.0], 2: [90.0]},
-    }
-
-
-def test_a_plot_stands_beside_its_log_or_in_the_folder_and_has_the_lines_to_compare_with(
-    runs, drawn, capsys
-):
-    (log,) = (runs / "no_tv").glob("log_*")
-    assert command.main(None, ["--plot", str(log)]) == 0
-    assert command.main(None, ["--plot", str(runs)]) == 0
-    assert command.main(None, ["--plot", str(log), str(runs / "own.png")]) == 0
-    paths = [runs / "no_tv/acc_BACON_Digits.png", runs / "acc_runs.png", runs / "own.png"]
-    assert [call[3] for call in drawn] == [*paths[:2], str(paths[2])]
-    assert capsys.readouterr().err.splitlines() == [str(path) for path in paths]
-    curves, lines, title, _ = drawn[0]
-    assert curves == {"BACON, judged by ConvNetW32": {1: [60.0, 40.0], 2: [40.0, 40.0]}}
-    assert (
-        lines == {"random images, judged by ConvNetW32": pytest.approx(30)}
-        and "2 iterations" in title
-    )
-    log = write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5))
-    plots.plot_run(log)
-    assert drawn[-1][1] == {"the paper's BACON (ConvNet, full budget)": 62.06}
-    with pytest.raises(UserError, match="2 kinds"):
-        plots.plot_run(runs)
-    assert (
-        command.main(None, ["--plot", str(log), "x.png", "y.png"]) == 2
-        and "--plot" in capsys.readouterr().err
-    )
-
-
-def test_a_plot_of_validation_accuracy_says_so(tmp_path, drawn):
-    plots.plot_run(write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4)))
-    assert "validation (9 images per class)" in drawn[0][2] and drawn[0][4] == "validation"
-
-
-def test_somebody_elses_files_do_not_disturb_a_plot(tmp_path, drawn):
-    (tmp_path / "other/log_folder.jsonl").mkdir(parents=True)
-    (tmp_path / "other/log_damaged.jsonl").write_text("{")
-    (tmp_path / "other/log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
-    log = write_log(tmp_path / "ours", SHORT, ended(0.5))
-    assert plots.plot_run(log) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
-
-
 def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of_their_own(
     tmp_path, capsys
 ):
@@ -401,7 +263,8 @@ def test_validation_accuracies_and_judges_of_equal_steps_have_tables_and_rows_of
 def test_scores_that_were_kept_as_json_have_tables_by_protocol_and_other_files_have_none(
     runs, capsys, digits_folder
 ):
-    line = "--baseline random --dataset Digits --model ConvNetW32 --ipc 1 --num_eval 1 --judge_steps 2 --no_compile"
+    line = "--baseline random --dataset Digits --model ConvNetW32 --ipc 1 --num_eval 1"
+    line += " --judge_steps 2 --no_compile"
     own = ["--data_path", digits_folder, "--save_path", runs.parent / "cache"]
     kept = printed(capsys, *line.split(), *own, "--format=json")
     (runs / "2_steps.jsonl").write_text(kept + "no JSON\n")
@@ -410,75 +273,3 @@ def test_scores_that_were_kept_as_json_have_tables_by_protocol_and_other_files_h
     _, table = printed(capsys, "--table", runs).split("Digits: 2 steps, batch 256, sgd 0.01, DSA ")
     assert f"{row['mean']:.2f} +- 0.00  random  ConvNetW32" in table and "somebody" not in table
     assert rows_of(capsys, runs)[-1] == row and len(rows_of(capsys, runs)) == 5
-
-
-# Where a plot goes
-
-
-@pytest.fixture
-def two_logs(tmp_path, drawn, monkeypatch):
-    """Two logs in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    log = write_log(tmp_path / "made", SHORT, ended(0.5))
-    for name in ("log_a.jsonl", "log_b.jsonl"):
-        (tmp_path / name).write_bytes(log.read_bytes())
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (
-            "log_a.jsonl log_b.jsonl",
-            "log_a.jsonl would replace log_b.jsonl, which is the log of a run",
-        ),
-        ("log_a.jsonl log_a.jsonl", "would replace log_a.jsonl, which is read"),
-        ("log_a.jsonl linked", "would replace linked, which is the log of a run"),
-        ("log_a.jsonl made", "is a folder; name a file, such as made/new.png"),
-        ("log_a.jsonl res.pt", "would replace res.pt, which is a file of another kind"),
-        ("log_a.jsonl new.jsonl", "the name ends in .jsonl"),
-        (". log_b.jsonl", "would replace log_b.jsonl"),
-        (
-            "log_a.jsonl log_b.jsonl log_c.jsonl",
-            "one OUT.png, not 3 names; give the folder",
-        ),
-    ],
-    ids=lambda value: value[:25],
-)
-def test_what_a_shell_makes_of_a_pattern_never_writes_over_a_file(
-    names, words, two_logs, drawn, capsys
-):
-    (two_logs / "linked").symlink_to("log_b.jsonl")
-    (two_logs / "res.pt").write_text("mine")
-    before = {path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()}
-    assert command.main(None, ["--plot", *names.split()]) == 2
-    assert_one_line(capsys, "--plot", words)
-    assert {
-        path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()
-    } == before and not drawn
-
-
-@pytest.mark.parametrize("taken", ["of the folder", "without log_", "not a picture"])
-def test_a_plot_by_default_replaces_no_other_runs_plot(taken, tmp_path, drawn):
-    log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
-    plotted = log.parent
-    if taken == "of the folder":
-        write_log(log.parent / "more", f"{SHORT} --seed 1", ended(0.5))
-    elif taken == "without log_":
-        plotted = log.with_name("BACON_Digits.jsonl")
-        plotted.write_bytes(log.read_bytes())
-    else:
-        (log.parent / "acc_BACON_Digits.png").write_text("mine")
-    with pytest.raises(UserError, match=r"acc_BACON_Digits\.png") as error:
-        plots.plot_run(plotted)
-    assert (
-        str(error.value).startswith(f"--plot {plotted if taken != 'not a picture' else ''}")
-        and not drawn
-    )
-    plots.plot_run(plotted, tmp_path / "a/new/folder.png")
-    assert len(drawn) == 1 and (tmp_path / "a/new").is_dir()
-
-
-def test_the_folder_of_a_single_run_has_that_runs_plot(tmp_path, drawn):
-    log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
-    assert plots.plot_run(log) == plots.plot_run(log.parent) == log.parent / "acc_BACON_Digits.png"
