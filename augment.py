@@ -1,11 +1,14 @@
-"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021), and, from bacon.formation, `split` and `tile`:
-the four-images-on-a-canvas layout called multi-formation (IDM: Zhao et al., CVPR 2023).
+"""Differentiable Siamese augmentation (DSA: Zhao and Bilen, ICML 2021).
 
-Augmenting is draw, then apply. `draw` picks an op and its uniform numbers u on the host, from the caller's generator;
-`dsa` applies them to any batch. Siamese means that one row of u serves a whole batch, and the same Transform the real
-and the synthetic one. Images are (N, C, H, W), float32 or float64, normalised; an op is differentiable with respect to
-them and never makes the host wait for the device. On CUDA the gradients of scale, rotate and split are sums by atomics,
-so their last bits vary from run to run; those of the other ops do not.
+And, from bacon.formation, `split` and `tile`: the four-images-on-a-canvas layout called
+multi-formation (IDM: Zhao et al., CVPR 2023).
+
+Augmenting is draw, then apply. `draw` picks an op and its uniform numbers u on the host, from the
+caller's generator; `dsa` applies them to any batch. Siamese means that one row of u serves a whole
+batch, and the same Transform the real and the synthetic one. Images are (N, C, H, W), float32 or
+float64, normalised; an op is differentiable with respect to them and never makes the host wait for
+the device. On CUDA the gradients of scale, rotate and split are sums by atomics, so their last bits
+vary from run to run; those of the other ops do not.
 """
 
 import math
@@ -19,20 +22,20 @@ from bacon.formation import split, tile  # noqa: F401 (for the scripts, which ha
 
 
 def _columns(images, u):
-    """u (n, 3) as three tensors (n, 1, 1, 1) with the images' dtype, to broadcast over (N, C, H, W)."""
+    """u (n, 3) as three tensors (n, 1, 1, 1) of the images' dtype, to broadcast over images."""
     return u.to(images.dtype).view(-1, 3, 1, 1, 1).unbind(1)
 
 
 def _pixels(images):
     """Row numbers (H, 1) and column numbers (W,) of the images' pixels, in the images' dtype."""
-    y, x = (
-        torch.arange(size, device=images.device, dtype=images.dtype) for size in images.shape[2:]
-    )
+    height, width = images.shape[2:]
+    y = torch.arange(height, device=images.device, dtype=images.dtype)
+    x = torch.arange(width, device=images.device, dtype=images.dtype)
     return y[:, None], x
 
 
 def color(images, u):
-    """Brightness, then saturation (around the pixel's grey), then contrast (around the image's mean)."""
+    """Brightness, then saturation (around the pixel's grey), then contrast (around the mean)."""
     brightness, saturation, contrast = _columns(images, u)
     images = images + (brightness - 0.5)
     images = torch.lerp(images.mean(1, keepdim=True), images, 2 * saturation)
@@ -40,28 +43,38 @@ def color(images, u):
 
 
 def crop(images, u):
-    """Translate by whole pixels, up to k = floor(size/8 + 0.5) along each axis; zeros enter at the border."""
-    (y, x), (u_y, u_x, _) = _pixels(images), _columns(images, u)
-    k_y, k_x = (int(size / 8 + 0.5) for size in images.shape[2:])
+    """Translate by whole pixels, up to k = floor(size/8 + 0.5) along each axis.
+
+    Zeros enter at the border.
+    """
+    y, x = _pixels(images)
+    u_y, u_x, _ = _columns(images, u)
+    k_y, k_x = [int(size / 8 + 0.5) for size in images.shape[2:]]
     padded = F.pad(images, (k_x, k_x, k_y, k_y))
     rows = (y + (u_y * (2 * k_y + 1)).floor()).long()
     columns = (x + (u_x * (2 * k_x + 1)).floor()).long()
-    # No pixel is read twice, so the gradient's scatter has one summand per pixel: deterministic on CUDA too.
+    # No pixel is read twice, so the gradient's scatter has one summand per pixel: deterministic on
+    # CUDA too.
     index = (rows * padded.shape[3] + columns).flatten(2)
     return padded.flatten(2).gather(2, index.expand(*images.shape[:2], -1)).view(images.shape)
 
 
 def cutout(images, u):
-    """Zero a square of half the side, c = floor(size/2 + 0.5) along each axis, centred anywhere, cut at the border."""
-    (y, x), (u_y, u_x, _) = _pixels(images), _columns(images, u)
+    """Zero a square of half the side, c = floor(size/2 + 0.5) along each axis.
 
-    def inside(pixel, size, u):
-        c = int(size / 2 + 0.5)
-        start = (u * (size + 1 - c % 2)).floor() - c // 2
-        return (pixel >= start) & (pixel < start + c)
-
+    It is centred anywhere and cut at the border.
+    """
     height, width = images.shape[2:]
-    return images.masked_fill(inside(y, height, u_y) & inside(x, width, u_x), 0)
+    y, x = _pixels(images)
+    u_y, u_x, _ = _columns(images, u)
+    return images.masked_fill(_inside(y, height, u_y) & _inside(x, width, u_x), 0)
+
+
+def _inside(pixel, size, u):
+    """Which pixels of an axis of `size` are in cutout's square."""
+    c = int(size / 2 + 0.5)
+    start = (u * (size + 1 - c % 2)).floor() - c // 2
+    return (pixel >= start) & (pixel < start + c)
 
 
 def flip(images, u):
@@ -70,31 +83,40 @@ def flip(images, u):
 
 
 def scale(images, u):
-    """Resize around the centre: the sampling grid is stretched by a factor in [1/1.2, 1.2) along each axis."""
-    s_x, s_y, _ = (1 / 1.2 + column * (1.2 - 1 / 1.2) for column in _columns(images, u))
+    """Resize around the centre.
+
+    The sampling grid is stretched by a factor in [1/1.2, 1.2) along each axis.
+    """
+    s_x, s_y, _ = [1 / 1.2 + column * (1.2 - 1 / 1.2) for column in _columns(images, u)]
     return _warp(images, ((s_x, 0), (0, s_y)))
 
 
 def rotate(images, u):
     """Rotate around the centre by an angle in [-15, 15) degrees."""
     angle = (_columns(images, u)[0] - 0.5) * math.radians(30)
-    cos, sin = angle.cos(), angle.sin()
+    cos = angle.cos()
+    sin = angle.sin()
     return _warp(images, ((cos, -sin), (sin, cos)))
 
 
 def _warp(images, matrix):
-    """Bilinear samples at matrix @ (x, y), in coordinates where the image spans [-1, 1]; zeros outside. The grid is
-    that of F.affine_grid(align_corners=False), written out: affine_grid multiplies matrices, which autocast turns into
-    bfloat16 (a tenth of a pixel at 64x64), and takes twice as long on a CPU."""
+    """Bilinear samples at matrix @ (x, y), where the image spans [-1, 1]; zeros outside.
+
+    The grid is that of F.affine_grid(align_corners=False), written out: affine_grid multiplies
+    matrices, which autocast turns into bfloat16 (a tenth of a pixel at 64x64), and takes twice as
+    long on a CPU.
+    """
     height, width = images.shape[2:]
     y, x = _pixels(images)
-    y, x = (2 * y + 1) / height - 1, (2 * x + 1) / width - 1
+    y = (2 * y + 1) / height - 1
+    x = (2 * x + 1) / width - 1
     (a, b), (c, d) = matrix
     grid = torch.stack((a * x + b * y, c * x + d * y), dim=-1).squeeze(1)
     return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), align_corners=False)
 
 
-# Each op takes images (N, C, H, W) and u (N, 3), or (1, 3) for one draw shared by the batch, uniform in [0, 1).
+# Each op takes images (N, C, H, W) and u (N, 3), uniform in [0, 1); (1, 3) for one draw shared by
+# the batch.
 OPS = {
     "color": color,
     "crop": crop,
@@ -106,26 +128,34 @@ OPS = {
 
 
 class Transform(NamedTuple):
-    """One drawn augmentation: a name in OPS (None: identity) and its numbers u, (n, 3) float32, drawn on the host."""
+    """One drawn augmentation.
+
+    op: a name in OPS, None for the identity. u: its numbers, (n, 3) float32, on the host.
+    """
 
     op: str | None
     u: torch.Tensor
 
 
 def parse_strategy(text):
-    """'color_crop_flip' -> ('color', 'crop', 'flip'); 'none' and '' -> (). ValueError for an op not in OPS."""
+    """'color_crop_flip' -> ('color', 'crop', 'flip'); 'none' and '' -> ().
+
+    ValueError for an op not in OPS.
+    """
     ops = () if text in ("", "none", "None") else tuple(text.split("_"))
     for op in ops:
         if op not in OPS:
-            raise ValueError(
-                f"unknown DSA op {op!r} in {text!r}; allowed: none or {', '.join(OPS)}, joined by _"
-            )
+            allowed = f"none or {', '.join(OPS)}, joined by _"
+            raise ValueError(f"unknown DSA op {op!r} in {text!r}; allowed: {allowed}")
     return ops
 
 
 def draw(strategy, n, rng):
-    """One op of the strategy (a tuple of names), uniformly, and n rows of numbers: n=1 is the Siamese draw. rng, a
-    numpy.random.Generator, is the only source of randomness. An empty strategy draws the identity."""
+    """One op of the strategy, uniformly, and n rows of numbers: n=1 is the Siamese draw.
+
+    strategy: a tuple of names; an empty one draws the identity. rng: a numpy.random.Generator, the
+    only source of randomness.
+    """
     if not strategy:
         return Transform(None, torch.zeros(n, 3))
     op = strategy[rng.integers(len(strategy))]
@@ -134,39 +164,43 @@ def draw(strategy, n, rng):
 
 def dsa(images, transform):
     """Apply a Transform with one row, or one row per image, to images (N, C, H, W)."""
-    return (
-        OPS[transform.op](images, utils.upload(transform.u, images.device))
-        if transform.op
-        else images
-    )
+    if transform.op is None:
+        return images
+    return OPS[transform.op](images, utils.upload(transform.u, images.device))
 
 
 def dsa_per_class(images, transforms, sizes):
-    """Apply transforms[g] (one row each) to class g, the next sizes[g] images; one call per distinct op. The result is
-    that of `dsa` class by class. ValueError or RuntimeError if the lengths do not fit together."""
-    drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device).split(
-        1
-    )
-    rows = [u.expand(size, 3) for u, size in zip(drawn, sizes, strict=True)]
-    parts, classes = list(images.split(sizes)), {}
+    """Apply transforms[g] (one row each) to class g, the next sizes[g] images.
+
+    The result is that of `dsa` class by class, by one call per distinct op. ValueError or
+    RuntimeError if the lengths do not fit together.
+    """
+    drawn = utils.upload(torch.cat([transform.u for transform in transforms]), images.device)
+    rows = [u.expand(size, 3) for u, size in zip(drawn.split(1), sizes, strict=True)]
+    parts = list(images.split(sizes))
+    classes_of = {}  # op: classes
     for g, transform in enumerate(transforms):
-        classes.setdefault(transform.op, []).append(g)
-    if len(classes) == 1:
-        (op,) = classes
-        return OPS[op](images, torch.cat(rows)) if op else images
-    for op, members in classes.items():
-        batch, u = (torch.cat([of[g] for g in members]) for of in (parts, rows))
-        batch = OPS[op](batch, u) if op else batch
-        for g, part in zip(members, batch.split([sizes[g] for g in members]), strict=True):
+        classes_of.setdefault(transform.op, []).append(g)
+    if len(classes_of) == 1:
+        (op,) = classes_of
+        return images if op is None else OPS[op](images, torch.cat(rows))
+    for op, classes in classes_of.items():
+        if op is None:
+            continue
+        batch = torch.cat([parts[g] for g in classes])
+        u = torch.cat([rows[g] for g in classes])
+        changed = OPS[op](batch, u).split([sizes[g] for g in classes])
+        for g, part in zip(classes, changed, strict=True):
             parts[g] = part
     return torch.cat(parts)
 
 
 def cutmix(images, targets, p, rng):
-    """CutMix (Yun et al. 2019): with probability p a box of each image is replaced by another image's of the batch.
+    """CutMix (Yun et al. 2019): a box of each image is replaced by that of another of the batch.
 
-    targets: (n, classes), probabilities, mixed by area. The box covers a share U[0, 1) of the image and is cut at the
-    border; it is one for the batch, as in the published code. rng: a numpy.random.Generator.
+    p: the probability that this happens. targets: (n, classes), probabilities, mixed by area. The
+    box covers a share U[0, 1) of the image and is cut at the border; it is one for the batch, as in
+    the published code. rng: a numpy.random.Generator.
     """
     if rng.random() >= p:
         return images, targets

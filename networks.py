@@ -1,13 +1,16 @@
-"""The networks that distil and judge: the ConvNet family of Gidaris & Komodakis (2018) as used by Dataset
-Condensation (Zhao et al., 2021), DM, IDM and BACON, and the nets of their cross-architecture tables.
+"""The networks that distil and judge.
 
-Every network is a list of feature modules and one linear classifier. `build` makes one with weights from the caller's
-random stream; `check` makes one without memory, to count its parameters or to learn early that it cannot be built.
+They are the ConvNet family of Gidaris & Komodakis (2018) as used by Dataset Condensation (Zhao et
+al., 2021), DM, IDM and BACON, and the nets of their cross-architecture tables.
+
+Every network is a list of feature modules and one linear classifier. `build` makes one with weights
+from the caller's random stream; `check` makes one without memory, to count its parameters or to
+learn early that it cannot be built.
 """
 
-import collections
 import difflib
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +23,8 @@ import utils
 class Network(nn.Module):
     """`features`, flattened, then `classifier`. Images are (n, channels, H, W), float, normalised.
 
-    `last` picks the features that make an embedding, as a Python slice does: features[:last]. None and the paper's
-    1000 take all of them, -1 leaves out the last.
+    `last` picks the features that make an embedding, as a Python slice does: features[:last]. None
+    and the paper's 1000 take all of them, -1 leaves out the last.
     """
 
     def __init__(self, features, width, num_classes):
@@ -46,7 +49,10 @@ class Network(nn.Module):
         return x.flatten(1), self._logits(_run(modules[cut:], x).flatten(1))
 
     def _logits(self, embedding):
-        """The classifier in its own precision even under autocast: logits in bfloat16 would tie between classes."""
+        """The classifier in its own precision even under autocast.
+
+        Logits in bfloat16 would tie between classes.
+        """
         if embedding.device.type == "meta":  # which has no autocast
             return self.classifier(embedding)
         with torch.autocast(embedding.device.type, enabled=False):
@@ -56,7 +62,10 @@ class Network(nn.Module):
 
     @property
     def has_batch_statistics(self):
-        """True if an image's output depends on the rest of its batch (in train mode): any batch normalisation."""
+        """Whether an image's output depends on the rest of its batch (in train mode).
+
+        That is what batch normalisation does.
+        """
         return any(isinstance(module, nn.BatchNorm2d) for module in self.modules())
 
 
@@ -67,31 +76,59 @@ def _run(modules, x):
 
 
 class GroupNorm(nn.GroupNorm):
-    """In the number format of its input: CUDA's autocast takes float32, which doubles what is read and written."""
+    """Group normalisation in the number format of its input.
+
+    CUDA's autocast takes float32, which doubles what is read and written.
+    """
 
     def forward(self, x):
         if not x.is_cuda:
             return super().forward(x)
         with torch.autocast("cuda", enabled=False):
-            return F.group_norm(
-                x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
-            )
+            weight = self.weight.to(x.dtype)
+            bias = self.bias.to(x.dtype)
+            return F.group_norm(x, self.num_groups, weight, bias, self.eps)
 
 
-# The keys are the endings of ConvNet's names. A norm is made for a (C, H, W) feature map; only LN asks for H and W. The
-# field's instance norm has learnt scales and shifts and no running statistics: GroupNorm with one channel per group.
-NORMS = {
-    "BN": lambda c, *size: nn.BatchNorm2d(c),
-    "LN": lambda *shape: nn.LayerNorm(shape),
-    "IN": lambda c, *size: GroupNorm(c, c),
-    "GN": lambda c, *size: GroupNorm(4, c),
-}
+# Each norm is made for a (C, H, W) feature map; only layer norm needs H and W.
+
+
+def _batch_norm(c, *size):
+    return nn.BatchNorm2d(c)
+
+
+def _layer_norm(*shape):
+    return nn.LayerNorm(shape)
+
+
+def _instance_norm(c, *size):
+    """The field's: learnt scales and shifts, no running statistics, one channel per group."""
+    return GroupNorm(c, c)
+
+
+def _group_norm(c, *size):
+    return GroupNorm(4, c)
+
+
+# The keys are the endings of ConvNet's names.
+NORMS = {"BN": _batch_norm, "LN": _layer_norm, "IN": _instance_norm, "GN": _group_norm}
 # No activation works in place: an embedding may be a view of its input.
 ACTIVATIONS = {"AS": nn.Sigmoid, "AR": nn.ReLU, "AL": nn.LeakyReLU, "ASwish": nn.SiLU}
 POOLINGS = {"MP": nn.MaxPool2d, "AP": nn.AvgPool2d}
 
-# A stage of `conv_stages`: a convolution of stride 1, norm, activation, and a pooling by 2, a key of POOLINGS, if any.
-Conv = collections.namedtuple("Conv", "width kernel padding pooling", defaults=(3, 1, None))
+
+class Conv(NamedTuple):
+    """A stage of `conv_stages`: a convolution of stride 1, norm, activation, and a pooling by 2.
+
+    width: channels that come out. pooling: a key of POOLINGS, None for no pooling.
+    """
+
+    width: int
+    kernel: int = 3
+    padding: int = 1
+    pooling: str | None = None
+
+
 LENET = (Conv(6, 5, 0, "MP"), Conv(16, 5, 0, "MP"))
 ALEXNET = (
     Conv(128, 5, 2, "MP"),
@@ -105,35 +142,47 @@ VGG11 += 2 * (Conv(512), Conv(512, pooling="MP"))
 
 
 def conv_stages(convs, channels, im_size, norm, activation="AR"):
-    """The flat modules of `convs` and the (C, H, W) of their output; norm None and pooling None contribute no module.
-    The first convolution pads 28x28 images, MNIST's, by 2 more on each side, so that they go on as 32x32 ones would."""
-    shape = (channels, *im_size)
+    """The flat modules of `convs`, [Conv], and the (C, H, W) of their output.
+
+    norm: of NORMS; None and pooling None contribute no module. The first convolution pads 28x28
+    images, MNIST's, by 2 more on each side, so that they go on as 32x32 ones would. ValueError if a
+    feature map would reach size 0.
+    """
+    channels_in = channels
+    height, width = im_size
     modules = []
-    for index, (width, kernel, padding, pooling) in enumerate(convs):
+    for index, conv in enumerate(convs):
+        padding = conv.padding
         if index == 0 and tuple(im_size) == (28, 28):
             padding += 2
-        modules.append(nn.Conv2d(shape[0], width, kernel, padding=padding))
-        shape = _nonempty(im_size, width, *(side + 2 * padding - kernel + 1 for side in shape[1:]))
+        modules.append(nn.Conv2d(channels_in, conv.width, conv.kernel, padding=padding))
+        channels_in = conv.width
+        height += 2 * padding - conv.kernel + 1
+        width += 2 * padding - conv.kernel + 1
+        _check_size(im_size, height, width)
         if norm:
-            modules.append(NORMS[norm](*shape))
+            modules.append(NORMS[norm](channels_in, height, width))
         modules.append(ACTIVATIONS[activation]())
-        if pooling:
-            modules.append(POOLINGS[pooling](2))
-            shape = _nonempty(im_size, width, *(side // 2 for side in shape[1:]))
-    return modules, shape
+        if conv.pooling:
+            modules.append(POOLINGS[conv.pooling](2))
+            height //= 2
+            width //= 2
+            _check_size(im_size, height, width)
+    return modules, (channels_in, height, width)
 
 
-def _nonempty(im_size, c, h, w):
-    if min(h, w) < 1:
-        raise ValueError(
-            f"cannot take {im_size[0]}x{im_size[1]} images: a feature map would reach size 0"
-        )
-    return c, h, w
+def _check_size(im_size, height, width):
+    if min(height, width) < 1:
+        images = f"{im_size[0]}x{im_size[1]} images"
+        raise ValueError(f"cannot take {images}: a feature map would reach size 0")
 
 
 class ConvNet(Network):
-    """`depth` times conv3x3 - norm - activation - pool2: the network of the paper, and the only family whose features
-    count one index per conv, norm, activation and pool, which is what `last` of the published recipes means."""
+    """`depth` times conv3x3 - norm - activation - pool2: the network of the paper.
+
+    It is the only family whose features count one index per conv, norm, activation and pool, which
+    is what `last` of the published recipes means.
+    """
 
     def __init__(
         self,
@@ -152,7 +201,7 @@ class ConvNet(Network):
 
 
 def feedforward(channels, num_classes, im_size, convs=(), hidden=(), norm=None):
-    """MLP, LeNet, AlexNet and VGG: `convs`, then one linear layer with ReLU for each width in `hidden`."""
+    """MLP, LeNet, AlexNet and VGG: `convs`, then linear layers with ReLU of the widths `hidden`."""
     features, (c, h, w) = conv_stages(convs, channels, im_size, norm)
     width = c * h * w
     features.append(nn.Flatten())
@@ -163,9 +212,11 @@ def feedforward(channels, num_classes, im_size, convs=(), hidden=(), norm=None):
 
 
 class BasicBlock(nn.Module):
-    """relu(main(x) + shortcut(x)) of He et al. (2016). `halve` says how it halves its map: None, "stride" or "pool"."""
+    """relu(main(x) + shortcut(x)) of He et al. (2016)."""
 
     def __init__(self, inputs, width, norm, halve=None):
+        """inputs, width: channels that go in and come out. norm: of NORMS. halve: how it halves its
+        map: None, "stride" or "pool"."""
         super().__init__()
         stride = 2 if halve == "stride" else 1
         pool = [nn.AvgPool2d(2)] if halve == "pool" else []
@@ -189,20 +240,22 @@ class BasicBlock(nn.Module):
 
 
 def resnet18(channels, num_classes, im_size, norm, halve="stride"):
-    """ResNet18 with a 3x3 stem and no max pooling, for small images. Maps halved by "stride" end in an average pooling
-    by 4; maps halved by "pool" do not, as in the released ResNet18BN_AP."""
+    """ResNet18 with a 3x3 stem and no max pooling, for small images.
+
+    Maps halved by "stride" end in an average pooling by 4; maps halved by "pool" do not, as in the
+    released ResNet18BN_AP.
+    """
     features = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), NORMS[norm](64), nn.ReLU()]
     for inputs, width in ((64, 64), (64, 128), (128, 256), (256, 512)):
         features.append(BasicBlock(inputs, width, norm, halve if inputs != width else None))
         features.append(BasicBlock(width, width, norm))
-    size = [side // 8 for side in im_size]
-    if (
-        halve == "stride"
-    ):  # three times a stride of 2, which rounds up, then the pooling, which rounds down
+    height, width = [side // 8 for side in im_size]
+    if halve == "stride":
+        # Three times a stride of 2, which rounds up, then the pooling, which rounds down.
         features.append(nn.AvgPool2d(4))
-        size = [(side + 7) // 8 // 4 for side in im_size]
-    c, h, w = _nonempty(im_size, 512, *size)
-    return Network(features, c * h * w, num_classes)
+        height, width = [(side + 7) // 8 // 4 for side in im_size]
+    _check_size(im_size, height, width)
+    return Network(features, 512 * height * width, num_classes)
 
 
 # name -> constructor(channels, num_classes, im_size), im_size = (H, W).
@@ -229,22 +282,24 @@ NETWORKS = {
 
 
 def named(name):
-    """The key of NETWORKS that `name` is, in any letter case. ValueError, in one line, for a name that is none."""
+    """The key of NETWORKS that `name` is, in any letter case.
+
+    ValueError, in one line, for a name that is none.
+    """
     known = {key.lower(): key for key in NETWORKS}
-    if name.lower() not in known:
-        near = [
-            f"did you mean {known[key]}? "
-            for key in difflib.get_close_matches(name.lower(), known, 1)
-        ]
-        raise ValueError(
-            f"unknown network {name!r}; {''.join(near)}known are {', '.join(NETWORKS)}"
-        )
-    return known[name.lower()]
+    if name.lower() in known:
+        return known[name.lower()]
+    near = difflib.get_close_matches(name.lower(), known, 1)
+    question = f"did you mean {known[near[0]]}? " if near else ""
+    raise ValueError(f"unknown network {name!r}; {question}known are {', '.join(NETWORKS)}")
 
 
 def check(name, channels, num_classes, im_size):
-    """The network `name` for images (channels, *im_size), on the meta device: shapes without memory or random numbers.
-    Raises ValueError, in one line, for a name that is none of NETWORKS and for images too small for it."""
+    """The network `name` for images (channels, *im_size), on the meta device.
+
+    So it has shapes, but neither memory nor random numbers. ValueError, in one line, for a name
+    that is none of NETWORKS and for images too small for it.
+    """
     name = named(name)
     try:
         with torch.device("meta"):
@@ -254,9 +309,10 @@ def check(name, channels, num_classes, im_size):
 
 
 def flop(name, channels, num_classes, im_size, weights=True, image=False, last=None):
-    """FLOP (2 per multiply-add) of one image in the network `name`, counted from shapes without computing anything.
+    """FLOP (2 per multiply-add) of one image in the network `name`.
 
-    weights, image: whether the gradient with respect to these is computed too. last: of the embedding, see `Network`.
+    They are counted from shapes; nothing is computed. weights, image: whether the gradient with
+    respect to these is counted too. last: of the embedding, see `Network`.
     """
     net = check(name, channels, num_classes, tuple(im_size)).requires_grad_(weights).eval()
     images = torch.empty(1, channels, *im_size, device="meta", requires_grad=image)
@@ -269,11 +325,11 @@ def flop(name, channels, num_classes, im_size, weights=True, image=False, last=N
 
 @torch.no_grad()
 def build(name, channels, num_classes, im_size, rng, device="cpu"):
-    """A fresh network on `device`, in train mode, its weights in PyTorch's default distributions: biases and weights
-    of convolutions and linear layers U(-b, b) with b = 1 / sqrt(fan_in), normalisations the identity.
+    """A fresh network on `device`, in train mode, its weights in PyTorch's default distributions.
 
-    rng: a numpy.random.Generator, the only source of the weights; they are drawn on the host, so that every device gets
-    the same. Raises as `check` does.
+    Biases and weights of convolutions and linear layers are U(-b, b) with b = 1 / sqrt(fan_in),
+    normalisations the identity. rng: a numpy.random.Generator, the only source of the weights; they
+    are drawn on the host, so that every device gets the same. ValueError as of `check`.
     """
     network = check(name, channels, num_classes, im_size).to_empty(device=device)
     for module in network.modules():

@@ -1,8 +1,9 @@
 """The objective, the random streams, and the way of numbers to a device.
 
-The objective is the Bayesian lower bound of BACON (Zhou et al. 2024, arXiv:2406.01112) and, beside it, the plain mean
-matching of DM (Zhao & Bilen 2023) and IDM (Zhao et al. 2023). z and z~ are the means of a class's real and synthetic
-embeddings, s is the standard deviation of the real ones; lambda is 0.8:
+The objective is the Bayesian lower bound of BACON (Zhou et al. 2024, arXiv:2406.01112) and, beside
+it, the plain mean matching of DM (Zhao & Bilen 2023) and IDM (Zhao et al. 2023). z and z~ are the
+means of a class's real and synthetic embeddings, s is the standard deviation of the real ones;
+lambda is 0.8:
 
     L = L_LH + lambda L_TV + (1 - lambda) L_CLIP
 """
@@ -24,15 +25,16 @@ def real_deviation(embedding):
     return embedding.std(0)
 
 
-# What may be kept of the real embeddings of a class for the terms of a loss, by the name that terms use.
+# What may be kept of the real embeddings of a class for the terms of a loss, by the name that terms
+# use.
 REAL_SUMMARIES = {"z": real_mean, "s": real_deviation}
 
 
 def summaries(embedding, sizes, names):
     """What is kept of every class's real embeddings: {name: (classes, ...)}.
 
-    embedding: (sum(sizes), D), float32 or wider, the rows of a class together. sizes: images per class. names: of
-    REAL_SUMMARIES.
+    embedding: (sum(sizes), D), float32 or wider, the rows of a class together. sizes: images per
+    class. names: of REAL_SUMMARIES.
     """
     of_class = embedding.split(sizes)
     return {name: torch.stack([REAL_SUMMARIES[name](part) for part in of_class]) for name in names}
@@ -41,8 +43,9 @@ def summaries(embedding, sizes, names):
 def log_likelihood(z_syn, z, s):
     """L_LH: minus the log of a Gaussian around the real mean, summed over dimensions, (classes,).
 
-    sum_d [(z~ - z)^2 / (2 sigma^2) + log(sqrt(2 pi) sigma)] with sigma = exp(s). In closed form nothing underflows,
-    however far apart the means are; the released code takes the log of the density itself and reaches log 0.
+    sum_d [(z~ - z)^2 / (2 sigma^2) + log(sqrt(2 pi) sigma)] with sigma = exp(s). In closed form
+    nothing underflows, however far apart the means are; the released code takes the log of the
+    density itself and reaches log 0.
     """
     squared = (z_syn - z).square() * torch.exp(-2 * s) / 2
     return (squared + s + 0.5 * math.log(2 * math.pi)).sum(1)
@@ -54,20 +57,25 @@ def total_variation(z_syn, z):
 
 
 def clip_released(z_syn, z, s):
-    """L_CLIP as published: 0. The softmax of any embedding averages to 1/D, so both sides of that term are equal."""
+    """L_CLIP as published: 0, (classes,).
+
+    The softmax of any embedding averages to 1/D, so both sides of that term are equal.
+    """
     return torch.zeros_like(z_syn[:, 0])
 
 
 def clip_residual(z_syn, z, s):
-    """L_CLIP on standardised residuals r = (z~ - z)/s: sum_d (r - clamp(r, 0, 1))^2, (classes,). Dimensions without
-    spread (s < 1e-6) contribute 0."""
+    """L_CLIP on standardised residuals r = (z~ - z)/s: sum_d (r - clamp(r, 0, 1))^2, (classes,).
+
+    Dimensions without spread (s < 1e-6) contribute 0.
+    """
     spread = s >= 1e-6
     r = torch.where(spread, (z_syn - z) / torch.where(spread, s, 1.0), 0.0)
     return (r - r.clamp(0, 1)).square().sum(1)
 
 
 def mean_matching(z_syn, z):
-    """The squared distance of the means, summed over dimensions, (classes,): the loss of DM and IDM."""
+    """The loss of DM and IDM: the squared distance of the means, summed, (classes,)."""
     return (z_syn - z).square().sum(1)
 
 
@@ -80,15 +88,20 @@ def clip(z_syn, z, s, clip_prior):
 
 
 def stream(seed, *name):
-    """The generator of one named random stream, such as stream(seed, exp, "class", iteration, c). Its seed is a hash of
-    the name, so a draw does not depend on which other draws were made before it: evaluating more often, resuming, or
-    splitting classes over processes changes nothing."""
+    """The generator of one named random stream, such as stream(seed, exp, "class", iteration, c).
+
+    Its seed is a hash of the name, so a draw does not depend on which other draws were made before
+    it: evaluating more often, resuming, or splitting classes over processes changes nothing.
+    """
     digest = hashlib.sha256(repr((seed, *name)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
 def upload(array, device):
-    """An array or tensor of the host as a tensor on `device`. A GPU fetches it from pinned memory: nobody waits."""
+    """An array or tensor of the host as a tensor on `device`.
+
+    A GPU fetches it from pinned memory: nobody waits.
+    """
     tensor = torch.as_tensor(array)
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,6 +1,10 @@
-"""What a person is told in one line, and with which exit code; everything else is a bug and keeps its traceback."""
+"""What a person is told in one line, and with which exit code.
+
+Everything else is a bug and keeps its traceback.
+"""
 
 import contextlib
+import dataclasses
 import os
 import sys
 
@@ -28,28 +32,43 @@ class Stopped(Exception):
 
 
 LESS_MEMORY = (
-    "smaller batches or --ipc need less, and several processes share it. A run's last checkpoint stays: --resume goes "
-    "on with the same flags elsewhere"
+    "smaller batches or --ipc need less, and several processes share it. A run's last checkpoint "
+    "stays: --resume goes on with the same flags elsewhere"
 )
-# exception: (exit code, what is said before it, what after it). The first that fits counts.
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a program ends: its exit code, and what is said before and after the error's own text."""
+
+    code: int
+    before: str = ""
+    after: str = ""
+
+
+# exception: Ending. The first that fits counts.
 ENDINGS = {
-    UserError: (2, "error: ", ""),
-    OSError: (2, "error: ", ""),  # a full disk, a folder that vanished
-    MemoryError: (2, "error: out of memory (", f"); {LESS_MEMORY}"),  # see `is_lack_of_memory`
-    DivergedError: (3, "diverged: ", ""),
-    ParallelError: (4, "", "; the same command with --resume goes on from the last checkpoint"),
-    Stopped: (75, "", ""),  # EX_TEMPFAIL: start again with --resume
-    KeyboardInterrupt: (130, "interrupted", ""),
+    UserError: Ending(2, "error: "),
+    OSError: Ending(2, "error: "),  # a full disk, a folder that vanished
+    # see `is_lack_of_memory`
+    MemoryError: Ending(2, "error: out of memory (", f"); {LESS_MEMORY}"),
+    DivergedError: Ending(3, "diverged: "),
+    ParallelError: Ending(
+        4, after="; the same command with --resume goes on from the last checkpoint"
+    ),
+    Stopped: Ending(75),  # EX_TEMPFAIL: start again with --resume
+    KeyboardInterrupt: Ending(130, "interrupted"),
 }
-OF_ALL_PROCESSES = (
-    DivergedError,
-    Stopped,
-)  # the same on every process of a parallel run: the first one says it
+# The same on every process of a parallel run: the first one says it.
+OF_ALL_PROCESSES = (DivergedError, Stopped)
 
 
-def exit_code(program, work, outlives_output=False):
-    """What work() returns, or the exit code of an error of ENDINGS, which is told on standard error
-    in one line. outlives_output: see streams.usable."""
+def run_program(program, work, outlives_output=False):
+    """Do the work of a program; returns its exit code.
+
+    That is what work() returns, or the code of an error of ENDINGS, which is told on standard error
+    in one line. program: its name. outlives_output: see streams.usable.
+    """
     with streams.usable(outlives_output):
         try:
             return work()
@@ -57,17 +76,20 @@ def exit_code(program, work, outlives_output=False):
             kind = MemoryError if is_lack_of_memory(error) else type(error)
             if not issubclass(kind, tuple(ENDINGS)):
                 raise
-            endings = (ending for base, ending in ENDINGS.items() if issubclass(kind, base))
-            code, before, after = next(endings)
-            if isinstance(error, OSError):
-                text = f"{error.filename or 'writing'}: {error.strerror}"
-            elif kind is MemoryError:
-                text = one_line(error)[:150] or "Python"
-            else:
-                text = str(error)
+            ending = next(ending for base, ending in ENDINGS.items() if issubclass(kind, base))
             if not isinstance(error, OF_ALL_PROCESSES) or leads():
-                print(f"{program}: {before}{one_line(text)}{after}", file=sys.stderr)
-            return code
+                text = one_line(_text_of(error, kind))
+                print(f"{program}: {ending.before}{text}{ending.after}", file=sys.stderr)
+            return ending.code
+
+
+def _text_of(error, kind):
+    """An exception's own words. kind: what it stands for, a class of ENDINGS."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'writing'}: {error.strerror}"
+    if kind is MemoryError:
+        return one_line(error)[:150] or "Python"
+    return str(error)
 
 
 def in_group():
@@ -77,7 +99,8 @@ def in_group():
 
 def leads():
     """Whether this is the process that speaks for all of a run: the only one, or the first."""
-    rank, size = (os.environ.get(name, "").strip() for name in ("RANK", "WORLD_SIZE"))
+    rank = os.environ.get("RANK", "").strip()
+    size = os.environ.get("WORLD_SIZE", "").strip()
     return not in_group() or rank in ("", "0") or size in ("", "1")
 
 
@@ -93,16 +116,17 @@ def short(error):
 
 def is_lack_of_memory(error):
     """Whether an exception means that the machine or the device has no memory left."""
-    # PyTorch has a class for it on CUDA only; the messages are those of CUDA and MPS, of CPUs, of cuBLAS and cuDNN.
+    if isinstance(error, MemoryError):
+        return True
+    # PyTorch has a class for it on CUDA only. The messages are those of CUDA and MPS, of CPUs, of
+    # cuBLAS and of cuDNN.
     words = ("out of memory", "allocate memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(w in str(error) for w in words)
-    )
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
 def flag(name):
-    """Turns a ValueError about a flag's value into a UserError that names the flag, as '--model'."""
+    """Turns a ValueError about a flag's value into a UserError that names the flag, '--model'."""
     try:
         yield
     except ValueError as error:
@@ -111,7 +135,10 @@ def flag(name):
 
 @contextlib.contextmanager
 def damaged(message):
-    """Turns what other content than expected provokes into a DamagedError: `message`, and the exception in brackets."""
+    """Turns what other content than expected provokes into a DamagedError.
+
+    It says `message`, and the exception in brackets.
+    """
     try:
         yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

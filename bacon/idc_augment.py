@@ -19,11 +19,8 @@ BEFORE = ("flip", "color")
 ONE_OF = ("crop", "scale", "rotate")
 AFTER = ("cutout",)
 
-UNFLIPPED = (
-    "MNIST",
-    "SVHN",
-    "Digits",
-)  # IDC leaves MNIST and SVHN unflipped; Digits is no dataset of its
+# IDC leaves MNIST and SVHN unflipped; Digits is no dataset of its.
+UNFLIPPED = ("MNIST", "SVHN", "Digits")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The field's judge: train fresh networks on a decoded synthetic set, test them on real images.
 
-The default protocol is that of Dataset Condensation (Zhao et al. 2021) as BACON and IDM use it: the last epoch of the
-last iteration counts, nothing is selected on the test set.
+The default protocol is that of Dataset Condensation (Zhao et al. 2021) as BACON and IDM use it: the
+last epoch of the last iteration counts, nothing is selected on the test set.
 """
 
 import dataclasses
@@ -86,9 +86,13 @@ SCHEDULES = {
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a judging network trains: batches of `batch`, rate `lr`, DSA with the operations `strategy`. optimizer: a key
-    of SCHEDULES, which also sets the rate's schedule over `epochs`. cutmix: probability per batch. augmentation: a key
-    of AUGMENTATIONS, in place of DSA. steps: if not 0, batches to train on, and schedule over, in place of epochs."""
+    """How a judging network trains.
+
+    epochs: passes over the set, see `passes`. batch: images in one. lr: the rate.
+    strategy: operations of DSA. optimizer: a key of SCHEDULES, which also sets the rate's schedule
+    over `epochs`. cutmix: probability per batch. augmentation: a key of AUGMENTATIONS, in place of
+    DSA. steps: if not 0, batches to train on, and schedule over, in place of epochs.
+    """
 
     epochs: int
     batch: int
@@ -139,9 +143,10 @@ class Protocol:
 
 
 def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):
-    """Train `net` on images (n,C,H,W) float32, normalised and decoded, in shuffled batches, the last partial one kept.
+    """Train `net` in shuffled batches, the last partial one kept.
 
-    labels: int64 (n,), or soft ones, probabilities (n, classes). after_epoch: function(number of
+    images: (n,C,H,W) float32, normalised and decoded. labels: int64 (n,), or soft ones,
+    probabilities (n, classes). rng: the only source of randomness. after_epoch: function(number of
     the pass, net), to be called after each; it may test the network, or raise. By the paper's
     protocol: SGD with momentum 0.9 and weight decay 5e-4; after epoch index epochs // 2 + 1 a new
     SGD at a tenth of the rate, its momentum from zero.
@@ -185,7 +190,10 @@ def _at_rate(rate, schedule, net, optimizer, arithmetic):
 
 @torch.no_grad()
 def accuracy(net, test, arithmetic):
-    """Share of the whole test set (a data.RealData) that `net`, in eval mode, classifies correctly, in [0, 1]."""
+    """Share of the whole test set that `net`, in eval mode, classifies correctly, in [0, 1].
+
+    test: a RealData.
+    """
     net.eval()
     size = arithmetic.chunk(test.images.shape[2:])
     correct = 0
@@ -196,7 +204,10 @@ def accuracy(net, test, arithmetic):
 
 
 def judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, after_epoch=None):
-    """Train one fresh network `name` on a decoded synthetic set; returns its accuracy on the test set, in [0, 1]."""
+    """Train one fresh network on a decoded synthetic set; its accuracy on the test set, in [0, 1].
+
+    name: of networks.NETWORKS. The other arguments are those of `train` and `accuracy`.
+    """
     net = arithmetic.build(name, images.shape[1:], num_classes, rng)
     train(net, images, labels, protocol, rng, arithmetic, after_epoch)
     return accuracy(net, test, arithmetic)

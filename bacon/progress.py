@@ -7,11 +7,14 @@ import time
 
 from tqdm import tqdm
 
+from bacon.messages import log
+
 
 class Progress(contextlib.AbstractContextManager):
-    """Iterations shown to a person: a bar with an ETA on a terminal, time-stamped lines elsewhere."""
+    """Iterations shown to a person: a bar with an ETA on a terminal, elsewhere lines and times."""
 
     def __init__(self, total, title, done=0):
+        """total: iterations, none for no bar. done: how many of them a resumed run starts with."""
         self.bar = None
         if total and sys.stdout.isatty() and has_room_for_bar(sys.stderr):
             self.bar = tqdm(
@@ -60,21 +63,31 @@ def has_room_for_bar(stream):
         return False
 
 
-def track(items, title, say=print, every=10):
-    """Yield `items` (a list), shown on a terminal as a bar, elsewhere in a line of `say` every so many seconds."""
+def track(items, title, every=10):
+    """Yield `items`, a list, and show how far it is: on a terminal by a bar, elsewhere by messages.
+
+    every: seconds from one message to the next.
+    """
     if has_room_for_bar(sys.stderr):
         yield from tqdm(items, desc=title, dynamic_ncols=True)
         return
     due = time.monotonic() + every
     for done, item in enumerate(items):
         if time.monotonic() >= due:
-            say(f"{title}: {done:,} of {len(items):,}")
+            log.info(f"{title}: {done:,} of {len(items):,}")
             due += every
         yield item
 
 
 def duration(seconds):
     """A time in the unit that fits it, such as '12 s', '3.4 min' or '560 h'."""
-    unit, size = ("h", 3600) if seconds >= 3600 else ("min", 60) if seconds >= 60 else ("s", 1)
-    value = seconds / size
+    if seconds >= 3600:
+        unit = "h"
+        value = seconds / 3600
+    elif seconds >= 60:
+        unit = "min"
+        value = seconds / 60
+    else:
+        unit = "s"
+        value = seconds
     return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"

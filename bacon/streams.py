@@ -18,8 +18,8 @@ def usable(outlived=False):
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
-            # A job's output file shows a line when it is printed. What the encoding lacks becomes an
-            # escape.
+            # A job's output file shows a line when it is printed. What the encoding lacks becomes
+            # an escape.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.stderr = Outlived(sys.stderr)
     if outlived:

@@ -39,9 +39,9 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bacon import canvases, compute, flags, judge
-from bacon.data import loading
+from bacon.data import loading, real_data
 from bacon.distill import distiller as distill
-from bacon.errors import UserError, exit_code
+from bacon.errors import UserError, run_program
 from bacon.recipes import DATASETS
 from bacon.run import cost
 
@@ -56,7 +56,7 @@ def settings(line):
 def load(name, data_path):
     """The dataset, or random images in its shapes."""
     try:
-        return loading.load(name, data_path, say=lambda line: None)
+        return loading.load(name, data_path)
     except UserError:
         print(f"({name} was not found under {data_path}: random images)")
         return random_dataset(name, 5000)
@@ -67,7 +67,7 @@ def random_dataset(name, per_class, classes=None):
     classes = classes or spec.num_classes
     labels = torch.arange(classes).repeat(per_class)
     images = torch.randint(0, 256, (len(labels), spec.channels, *spec.im_size), dtype=torch.uint8)
-    return loading.Dataset(
+    return real_data.Dataset(
         name,
         list(map(str, range(classes))),
         spec.mean,
@@ -524,4 +524,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("benchmark.py", main))
+    sys.exit(run_program("benchmark.py", main))

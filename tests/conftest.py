@@ -11,7 +11,7 @@ from scripts import SMALL, run
 
 import networks
 from bacon import compute, flags
-from bacon.data import loading
+from bacon.data import loading, pt_layout
 from bacon.distill import distiller
 from bacon.run import cost
 
@@ -44,7 +44,7 @@ def digits_folder(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("data")
     tensors = digits.images_train, digits.labels_train, digits.images_test, digits.labels_test
     torch.save(
-        dict(zip(loading.KEYS, (digits.classes, *tensors), strict=True)), folder / "digits.pt"
+        dict(zip(pt_layout.KEYS, (digits.classes, *tensors), strict=True)), folder / "digits.pt"
     )
     return folder
 
@@ -54,7 +54,7 @@ def few_digits(digits):
     """A reader of Digits with few images."""
     images, labels = digits.images_train[:300], digits.labels_train[:300]
     entries = (digits.classes, images, labels, digits.images_test[:50], digits.labels_test[:50])
-    return lambda *args: (dict(zip(loading.KEYS, entries, strict=True)), "scikit-learn")
+    return lambda *args: (dict(zip(pt_layout.KEYS, entries, strict=True)), "scikit-learn")
 
 
 @pytest.fixture

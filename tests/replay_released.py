@@ -28,7 +28,7 @@ import released
 
 import augment
 from bacon import canvases, compute, flags, judge
-from bacon.data import loading, spaces
+from bacon.data import real_data, spaces
 from bacon.distill import distiller as distill
 from bacon.distill import pool
 from bacon.recipes import DATASETS
@@ -55,7 +55,7 @@ BOUND = 1e-10  # the largest difference that passes for rounding in float64
 
 
 def made_images(name, per_class=40):
-    """A loading.Dataset in the shape of `name`: a faint coarse pattern per class under noise."""
+    """A real_data.Dataset in the shape of `name`: a faint coarse pattern per class under noise."""
     spec, rng = DATASETS[name], np.random.default_rng(0)
     patterns = torch.from_numpy(rng.random((10, spec.channels, 4, 4), dtype="float32"))
     patterns = F.interpolate(patterns, spec.im_size, mode="bilinear")
@@ -64,7 +64,7 @@ def made_images(name, per_class=40):
         labels = torch.from_numpy(rng.permutation(np.repeat(np.arange(10), per_class)))
         noise = torch.from_numpy(rng.random((len(labels), *patterns.shape[1:]), dtype="float32"))
         tensors += [(255 * (0.2 * patterns[labels] + 0.8 * noise)).to(torch.uint8), labels]
-    return loading.Dataset(
+    return real_data.Dataset(
         name, [str(c) for c in range(10)], spec.mean, spec.std, *tensors, "", "made"
     )
 
@@ -77,7 +77,7 @@ def double_precision():
     try:
         with (
             mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
-            mock.patch.object(loading, "torch", wider),
+            mock.patch.object(real_data, "torch", wider),
             mock.patch.object(spaces, "torch", wider),
         ):
             yield
@@ -118,8 +118,8 @@ def run_ours(args, dataset, draws):
         return [(net, copy.deepcopy(net.state_dict()))]
 
     with (
-        draws.recorded(loading.RealData, "indices", "images of a class"),
-        draws.recorded(loading.RealData, "any_indices", "images of all classes"),
+        draws.recorded(real_data.RealData, "indices", "images of a class"),
+        draws.recorded(real_data.RealData, "any_indices", "images of all classes"),
         draws.recorded(augment, "draw", "augmentations", siamese),
         draws.recorded(pool.NetPool, "pick", "networks of the pool", places),
         draws.recorded(compute.Arithmetic, "build", "initial weights", weights),

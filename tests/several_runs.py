@@ -33,4 +33,4 @@ def work():
     return 0
 
 
-sys.exit(errors.exit_code("several_runs.py", work))
+sys.exit(errors.run_program("several_runs.py", work))

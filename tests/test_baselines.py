@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bacon.data import loading
+from bacon.data import real_data
 from bacon.errors import UserError
 from bacon.score.baselines import baseline
 
@@ -38,7 +38,7 @@ def test_random_images_follow_from_the_seed_and_full_is_every_image(real, digits
 def test_too_few_images_and_odd_sizes_are_refused(real, digits):
     with pytest.raises(UserError, match="smallest class has 116"):
         baseline("random", real, 500, 0)
-    odd = loading.RealData(
+    odd = real_data.RealData(
         digits.images_train[..., :7], digits.labels_train, (0.5,), (0.5,), 10, "cpu"
     )
     with pytest.raises(UserError, match="--baseline random4: needs an even"):

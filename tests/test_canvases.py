@@ -13,7 +13,7 @@ from layouts import Bomb, to_bytes
 import augment
 import utils
 from bacon import canvases, recipes
-from bacon.data import loading
+from bacon.data import real_data
 from bacon.data.spaces import from_planes, to_planes
 from bacon.errors import UserError
 from bacon.flags import parse_args
@@ -200,12 +200,14 @@ def test_experiment_out_of_range_says_what_there_is(exp, tmp_path):
 
 
 def colour_images(per_class=40, classes=3, side=8):
-    """A loading.RealData of random colour images."""
+    """A real_data.RealData of random colour images."""
     labels = torch.arange(classes).repeat_interleave(per_class)
     images = torch.randint(
         0, 256, (len(labels), 3, side, side), generator=torch.Generator().manual_seed(0)
     )
-    return loading.RealData(images.to(torch.uint8), labels, (0.5,) * 3, (0.2,) * 3, classes, "cpu")
+    return real_data.RealData(
+        images.to(torch.uint8), labels, (0.5,) * 3, (0.2,) * 3, classes, "cpu"
+    )
 
 
 @pytest.mark.parametrize("init", ["real", "noise"])

@@ -736,7 +736,7 @@ def test_a_task_that_looks_does_not_turn_away_one_that_starts(tmp_path):
     timer = threading.Timer(0.3, looking.close)
     timer.start()
     with contextlib.ExitStack() as stack:
-        assert files.lock(stack, tmp_path / "lock", "held", patience=10) == []
+        files.lock(stack, tmp_path / "lock", "held", patience=10)
         assert (tmp_path / "lock").exists()
     timer.join()
     assert not (tmp_path / "lock").exists()
@@ -973,7 +973,7 @@ def test_a_lost_contact_is_said_before_the_sigterm_of_torchrun_ends_the_process(
     }
     try:
         signal.signal(signal.SIGTERM, killed)
-        assert errors.exit_code("a script", work) == 4
+        assert errors.run_program("a script", work) == 4
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

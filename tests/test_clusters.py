@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bacon.data import loading
+from bacon.data import real_data
 from bacon.distill import clusters
 
 CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
@@ -18,7 +18,9 @@ def real():
         [c + rng.permutation(np.arange(-10, 11)) for _ in range(2) for c in CENTRES]
     )
     images = torch.from_numpy(levels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    return loading.RealData(images, torch.arange(2).repeat_interleave(63), (0.0,), (1.0,), 2, "cpu")
+    return real_data.RealData(
+        images, torch.arange(2).repeat_interleave(63), (0.0,), (1.0,), 2, "cpu"
+    )
 
 
 def grey(images):

@@ -16,7 +16,7 @@ import evaluate
 import networks
 from bacon import compute, figures, judge, recipes
 from bacon.canvases import load_distilled
-from bacon.data import known_classes, loading
+from bacon.data import known_classes, loading, pt_layout, real_data
 from bacon.errors import UserError
 from bacon.score import command, fair, protocols
 
@@ -179,7 +179,7 @@ def test_sets_of_several_datasets_are_each_judged_on_their_own_data(
             torch.arange(20) % 10,
         )
         entries = (list("abcdefghij"), images, labels, images, labels)
-        torch.save(dict(zip(loading.KEYS, entries, strict=True)), tmp_path / file)
+        torch.save(dict(zip(pt_layout.KEYS, entries, strict=True)), tmp_path / file)
         line = [
             "--dataset",
             name,
@@ -318,7 +318,9 @@ def test_every_network_of_the_modes_judges(name, shape):
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.random((3, *shape), dtype="float32"))
     pixels = (images * 255).to(torch.uint8)
-    test = loading.RealData(pixels, torch.arange(3), (0.0,) * shape[0], (1.0,) * shape[0], 3, "cpu")
+    test = real_data.RealData(
+        pixels, torch.arange(3), (0.0,) * shape[0], (1.0,) * shape[0], 3, "cpu"
+    )
     protocol = judge.Protocol(0, 3, 0.01, augment.parse_strategy("flip"))
     score = judge.judge(
         name, images, torch.arange(3), test, 3, protocol, rng, compute.Arithmetic("cpu")
@@ -479,7 +481,7 @@ def test_names_in_the_data_that_are_at_hand_are_those_shown(tmp_path, monkeypatc
     images, labels = torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10)
     own = [f"number {c}" for c in range(10)]
     torch.save(
-        dict(zip(loading.KEYS, (own, images, labels, images, labels), strict=True)),
+        dict(zip(pt_layout.KEYS, (own, images, labels, images, labels), strict=True)),
         tmp_path / "mnist.pt",
     )
     torch.save({"data": [[images.float(), labels]]}, tmp_path / "x.pt")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config
+from heard import hearing
 from scripts import SMALL, assert_one_line, run
 
 import networks
@@ -73,27 +74,21 @@ def test_auto_settings_follow_fixed_rules(monkeypatch):
     monkeypatch.setattr(compute, "compile_error", lambda device: None)
 
     def chosen(*arguments):
-        a, notes = compute.choose(*arguments)
-        return a.device.type, a.precision, a.compiled, len(notes)
+        with hearing() as said:
+            a = compute.choose(*arguments)
+        return a.device.type, a.precision, a.compiled, len(said)
 
-    assert chosen("auto", "auto", None, 1e9) == (
-        "cpu",
-        "bf16",
-        False,
-        0,
-    )  # too short to repay compiling
-    assert chosen("auto", "auto", None, 1e15) == (
-        "cpu",
-        "bf16",
-        True,
-        0,
-    )  # the number format is the same
+    compute._tell_uncompiled.cache_clear()
+    # Too short to repay compiling; the number format is the same.
+    assert chosen("auto", "auto", None, 1e9) == ("cpu", "bf16", False, 0)
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "bf16", True, 0)
     assert chosen("auto", "auto", False, 1e15) == ("cpu", "bf16", False, 0)
     assert chosen("auto", "fp32", True, 1e9) == ("cpu", "fp32", True, 0)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", True, 0)
     monkeypatch.setattr(compute, "compile_error", lambda device: "no C++ compiler")
     assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", False, 1)
+    assert chosen("auto", "auto", None, 1e15) == ("cpu", "fp32", False, 0)  # told once
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -104,8 +99,11 @@ def test_on_cuda_long_work_is_compiled_where_that_works(bf16, monkeypatch):
     monkeypatch.setattr(compute, "compile_error", lambda device: None)
 
     def chosen(planned, compiled=None):
-        a, notes = compute.choose("auto", "auto", compiled, planned)
-        return str(a), notes
+        with hearing() as said:
+            a = compute.choose("auto", "auto", compiled, planned)
+        return str(a), said
+
+    compute._tell_uncompiled.cache_clear()
 
     precision = "bf16" if bf16 else "fp32"
     assert chosen(1e15) == (f"cuda, {precision}", [])
@@ -143,7 +141,8 @@ def test_a_gpu_that_is_listed_but_cannot_compute_is_said_in_one_line(monkeypatch
 
 @pytest.mark.slow
 def test_a_compiler_that_is_missing_or_cannot_compile_is_noticed(monkeypatch, tmp_path):
-    program = "from bacon import compute; print(*compute.choose('cpu', 'auto', True, 0)[1])"
+    program = "from bacon import compute, messages\n"
+    program += "with messages.speak('stdout'): compute.choose('cpu', 'auto', True, 0)"
     monkeypatch.setenv("CXX", "no_compiler")
     assert compute.compile_error.__wrapped__("cpu") == "no C++ compiler (no_compiler) found"
     complaint, compiler = "fatal error: Python.h: No such file", tmp_path / "c++"

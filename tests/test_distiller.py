@@ -79,13 +79,13 @@ def test_memory_of_a_pass_does_not_grow_with_the_classes():
         import functools, re, torch
         import networks
         from bacon import compute, flags
-        from bacon.data import loading
+        from bacon.data import real_data
         from bacon.distill import distiller
         peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1e3
         networks.NETWORKS["ConvNetW32"] = functools.partial(networks.ConvNet, width=4, depth=1)
         args = flags.parse_args(("CIFAR100",), "", "--model ConvNetW32 --ipc 1 --batch_real 256".split()).args
         images = torch.randint(256, (25600, 3, 32, 32), dtype=torch.uint8)
-        real = loading.RealData(images, torch.arange(100).repeat(256), (0.5,) * 3, (0.25,) * 3, 100, "cpu")
+        real = real_data.RealData(images, torch.arange(100).repeat(256), (0.5,) * 3, (0.25,) * 3, 100, "cpu")
         compute.keep_freed_memory()
         d = distiller.begin(args, 0, real, compute.Arithmetic("cpu"))
         start = peak()

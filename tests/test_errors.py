@@ -61,36 +61,36 @@ def stands(error):
     ids=lambda v: type(v).__name__ if isinstance(v, BaseException) else "",
 )
 def test_every_ending_is_one_line_with_its_exit_code(error, code, text, capsys):
-    assert errors.exit_code("x.py", stands(error)) == code
+    assert errors.run_program("x.py", stands(error)) == code
     said = capsys.readouterr()
     assert said.err.startswith(text) and said.err.count("\n") == 1 and said.out == ""
 
 
 def test_work_that_ends_well_gives_its_own_code_and_says_nothing(capsys):
-    assert errors.exit_code("x.py", lambda: 0) == 0
+    assert errors.run_program("x.py", lambda: 0) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_what_is_printed_reaches_a_file_with_the_end_of_its_line(tmp_path, monkeypatch):
     with open(tmp_path / "slurm.out", "w") as out:
         monkeypatch.setattr("sys.stdout", out)
-        errors.exit_code("x.py", lambda: print("a line"))
+        errors.run_program("x.py", lambda: print("a line"))
         assert (tmp_path / "slurm.out").read_text() == "a line\n"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("sizes differ"), ValueError("x"), AssertionError()])
 def test_a_mistake_of_ours_keeps_its_traceback(error):
     with pytest.raises(type(error)):
-        errors.exit_code("x.py", stands(error))
+        errors.run_program("x.py", stands(error))
 
 
 def test_what_all_processes_meet_is_said_by_the_first(monkeypatch, capsys):
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert errors.exit_code("x.py", stands(errors.DivergedError("nan"))) == 3
-    assert errors.exit_code("x.py", stands(errors.Stopped("stopped"))) == 75
+    assert errors.run_program("x.py", stands(errors.DivergedError("nan"))) == 3
+    assert errors.run_program("x.py", stands(errors.Stopped("stopped"))) == 75
     assert capsys.readouterr().err == ""
-    assert errors.exit_code("x.py", stands(errors.UserError("a file here"))) == 2
+    assert errors.run_program("x.py", stands(errors.UserError("a file here"))) == 2
     assert "a file here" in capsys.readouterr().err
 
 
@@ -105,7 +105,7 @@ def test_a_process_that_is_alone_says_it_whatever_its_variables(variables, monke
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert errors.exit_code("x.py", stands(errors.DivergedError("nan"))) == 3
+    assert errors.run_program("x.py", stands(errors.DivergedError("nan"))) == 3
     assert capsys.readouterr().err == "x.py: diverged: nan\n"
 
 

@@ -189,7 +189,7 @@ def originals(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         written("MNIST", root / "idx", patch, train=2)
         shutil.copytree(root / "idx", root / "pt")
-        loading.load("MNIST", root / "pt", lambda line: None)
+        loading.load("MNIST", root / "pt")
         shutil.rmtree(root / "pt/MNIST")
     raw = root / "idx/MNIST/raw"
     kinds["images"] = (root / "idx", raw / "train-images-idx3-ubyte", "MNIST")
@@ -229,7 +229,7 @@ def test_damaged_data_files_give_one_line_and_stay_as_they_are(
     path.write_bytes(damage(file.read_bytes()))
     before = contents(copy)
     try:
-        dataset = loading.load(name, copy, lambda line: None)
+        dataset = loading.load(name, copy)
         assert dataset.images_train.dtype == torch.uint8 and len(dataset.fingerprint) == 64
     except UserError as error:
         assert "\n" not in str(error) and str(copy) in str(error)

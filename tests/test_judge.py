@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import augment
 import utils
 from bacon import compute, idc_augment
-from bacon.data import loading
+from bacon.data import real_data
 from bacon.judge import Protocol, accuracy, judge, train
 
 STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
@@ -101,7 +101,7 @@ def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_i
 
 def test_accuracy_is_the_share_of_the_whole_test_set_in_eval_mode(digits, monkeypatch):
     images, labels = digits.images_test[:150], digits.labels_test[:150]
-    test = loading.RealData(images, labels, digits.mean, digits.std, 10, "cpu")
+    test = real_data.RealData(images, labels, digits.mean, digits.std, 10, "cpu")
     arithmetic = compute.Arithmetic("cpu")
     net = arithmetic.build("ConvNetBN", (1, 8, 8), 10, np.random.default_rng(0)).train()
     state = copy.deepcopy(net.state_dict())

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from heard import hearing
 from layouts import Bomb, fake, md5, to_bytes, written
 from PIL import Image
 from torchvision import datasets
 
 from bacon import files
-from bacon.data import loading, readers
+from bacon.data import loading, pt_layout, readers, real_data
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
 
@@ -38,15 +39,11 @@ def no_internet(monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
 
 
-def silent(line):
-    assert "\n" not in line
-
-
 def refused(name, root, *words):
     """`load` raises one line with all the words in it, and leaves every file as it was."""
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     with pytest.raises(UserError) as error:
-        loading.load(name, root, silent)
+        loading.load(name, root)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     message = str(error.value)
     assert "\n" not in message
@@ -83,7 +80,7 @@ def zip_tiny(root):
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_files_are_read_as_they_are_and_then_cached(name, tmp_path, monkeypatch):
     splits = written(name, tmp_path, monkeypatch)
-    first = loading.load(name, tmp_path, silent)
+    first = loading.load(name, tmp_path)
     assert_holds(first, splits)
     spec = DATASETS[name]
     assert (first.channels, first.im_size, first.num_classes) == (
@@ -98,11 +95,11 @@ def test_official_files_are_read_as_they_are_and_then_cached(name, tmp_path, mon
 
     cache = tmp_path / f"{name.lower()}.pt"
     monkeypatch.setattr(loading, "save_torch", None)  # the second load writes nothing
-    second = loading.load(name, tmp_path, silent)
+    second = loading.load(name, tmp_path)
     assert second.source == str(cache)
     assert_holds(second, splits)
     assert (second.classes, second.fingerprint) == (first.classes, first.fingerprint)
-    assert set(torch.load(cache, weights_only=True)) == set(loading.KEYS)
+    assert set(torch.load(cache, weights_only=True)) == set(pt_layout.KEYS)
 
 
 def test_tiny_imagenet_zip_equals_its_folder(tmp_path, monkeypatch):
@@ -110,7 +107,7 @@ def test_tiny_imagenet_zip_equals_its_folder(tmp_path, monkeypatch):
     other.mkdir()
     splits = written("TinyImageNet", folder, monkeypatch, train=1)
     zip_tiny(folder).rename(other / "tiny-imagenet-200.zip")
-    unzipped, zipped = (loading.load("TinyImageNet", root, silent) for root in (folder, other))
+    unzipped, zipped = (loading.load("TinyImageNet", root) for root in (folder, other))
     assert_holds(zipped, splits)
     assert zipped.fingerprint == unzipped.fingerprint
     assert zipped.classes == unzipped.classes == sorted(unzipped.classes)
@@ -132,7 +129,7 @@ def test_tiny_imagenet_is_downloaded_under_another_name_first(tmp_path, monkeypa
     monkeypatch.setattr("torchvision.datasets.utils.download_url", download_url)
     root = tmp_path / "data"
     root.mkdir()
-    assert loading.load("TinyImageNet", root, silent).num_classes == 200
+    assert loading.load("TinyImageNet", root).num_classes == 200
     assert {path.name for path in root.iterdir()} == {"tiny-imagenet-200.zip", "tinyimagenet.pt"}
 
 
@@ -145,26 +142,27 @@ def test_official_archives_that_are_there_need_no_internet(tmp_path, monkeypatch
         path.unlink()
         resources.append((packed.name, md5(packed)))
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
-    assert_holds(loading.load("MNIST", tmp_path, silent), splits)
+    assert_holds(loading.load("MNIST", tmp_path), splits)
 
 
 def test_tasks_that_start_at_once_read_one_after_the_other(tmp_path, monkeypatch):
-    splits, said = written("MNIST", tmp_path, monkeypatch), []
-    with contextlib.ExitStack() as other:
-        files.lock(
-            other, tmp_path / "lock_mnist", "held"
-        )  # another task unpacks, then writes the cache
-        waiting = threading.Thread(
-            target=lambda: said.append(loading.load("MNIST", tmp_path, said.append))
-        )
-        waiting.start()
-        while not said:
-            time.sleep(0.01)
-        torch.save(readers.layout(range(10), *splits), tmp_path / "mnist.pt")
-        monkeypatch.setitem(readers.READERS, "MNIST", None)  # nobody reads the official files again
-    waiting.join(20)
-    assert f"process {os.getpid()}" in said[0] and "lock_mnist" in said[0]
-    assert len(said) == 2 and said[1].source == str(tmp_path / "mnist.pt")
+    splits = written("MNIST", tmp_path, monkeypatch)
+    loaded = []
+    waiting = threading.Thread(target=lambda: loaded.append(loading.load("MNIST", tmp_path)))
+    with hearing() as said:
+        with contextlib.ExitStack() as other:
+            files.lock(other, tmp_path / "lock_mnist", "held")
+            waiting.start()
+            while not said:
+                time.sleep(0.01)
+            # Another task unpacks, then writes the cache. Nobody reads the official files again.
+            torch.save(pt_layout.layout(range(10), *splits), tmp_path / "mnist.pt")
+            monkeypatch.setitem(readers.READERS, "MNIST", None)
+        waiting.join(20)
+    (line,) = said
+    assert f"process {os.getpid()}" in line and "lock_mnist" in line
+    (dataset,) = loaded
+    assert dataset.source == str(tmp_path / "mnist.pt")
     assert not (tmp_path / "lock_mnist").exists()
 
 
@@ -175,11 +173,11 @@ def test_where_the_cache_cannot_be_written_one_line_says_so(error, tmp_path, mon
     def fail(*args):
         raise error
 
-    splits, lines = written("MNIST", tmp_path, monkeypatch), []
+    splits = written("MNIST", tmp_path, monkeypatch)
     monkeypatch.setattr(loading, "save_torch", fail)
-    assert_holds(loading.load("MNIST", tmp_path, lines.append), splits)
-    (line,) = lines
-    assert str(tmp_path / "mnist.pt") in line and str(error) in line and "\n" not in line
+    dataset, (line,) = heard("MNIST", tmp_path)
+    assert_holds(dataset, splits)
+    assert str(tmp_path / "mnist.pt") in line and str(error) in line
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -204,11 +202,11 @@ def test_failed_download_names_dataset_folder_and_files(name, tmp_path):
 
 def test_tiny_imagenet_names_its_classes_by_the_words_that_are_there(tmp_path, monkeypatch):
     written("TinyImageNet", tmp_path, monkeypatch)
-    wnids = loading.load("TinyImageNet", tmp_path, lambda line: None).classes
+    wnids = loading.load("TinyImageNet", tmp_path).classes
     (tmp_path / "tinyimagenet.pt").unlink()
     words = f"{wnids[0]}\tgoldfish, Carassius auratus\nn99999999\tother\n{wnids[2]}\ttench\n"
     (tmp_path / "tiny-imagenet-200/words.txt").write_text(words)
-    assert loading.load("TinyImageNet", tmp_path, lambda line: None).classes == [
+    assert loading.load("TinyImageNet", tmp_path).classes == [
         "goldfish",
         wnids[1],
         "tench",
@@ -225,7 +223,7 @@ def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
     (images, labels), (test_images, test_labels) = fake("MNIST")
 
     def fingerprint():
-        entries = readers.layout(range(10), (images, labels), (test_images, test_labels))
+        entries = pt_layout.layout(range(10), (images, labels), (test_images, test_labels))
         torch.save(entries, tmp_path / "mnist.pt")
         return loading.load("MNIST", tmp_path).fingerprint
 
@@ -245,7 +243,7 @@ def test_fingerprint_changes_with_any_pixel_label_or_order(tmp_path):
 
 def test_storage_details_of_a_pt_do_not_matter(tmp_path):
     (images, labels), test = fake("CIFAR10")
-    plain = readers.layout([str(c) for c in range(10)], (images, labels), test)
+    plain = pt_layout.layout([str(c) for c in range(10)], (images, labels), test)
     other = dict(
         plain,
         classes=tuple(range(10)),
@@ -267,9 +265,8 @@ def test_storage_details_of_a_pt_do_not_matter(tmp_path):
 
 def heard(name, root):
     """The dataset, and the lines that are said about it."""
-    said = []
-    dataset = loading.load(name, root, said.append)
-    assert not any("\n" in line for line in said)
+    with hearing() as said:
+        dataset = loading.load(name, root)
     return dataset, said
 
 
@@ -277,7 +274,7 @@ def heard(name, root):
 @pytest.mark.parametrize(("train", "test"), [(2, 1), (3, 5)])
 def test_a_cache_that_is_not_whole_says_so_at_every_start(name, train, test, tmp_path):
     path, spec = tmp_path / f"{name.lower()}.pt", DATASETS[name]
-    entries = readers.layout(range(spec.num_classes), *fake(name, train=train, test=test))
+    entries = pt_layout.layout(range(spec.num_classes), *fake(name, train=train, test=test))
     path.write_bytes(to_bytes(entries))
     found = train * spec.num_classes, test * spec.num_classes
     for _ in range(2):
@@ -292,14 +289,14 @@ def test_a_cache_that_is_not_whole_says_so_at_every_start(name, train, test, tmp
 def test_more_images_than_the_whole_set_has_are_said_too(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "MNIST", DATASETS["MNIST"]._replace(train=20, test=10))
     path = tmp_path / "mnist.pt"
-    path.write_bytes(to_bytes(readers.layout(range(10), *fake("MNIST", train=2, test=2))))
+    path.write_bytes(to_bytes(pt_layout.layout(range(10), *fake("MNIST", train=2, test=2))))
     _, (line,) = heard("MNIST", tmp_path)  # each test image twice
     assert "holds 20 training and 20 test images, the whole set 20 and 10" in line
 
 
 def test_a_whole_set_says_nothing(tmp_path, monkeypatch):
     splits = written("MNIST", tmp_path, monkeypatch)
-    (tmp_path / "mnist.pt").write_bytes(to_bytes(readers.layout(range(10), *splits)))
+    (tmp_path / "mnist.pt").write_bytes(to_bytes(pt_layout.layout(range(10), *splits)))
     assert heard("MNIST", tmp_path)[1] == []
 
 
@@ -357,7 +354,7 @@ def test_a_data_folder_that_may_not_be_read_is_named(name, depth, tmp_path, monk
     (tmp_path / "data").mkdir()
     locked(monkeypatch, tmp_path / "data")
     with pytest.raises(UserError) as error:
-        loading.load(name, tmp_path / depth, silent)
+        loading.load(name, tmp_path / depth)
     assert str(error.value) == f"{tmp_path / 'data'}: cannot be read (Permission denied)"
 
 
@@ -366,7 +363,7 @@ def test_an_official_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch)
     folder = tmp_path / "cifar-10-batches-py"
     locked(monkeypatch, folder)
     with pytest.raises(UserError) as error:
-        loading.load("CIFAR10", tmp_path, silent)
+        loading.load("CIFAR10", tmp_path)
     assert str(error.value) == f"{folder}: cannot be read (Permission denied)"
 
 
@@ -379,14 +376,14 @@ def test_an_official_file_that_may_not_be_read_is_not_called_damaged(tmp_path, m
 
     monkeypatch.setattr("torchvision.datasets.mnist.read_label_file", refuse)
     with pytest.raises(UserError) as error:
-        loading.load("MNIST", tmp_path, silent)
+        loading.load("MNIST", tmp_path)
     assert str(error.value) == f"{path}: cannot be read (Permission denied)"
 
 
 def test_an_image_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     locked(monkeypatch, tmp_path)
     with pytest.raises(UserError) as error:
-        loading.load("ImageFolder", tmp_path, silent)
+        loading.load("ImageFolder", tmp_path)
     assert str(error.value) == f"{tmp_path}: cannot be read (Permission denied)"
 
 
@@ -398,13 +395,13 @@ PLACES = ["", "mnist.pt", "MNIST", "MNIST/raw", "MNIST/raw/train-images-idx3-uby
 def test_whatever_may_not_be_read_is_named(place, tmp_path, monkeypatch):
     splits = written("MNIST", tmp_path / "data", monkeypatch)
     if place == "mnist.pt":
-        (tmp_path / "data/mnist.pt").write_bytes(to_bytes(readers.layout(range(10), *splits)))
+        (tmp_path / "data/mnist.pt").write_bytes(to_bytes(pt_layout.layout(range(10), *splits)))
     path = tmp_path / "data" / place
     mode = path.stat().st_mode
     path.chmod(0)
     try:
         with pytest.raises(UserError) as error:
-            loading.load("MNIST", tmp_path / "data", silent)
+            loading.load("MNIST", tmp_path / "data")
     finally:
         path.chmod(mode)
     assert str(path) in str(error.value) and "Permission denied" in str(error.value)
@@ -414,7 +411,7 @@ def test_whatever_may_not_be_read_is_named(place, tmp_path, monkeypatch):
 def test_digits_need_no_data_folder_that_may_be_read(tmp_path, monkeypatch, few_digits):
     monkeypatch.setitem(readers.READERS, "Digits", few_digits)
     locked(monkeypatch, tmp_path)
-    assert loading.load("Digits", tmp_path, silent).num_classes == 10
+    assert loading.load("Digits", tmp_path).num_classes == 10
 
 
 @pytest.mark.parametrize("name", ["MNIST", "TinyImageNet"])
@@ -484,7 +481,7 @@ BROKEN = {
 def test_broken_pt_is_one_line_and_stays_as_it_is(kind, tmp_path, monkeypatch):
     written("MNIST", tmp_path, monkeypatch)  # there, but not to be used instead
     bomb = tmp_path / "executed"
-    content = BROKEN[kind](readers.layout(range(10), *fake("MNIST")), bomb)
+    content = BROKEN[kind](pt_layout.layout(range(10), *fake("MNIST")), bomb)
     path = tmp_path / "mnist.pt"
     path.write_bytes(content)
     refused("MNIST", tmp_path, path)
@@ -569,7 +566,7 @@ def test_damaged_tiny_imagenet_is_one_line(kind, tmp_path, monkeypatch):
 
 def test_digits_need_no_file_and_never_change(tmp_path):
     pytest.importorskip("sklearn")
-    digits = loading.load("Digits", tmp_path, silent)
+    digits = loading.load("Digits", tmp_path)
     assert not list(tmp_path.iterdir())
     assert (digits.channels, digits.im_size, digits.num_classes) == (1, (8, 8), 10)
     assert (len(digits.images_train), len(digits.images_test)) == (1201, 596)
@@ -589,7 +586,7 @@ def real_of(name, device="cpu", **kwargs):
     (images, labels), _ = fake(name, **kwargs)
     spec = DATASETS[name]
     tensors = torch.from_numpy(images), torch.from_numpy(labels)
-    return loading.RealData(*tensors, spec.mean, spec.std, spec.num_classes, device)
+    return real_data.RealData(*tensors, spec.mean, spec.std, spec.num_classes, device)
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -633,7 +630,7 @@ def test_every_image_of_a_class_is_drawn_equally_often():
 
 def test_draws_depend_on_the_generator_alone():
     a, b = real_of("MNIST", seed=0), real_of("CIFAR10", seed=0)
-    b = loading.RealData(b.images, a.labels, (0.5,) * 3, (0.5,) * 3, 10, "cpu")
+    b = real_data.RealData(b.images, a.labels, (0.5,) * 3, (0.5,) * 3, 10, "cpu")
     before = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     first, second = np.random.default_rng(3), np.random.default_rng(3)
     for c in range(10):
@@ -645,7 +642,7 @@ def test_draws_depend_on_the_generator_alone():
 
 def test_a_class_without_images_gives_an_empty_batch():
     images, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2, 2])
-    real = loading.RealData(images, labels, (0.5,), (0.5,), 4, "cpu")
+    real = real_data.RealData(images, labels, (0.5,), (0.5,), 4, "cpu")
     assert real.counts == [1, 0, 2, 0]
     assert real.take(real.indices(1, 5, np.random.default_rng(0))).shape == (0, 1, 4, 4)
 
@@ -693,7 +690,7 @@ def real_images(tmp_path):
 def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_images):
     if not (real_images / file).exists():
         pytest.skip(f"no {file} there")
-    dataset = loading.load(name, real_images, silent)
+    dataset = loading.load(name, real_images)
     if whole:
         assert (len(dataset.images_train), len(dataset.images_test)) == whole
     assert len(set(dataset.classes)) == dataset.num_classes

@@ -10,7 +10,7 @@ from PIL import Image
 from scripts import assert_one_line
 
 from bacon import figures, outputs
-from bacon.data import loading
+from bacon.data import loading, real_data
 from bacon.errors import UserError
 from bacon.score import command, diagnose, fair
 
@@ -31,8 +31,8 @@ def contents(folder):
 def place(tmp_path, monkeypatch):
     """A folder of files that are somebody's, the current one; nothing is ever computed there."""
     monkeypatch.chdir(tmp_path)
-    for function in ("load", "RealData"):
-        monkeypatch.setattr(loading, function, None)
+    monkeypatch.setattr(loading, "load", None)
+    monkeypatch.setattr(real_data, "RealData", None)
     for name in ("set.pt", "other.pt"):
         torch.save({"data": [[torch.zeros(10, 1, 8, 8), torch.arange(10)]]}, name)
     (tmp_path / "log_b.jsonl").write_text(LOG)

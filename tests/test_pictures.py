@@ -5,14 +5,11 @@ import unicodedata
 
 import numpy as np
 import pytest
+from heard import hearing
 from PIL import Image
 
 from bacon.data import loading, pictures
 from bacon.errors import UserError
-
-
-def silent(line):
-    assert "\n" not in line
 
 
 def put(path, value=0, size=(8, 8), **options):
@@ -29,14 +26,14 @@ def classes(root, *names, each=2):
 
 def read(root):
     """(names, labels, the value of the first pixel of every picture, the lines that were said)."""
-    said = []
-    names, images, labels = pictures.read_class_folders(root, say=said.append)
+    with hearing() as said:
+        names, images, labels = pictures.read_class_folders(root)
     return names, labels, images[:, 0, 0, 0].tolist(), said
 
 
 def refusal(root):
     with pytest.raises(UserError) as error:
-        pictures.read_class_folders(root, say=silent)
+        pictures.read_class_folders(root)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -48,8 +45,8 @@ def own(tmp_path, train=("a", "b"), val=("a", "b")):
 
 
 def loaded(root):
-    said = []
-    return loading.load("ImageFolder", root, said.append), said
+    with hearing() as said:
+        return loading.load("ImageFolder", root), said
 
 
 # Which folders are classes
@@ -71,7 +68,7 @@ def test_a_class_folder_without_pictures_stops_an_image_folder(split, tmp_path):
     root = own(tmp_path)
     (root / split / "logs").mkdir()
     with pytest.raises(UserError, match=f"{split}/logs: without pictures"):
-        loading.load("ImageFolder", root, silent)
+        loading.load("ImageFolder", root)
 
 
 HIDDEN = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", ".thumbnails"]
@@ -296,7 +293,7 @@ def test_a_picture_is_turned_as_its_exif_data_say(kind, orientation, tmp_path):
     (tmp_path / "a").mkdir()
     picture = Image.fromarray(np.ascontiguousarray(stored))
     picture.save(tmp_path / f"a/x.{kind}", exif=exif, **options)
-    _, images, _ = pictures.read_class_folders(tmp_path, say=silent)
+    _, images, _ = pictures.read_class_folders(tmp_path)
     np.testing.assert_allclose(images[0].numpy().transpose(1, 2, 0), upright, atol=60)
 
 
@@ -304,7 +301,7 @@ def test_damaged_exif_data_turn_nothing(tmp_path):
     plain = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     (tmp_path / "a").mkdir()
     Image.fromarray(plain).save(tmp_path / "a/x.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
-    _, images, _ = pictures.read_class_folders(tmp_path, say=silent)
+    _, images, _ = pictures.read_class_folders(tmp_path)
     np.testing.assert_array_equal(images[0].numpy().transpose(1, 2, 0), plain)
 
 

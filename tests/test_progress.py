@@ -9,6 +9,7 @@ import threading
 from unittest import mock
 
 import pytest
+from heard import hearing
 from scripts import SMALL, run
 
 from bacon import compute, parallel, progress
@@ -72,8 +73,8 @@ def test_a_terminal_without_columns_gets_lines(columns, monkeypatch):
             bar.count()
             bar.report("a line of figures", "short")
         shown = terminal.shown()
-        said = []
-        assert list(progress.track([1, 2], "pictures", said.append, every=0)) == [1, 2]
+        with hearing() as said:
+            assert list(progress.track([1, 2], "pictures", every=0)) == [1, 2]
     terminal.close()
     assert ("a line of figures" in shown) == (columns == 0) == bool(said)
     assert ("1/5" in shown) == (columns == 60)
@@ -112,6 +113,6 @@ def test_a_time_is_told_in_the_unit_that_fits_it(seconds, text):
 def test_long_work_shows_a_line_every_ten_seconds_where_there_is_no_terminal(monkeypatch):
     clock = iter(range(0, 1000, 4))  # a look at the clock takes four seconds
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    said = []
-    assert list(progress.track(list("abcdefgh"), "pictures", said.append)) == list("abcdefgh")
+    with hearing() as said:
+        assert list(progress.track(list("abcdefgh"), "pictures")) == list("abcdefgh")
     assert said == ["pictures: 2 of 8", "pictures: 4 of 8", "pictures: 7 of 8"]

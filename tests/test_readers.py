@@ -6,10 +6,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from heard import hearing
 from layouts import written
 from PIL import Image
 
-from bacon.data import loading, readers
+from bacon.data import loading
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
 
@@ -35,9 +36,8 @@ def tiny(official, tmp_path, monkeypatch):
 
 def load(root):
     """The dataset and what was said of it, but for what it always says."""
-    said = []
-    dataset = loading.load("TinyImageNet", root, said.append)
-    assert not any("\n" in line for line in said)
+    with hearing() as said:
+        dataset = loading.load("TinyImageNet", root)
     usual = (": decoding the JPEGs", ": wrote ")
     return dataset, [line for line in said if not any(words in line for words in usual)]
 
@@ -271,7 +271,7 @@ def test_a_folder_that_may_not_be_read_is_named(locked, tiny, monkeypatch):
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return scandir(path)
 
-    monkeypatch.setattr(readers.os, "scandir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(UserError) as error:
         load(root)
     assert str(error.value) == f"{folder / locked}: cannot be read (Permission denied)"

@@ -46,7 +46,7 @@ def images(tmp_path_factory):
         for name in recipes.DATASETS:
             if name != "Digits":
                 written(name, root, patch, train=100, test=2)
-                loading.load(name, root, lambda line: None)
+                loading.load(name, root)
     return root
 
 

@@ -141,7 +141,7 @@ def tiny_cifar10(tmp_path, monkeypatch):
     """CIFAR-10's shapes with few images, and networks of four channels."""
     (tmp_path / "data").mkdir()
     written("CIFAR10", tmp_path / "data", monkeypatch, train=40, test=2)
-    loading.load("CIFAR10", tmp_path / "data", lambda line: None)
+    loading.load("CIFAR10", tmp_path / "data")
     monkeypatch.setattr(clusters, "STEPS", 1)
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     return tmp_path / "data"

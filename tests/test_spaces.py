@@ -5,7 +5,7 @@ import pytest
 import torch
 from layouts import fake
 
-from bacon.data import loading, spaces
+from bacon.data import real_data, spaces
 from bacon.recipes import DATASETS
 
 
@@ -27,7 +27,7 @@ def correlated(n=300, shape=(3, 5, 4)):
     images = rng.normal(128, 30, (n, 1, 1, 1)) + np.cumsum(rng.normal(0, 9, (n, *shape)), axis=2)
     images[..., -1] = 7
     images = torch.from_numpy(images.clip(0, 255).astype(np.uint8))
-    return loading.RealData(
+    return real_data.RealData(
         images, torch.zeros(n, dtype=torch.int64), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 1, "cpu"
     )
 

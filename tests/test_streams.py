@@ -20,10 +20,10 @@ ASCII = [
 
 
 def program(text):
-    """A command that runs `text` as the work of exit_code, once with output that it outlives."""
+    """A command that runs `text` as the work of run_program, once with output that it outlives."""
     work = textwrap.indent(textwrap.dedent(text), "    ")
     lines = ["import os, sys, time", "from bacon import errors", "def work():", work]
-    lines.append("sys.exit(errors.exit_code('x.py', work, outlives_output=True))")
+    lines.append("sys.exit(errors.run_program('x.py', work, outlives_output=True))")
     return [sys.executable, "-c", "\n".join(lines)]
 
 

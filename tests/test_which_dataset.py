@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bacon import recipes
-from bacon.data import loading, spaces
+from bacon.data import pt_layout, spaces
 from bacon.score import command, which_dataset
 
 NAMES = {
@@ -44,7 +44,7 @@ def folder(tmp_path):
         images = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8, generator=rng)
         labels = torch.arange(20) % 10
         entries = (list("abcdefghij"), images, labels, images, labels)
-        torch.save(dict(zip(loading.KEYS, entries, strict=True)), tmp_path / f"{name.lower()}.pt")
+        torch.save(dict(zip(pt_layout.KEYS, entries, strict=True)), tmp_path / f"{name.lower()}.pt")
     return tmp_path
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from bacon.errors import UserError, one_line, short
 from bacon.files import there, unreadable
+from bacon.messages import log
 from bacon.progress import track
 
 # Endings of pictures' names: those of torchvision's ImageFolder, and what browsers and cameras
@@ -36,8 +36,10 @@ IGNORED = {
 
 @dataclass(frozen=True)
 class Found:
-    """A place below a folder of pictures; kind: "picture", "gone" for a link to nothing, or a key
-    of IGNORED."""
+    """A place below a folder of pictures.
+
+    kind: "picture", "gone" for a link to nothing, or a key of IGNORED.
+    """
 
     path: Path
     kind: str
@@ -45,12 +47,15 @@ class Found:
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """One class of a folder of classes: its name, composed (NFC), and its folders: several where
-    their names look alike."""
+    """One class of a folder of classes.
+
+    name: composed (NFC). folders: several where their names look alike. above: the folder of
+    classes.
+    """
 
     name: str
     folders: tuple[Path, ...]
-    above: Path  # the folder of classes
+    above: Path
 
     def contents(self):
         """Yield a `Found` for everything in it, at any depth."""
@@ -67,11 +72,6 @@ class ClassPictures:
 
     name: str
     files: list[Path]
-
-
-def to_stderr(line):
-    """What `evaluate.py` says: its table alone goes to standard output."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def composed(name):
@@ -119,9 +119,11 @@ def _identity(folder):
 
 
 def look_through(folders, above=None):
-    """Yield a `Found` for every file below `folders`, and for every folder that is left out. Links
-    are followed, each folder is read once, `above` never. UserError for a folder that cannot be
-    read."""
+    """Yield a `Found` for every file below `folders`, and for every folder that is left out.
+
+    Links are followed; each folder is read once, `above` never. UserError for a folder that cannot
+    be read.
+    """
     seen = {_identity(above)} if above else set()
     ahead = []
     for folder in folders:
@@ -150,7 +152,8 @@ def look_through(folders, above=None):
 
 def _top(folder):
     """What lies in a folder of classes: ([`ClassFolder`] sorted by name, [`Found`] of all else)."""
-    of_name, ignored = {}, []
+    of_name = {}
+    ignored = []
     folder = Path(folder)
     root = _identity(folder)
     for entry in _entries(folder):
@@ -172,8 +175,11 @@ def _top(folder):
 
 
 def all_below(folder):
-    """Yield a `Found` for everything below a folder. Each of its folders is looked through by itself:
-    where one is a link to another, what they hold is found under both names."""
+    """Yield a `Found` for everything below a folder.
+
+    Each of its folders is looked through by itself: where one is a link to another, what they hold
+    is found under both names.
+    """
     kinds, rest = _top(folder)
     yield from rest
     for kind in kinds:
@@ -187,19 +193,51 @@ def class_folders(folder):
 
 
 def refuse_gone(found):
-    """UserError for the first link to nothing in [`Found`]: a class or a picture may be behind
-    it."""
+    """UserError for the first link to nothing in [`Found`]: it may be a class or a picture."""
     for one in found:
         if one.kind == "gone":
             there(one.path)
 
 
-def find_pictures(folder, say=print):
-    """The pictures of all classes of `folder`, none of them decoded: [`ClassPictures`] sorted by
-    name. What is ignored is said in one line. UserError if there are no classes, for a class
-    without pictures, which it names, for a link to nothing and for a folder that cannot be read."""
+def find_pictures(folder):
+    """The pictures of all classes of `folder`, none of them decoded: [`ClassPictures`] by name.
+
+    What is ignored is told in one line, and which folders are one class. UserError as of
+    `class_names`.
+    """
+    found = _look_for_pictures(folder)
+    if found.ignored:
+        log.info(printable(f"{folder}: ignored what is {found.ignored}"))
+    for kind in found.kinds:
+        if len(kind.folders) > 1:
+            alike = f"{len(kind.folders)} folders have names that read {kind.name}"
+            log.info(printable(f"{folder}: {alike}: they are one class"))
+    return found.classes
+
+
+def class_names(folder):
+    """The names of the classes of `folder`, in the order of `read_class_folders`. Nothing is told.
+
+    UserError if there are no classes, for a class without pictures, which it names, for a link to
+    nothing and for a folder that cannot be read.
+    """
+    return [kind.name for kind in _look_for_pictures(folder).classes]
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """What a folder of classes holds. ignored: in words, what is no picture of a class, or ""."""
+
+    kinds: list[ClassFolder]
+    classes: list[ClassPictures]
+    ignored: str
+
+
+def _look_for_pictures(folder):
+    """The `_Classes` of a folder, with the errors of `class_names`."""
     kinds, ignored = _top(folder)
-    classes, empty = [], []
+    classes = []
+    empty = []
     for kind in kinds:
         contents = list(kind.contents())
         ignored += [found for found in contents if found.kind != "picture"]
@@ -218,24 +256,14 @@ def find_pictures(folder, say=print):
         others = f" and {len(empty) - 1} other class folders" if len(empty) > 1 else ""
         advice = f"add pictures or move it away{listed and f' (ignored: {listed})'}"
         raise UserError(f"{empty[0].folders[0]}{others}: without pictures; {advice}")
-    if listed:
-        say(printable(f"{folder}: ignored what is {listed}"))
-    for kind in kinds:
-        if len(kind.folders) > 1:
-            alike = f"{len(kind.folders)} folders have names that read {kind.name}"
-            say(printable(f"{folder}: {alike}: they are one class"))
-    return classes
-
-
-def class_names(folder):
-    """The names of the classes whose pictures `read_class_folders` reads, in its order, with its
-    errors."""
-    return [kind.name for kind in find_pictures(folder, lambda line: None)]
+    return _Classes(kinds, classes, listed)
 
 
 def read_picture(file):
-    """A picture file as a Pillow image in RGB, turned as its EXIF data say. UserError, naming it,
-    for one that cannot be read or decoded, or that has more than 8 bits."""
+    """A picture file as a Pillow image in RGB, turned as its EXIF data say.
+
+    UserError, naming it, for one that cannot be read or decoded, or that has more than 8 bits.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -256,16 +284,19 @@ def read_picture(file):
     raise UserError(f"{file}: has pixels of more than 8 bits (mode {mode}); convert it to 8 bits")
 
 
-def read_class_folders(folder, im_size=None, advice="", say=to_stderr):
-    """The pictures of class folders: (names, images uint8 (n,3,H,W), labels (n,), the place of the
-    folder in `names`). See `find_pictures` and `decode_pictures`, whose errors are its own."""
-    classes = find_pictures(folder, say)
-    return decode_pictures(classes, f"{folder}: pictures", im_size, advice, say)
+def read_class_folders(folder, im_size=None, advice=""):
+    """The pictures of class folders: (names, images uint8 (n,3,H,W), labels (n,)).
+
+    A label is the place of the folder's name in `names`. See `find_pictures` and `decode_pictures`,
+    whose errors are its own.
+    """
+    return decode_pictures(find_pictures(folder), f"{folder}: pictures", im_size, advice)
 
 
-def decode_pictures(classes, title, im_size=None, advice="", say=print):
-    """The pictures of [`ClassPictures`], as `read_class_folders` gives them. title: how progress is
-    called.
+def decode_pictures(classes, title, im_size=None, advice=""):
+    """The pictures of [`ClassPictures`], as `read_class_folders` gives them.
+
+    title: how progress is called.
 
     im_size: side of a square that pictures are resized to, by their shorter side, then cut at the
     centre; None takes them as they are, all of one size. UserError, naming the picture, for one
@@ -274,13 +305,14 @@ def decode_pictures(classes, title, im_size=None, advice="", say=print):
     from PIL import Image, ImageOps
 
     images = []
-    for file in track([file for kind in classes for file in kind.files], title, say):
+    for file in track([file for kind in classes for file in kind.files], title):
         picture = read_picture(file)
         if im_size:
             picture = ImageOps.fit(picture, (im_size, im_size), Image.Resampling.BICUBIC)
         pixels = np.asarray(picture).transpose(2, 0, 1)
         if images and pixels.shape != images[0].shape:
-            (_, h, w), (_, height, width) = pixels.shape, images[0].shape
+            _, h, w = pixels.shape
+            _, height, width = images[0].shape
             raise UserError(f"{file}: has {h}x{w} pixels, others {height}x{width}{advice}")
         images.append(pixels)
     labels = [label for label, kind in enumerate(classes) for _ in kind.files]

@@ -1,7 +1,8 @@
-"""Initial images that stand for a class: of each cluster of its embeddings the image a network is surest of.
+"""Initial images that stand for a class: of each cluster the image that a network is surest of.
 
-After DREAM (Liu et al., ICCV 2023), which draws real batches by cluster, and RDED (Sun et al., CVPR 2024), which stores
-the patches that a network is surest of.
+Clusters are those of a class's embeddings. After DREAM (Liu et al., ICCV 2023), which draws real
+batches by cluster, and RDED (Sun et al., CVPR 2024), which stores the patches that a network is
+surest of.
 """
 
 import numpy as np
@@ -19,7 +20,8 @@ _PIECE = 1000  # images at a time
 def by_trained_network(trainer, count, rng, streams):
     """Real images to start from, {class: indices (count,)}, as a network trained for it sees them.
 
-    trainer: a pool.Trainer; the network is none of the pool's. rng: for its training. streams: see `representatives`.
+    trainer: a pool.Trainer; the network is none of the pool's. rng: for its training.
+    streams: see `representatives`.
     """
     args = trainer.args
     member = trainer.fresh("cluster")
@@ -33,12 +35,16 @@ def by_trained_network(trainer, count, rng, streams):
 
 
 def representatives(embed, real, count, shrink, streams):
-    """For each class of `streams`, {class: generator}, indices (count,) of its real images in random order.
+    """For each class of `streams` indices (count,) of its real images, in random order.
 
-    embed: images -> (embeddings (n, D), logits (n, classes)). real: a data.RealData. shrink: images are seen as a
-    canvas will hold them, 1/shrink of their size. Embeddings, projected to DIMENSIONS, fall into `count` clusters by
-    k-means; of the half of a cluster that is nearest to its centre (of two images, which are equally near, both) the
-    likeliest image of the class is taken. A class of fewer images gives all it has, some of them again.
+    Embeddings, projected to DIMENSIONS, fall into `count` clusters by k-means. Of the half of a
+    cluster that is nearest to its centre (of two images, which are equally near, both) the
+    likeliest image of the class is taken. A class of fewer images gives all it has, some of them
+    again.
+
+    embed: function(images) -> embeddings (n, D), logits (n, classes). real: a RealData.
+    shrink: images are seen as a canvas will hold them, 1/shrink of their size.
+    streams: {class: generator}. Returns {class: indices}.
     """
     from sklearn.cluster import KMeans  # here, because it takes a second to import
     from threadpoolctl import threadpool_limits
@@ -48,10 +54,10 @@ def representatives(embed, real, count, shrink, streams):
         indices = np.sort(real.indices(c, real.counts[c], rng))
         embeddings, confidence = _seen(embed, real, indices, shrink, c)
         embeddings = embeddings @ rng.standard_normal((embeddings.shape[1], DIMENSIONS))
+        clusters = min(count, len(indices))
+        means = KMeans(clusters, n_init=1, random_state=int(rng.integers(2**31)))
         with threadpool_limits(1):  # sums over threads come in any order
-            means = KMeans(
-                min(count, len(indices)), n_init=1, random_state=int(rng.integers(2**31))
-            ).fit(embeddings)
+            means.fit(embeddings)
         distance = np.linalg.norm(embeddings - means.cluster_centers_[means.labels_], axis=1)
         best = []
         for k in range(means.n_clusters):
@@ -65,7 +71,8 @@ def representatives(embed, real, count, shrink, streams):
 @torch.no_grad()
 def _seen(embed, real, indices, shrink, c):
     """Embeddings (n, D) of images and their probabilities of class c (n,), float64 on the host."""
-    embeddings, confidence = [], []
+    embeddings = []
+    confidence = []
     for start in range(0, len(indices), _PIECE):
         images = real.take(indices[start : start + _PIECE])
         height, width = images.shape[2:]

@@ -5,9 +5,10 @@
         canvases step down the gradient of the loss, on networks drawn from the pool
         networks drawn from the pool train on real images
 
-`Distiller.iterate` is that loop's body, `update_canvases` its middle line, `loss` what is minimised. plain.py is the
-same algorithm in a hundred plain lines, which the tests hold this module to. Sources: BACON (Zhou et al. 2024,
-arXiv:2406.01112), IDM (Zhao et al., CVPR 2023), DM (Zhao & Bilen, WACV 2023).
+`Distiller.iterate` is that loop's body, `update_canvases` its middle line, `loss` what is
+minimised. plain.py is the same algorithm in a hundred plain lines, which the tests hold this module
+to. Sources: BACON (Zhou et al. 2024, arXiv:2406.01112), IDM (Zhao et al., CVPR 2023), DM (Zhao &
+Bilen, WACV 2023).
 """
 
 import dataclasses
@@ -40,7 +41,10 @@ class Pass:
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """What the update of a class draws: real images, and the DSA that these and the synthetic ones share (Siamese)."""
+    """What the update of a class draws: real images, and DSA.
+
+    The DSA is shared by these and the synthetic images (Siamese).
+    """
 
     indices: np.ndarray
     transform: augment.Transform
@@ -48,7 +52,10 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The loss of G classes, (G,), and what the log shows of it: (names, G), without a graph; see `loss_names`."""
+    """The loss of G classes.
+
+    total: (G,). logged: what the log shows of it, (names, G), without a graph; see `loss_names`.
+    """
 
     total: torch.Tensor
     logged: torch.Tensor
@@ -56,10 +63,13 @@ class Loss:
 
 @dataclasses.dataclass(frozen=True)
 class Gradient:
-    """The gradient of the loss of some classes with respect to their canvases, and the values of that loss."""
+    """The gradient of the loss of some classes.
+
+    canvases: with respect to their canvases. logged: the values of that loss, (names, classes).
+    """
 
     canvases: torch.Tensor
-    logged: torch.Tensor  # (names, classes)
+    logged: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +81,18 @@ class PassLosses:
 
 
 class Distiller:
-    """One experiment: canvases, their optimizer and the network pool, and what an iteration does to them.
+    """One experiment: canvases, their optimizer and the pool, and what an iteration does to them.
 
-    canvases: (own classes, canvases per class, ...), as they are stored. Of a parallel run's classes it holds those
-    that `world` gives to this process; see parallel.py.
+    canvases: (own classes, canvases per class, ...), as they are stored. Of a parallel run's
+    classes it holds those that `world` gives to this process; see parallel.py.
     """
 
     def __init__(self, args, exp, real, arithmetic, world, canvases):
-        """args: the flags. exp: number of the experiment. real: training images, a data.RealData. arithmetic: a
-        compute.Arithmetic. world: a parallel.World. canvases: of own classes, changed in place."""
+        """args: the flags. exp: number of the experiment. real: training images, a RealData.
+
+        arithmetic: a compute.Arithmetic. world: a parallel.World. canvases: of own classes, changed
+        in place.
+        """
         self.args = args
         self.exp = exp
         self.real = real
@@ -91,9 +104,8 @@ class Distiller:
         self.own = world.share(self.num_classes)
         self.strategy = augment.parse_strategy(args.dsa_strategy)
         every_class = torch.arange(self.num_classes, device=real.images.device)
-        self.labels = every_class.repeat_interleave(
-            canvases_per_class(args)
-        )  # of the canvases of all classes
+        # Of the canvases of all classes.
+        self.labels = every_class.repeat_interleave(canvases_per_class(args))
 
         self.method = METHODS[args.method]
         self.terms = active_terms(args)
@@ -141,7 +153,10 @@ class Distiller:
         self.unread.append(PassLosses(this_pass.iteration, torch.cat(logged, 1)))
 
     def gradient(self, member, this_pass, classes):
-        """The `Gradient` of the loss of `classes`, a range of own ones, at their current canvases."""
+        """The `Gradient` of the loss of some classes at their current canvases.
+
+        classes: a range of own ones.
+        """
         net = member.net
         # Batch statistics, which only a joint step allows, are those of all classes together.
         all_in_one_batch = net.has_batch_statistics
@@ -181,8 +196,9 @@ class Distiller:
     def loss(self, embedding, real, logits, labels, percent):
         """The `Loss` of G classes.
 
-        embedding: (G, n, D), of the synthetic images. real: {name: (G, ...)}, what is kept of the real embeddings.
-        logits: (G, n, all classes), of the synthetic images. labels: (G,). percent: the network's training accuracy.
+        embedding: (G, n, D), of the synthetic images. real: {name: (G, ...)}, what is kept of the
+        real embeddings. logits: (G, n, all classes), of the synthetic images. labels: (G,).
+        percent: the network's training accuracy.
         """
         seen = {"synthetic": embedding, "z_syn": embedding.mean(1), **real}
         total = 0
@@ -202,14 +218,18 @@ class Distiller:
 
     @property
     def loss_names(self):
-        """The rows of logged values: the loss, each term before its weight, cross-entropy, accuracy in percent."""
+        """The rows of logged values.
+
+        The loss, each term before its weight, the cross-entropy, the accuracy in percent.
+        """
         return ["loss", *self.terms, "ce", "accuracy"]
 
     def real_summaries(self, net, draws, limit):
-        """What the terms see of the real embeddings of each class: {name: (classes, ...)}; no graph is built.
+        """What the terms see of the real embeddings of each class: {name: (classes, ...)}.
 
-        At most `limit` images are computed at once. Results go into one tensor for each name: small ones of each chunk,
-        lying between large ones that are freed, would keep the C library from using their memory again.
+        No graph is built. At most `limit` images are computed at once. Results go into one tensor
+        for each name: small ones of each chunk, lying between large ones that are freed, would keep
+        the C library from using their memory again.
         """
         kept = {}
         for group in chunks([len(draw.indices) for draw in draws], limit):
@@ -230,8 +250,10 @@ class Distiller:
         return kept
 
     def read_losses(self):
-        """Mean over classes of each logged value since the last reading, {name: float}; waits for the device.
-        Raises DivergedError if any of them is NaN or infinite."""
+        """Mean over classes of each logged value since the last reading, {name: float}.
+
+        It waits for the device. DivergedError if any value is NaN or infinite.
+        """
         passes = self.losses_of_all_classes()
         self.unread = []
         for one in passes:
@@ -262,7 +284,10 @@ class Distiller:
         return passes
 
     def all_canvases(self):
-        """Canvases of all classes as they are stored, (n, ch, H, W) or, with --chroma half, (n, 6, H/2, W/2)."""
+        """Canvases of all classes as they are stored.
+
+        (n, ch, H, W) or, with --chroma half, (n, 6, H/2, W/2).
+        """
         return self.gather(self.canvases).flatten(0, 1)
 
     def gather(self, rows):
@@ -282,8 +307,10 @@ class Distiller:
             raise ParallelError(f"{found}, whose hardware or PyTorch may differ")
 
     def state_dict(self):
-        """All that the next iteration depends on, of all processes, for `resumed`. Random streams need no state: they
-        are named by the iteration."""
+        """All that the next iteration depends on, of all processes, for `resumed`.
+
+        Random streams need no state: they are named by the iteration.
+        """
         return {
             "canvases": self.gather(self.canvases),
             "optimizer": self.optimizer.state_dict(self.gather),
@@ -293,8 +320,10 @@ class Distiller:
 
 
 def begin(args, exp, real, arithmetic, world=None):
-    """A Distiller before its first iteration, its canvases as --init says; with --init cluster a network is trained
-    for them. The arguments are those of `Distiller`."""
+    """A Distiller before its first iteration, its canvases as --init says.
+
+    With --init cluster a network is trained for them. The arguments are those of `Distiller`.
+    """
     world = world or World()
     trainer = Trainer(args, exp, real, arithmetic, world)
     own = world.share(len(real.counts))
@@ -310,8 +339,11 @@ def begin(args, exp, real, arithmetic, world=None):
 
 
 def resumed(args, exp, real, arithmetic, world, state):
-    """A Distiller that goes on from a `state_dict`, from any device and any number of processes, of the same settings.
-    The other arguments are those of `Distiller`."""
+    """A Distiller that goes on from a `state_dict` of the same settings.
+
+    That may be from any device and any number of processes. The other arguments are those of
+    `Distiller`.
+    """
     own = world.share(len(real.counts))
     canvases = state["canvases"][own.start : own.stop].to(real.images.device, copy=True)
     distiller = Distiller(args, exp, real, arithmetic, world, canvases)
@@ -324,7 +356,10 @@ def resumed(args, exp, real, arithmetic, world, state):
 
 
 def chunks(sizes, limit):
-    """Slices over classes with `sizes` images each: as many classes at a time as `limit` images hold, at least one."""
+    """Slices over classes with `sizes` images each.
+
+    As many classes at a time as `limit` images hold, at least one.
+    """
     start = 0
     total = 0
     for stop, size in enumerate(sizes):
@@ -345,7 +380,10 @@ class ActiveTerm:
     settings: dict
 
     def of(self, seen):
-        """The term's values for G classes, (G,), before its weight. seen: {name: (G, ...)}, see methods.Term."""
+        """The term's values for G classes, (G,), before its weight.
+
+        seen: {name: (G, ...)}, see methods.Term.
+        """
         term = TERMS[self.name]
         function = getattr(utils, term.function)
         return function(*[seen[name] for name in term.sees], **self.settings)

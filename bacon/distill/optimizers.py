@@ -1,7 +1,8 @@
-"""How canvases step down their gradient: SGD in closed form over all classes, or Adam class by class.
+"""How canvases step down their gradient: SGD in closed form for all classes, or Adam for each.
 
-The published code takes one optimizer step per class over the whole tensor of canvases. So a class keeps drifting along
-its momentum while the other classes have their turn. Both optimizers here do that. A pass over all classes is
+The published code takes one optimizer step per class over the whole tensor of canvases. So a class
+keeps drifting along its momentum while the other classes have their turn. Both optimizers here do
+that. A pass over all classes is
 
     for classes in optimizer.turns:
         optimizer.drift_before_(canvases)
@@ -18,14 +19,18 @@ import torch
 class ClosedFormSGD:
     """SGD with momentum: all classes of a pass in one turn.
 
-    A class's gradient depends on its own canvases only, and the network stays the same within a pass. So all gradients
-    of a pass can be computed at once, and the drift during the other classes' turns has a closed form: k steps with
-    gradient 0 are x - lr v (mu + ... + mu^k) and v mu^k.
+    A class's gradient depends on its own canvases only, and the network stays the same within a
+    pass. So all gradients of a pass can be computed at once, and the drift during the other
+    classes' turns has a closed form: k steps with gradient 0 are x - lr v (mu + ... + mu^k) and
+    v mu^k.
     """
 
     def __init__(self, canvases, lr, served, own, momentum=0.5):
-        """canvases: (own classes, ...), which the calls below have to be given. served: the ranges of classes that the
-        published code serves one after the other. own: the range of classes that `canvases` holds."""
+        """canvases: (own classes, ...), which the calls below have to be given.
+
+        served: the ranges of classes that the published code serves one after the other. own: the
+        range of classes that `canvases` holds.
+        """
         self.lr = lr
         self.momentum = momentum
         self.own = own
@@ -37,7 +42,10 @@ class ClosedFormSGD:
         self._after = self._drift_factors(len(served) - 1 - turn)
 
     def _drift_factors(self, steps):
-        """The factors of `steps` steps without gradient, one number for each class, (own classes, 1, ...)."""
+        """The factors of distance and velocity of `steps` steps without gradient.
+
+        steps: a number for each class. Each factor: (own classes, 1, ...).
+        """
         decay = self.momentum**steps
         distance = self.lr * self.momentum * (1 - decay) / (1 - self.momentum)
         shape = (-1, *[1] * (self.velocity.dim() - 1))
@@ -72,13 +80,14 @@ class ClosedFormSGD:
 class PerClassAdam:
     """Adam with PyTorch's defaults, a turn for each class: no closed form, so slow.
 
-    The drift is in the steps themselves: each one goes over all canvases, with gradient 0 where it is not a class's
-    turn. Its methods are those of ClosedFormSGD.
+    The drift is in the steps themselves: each one goes over all canvases, with gradient 0 where it
+    is not a class's turn. Its methods are those of ClosedFormSGD.
     """
 
     def __init__(self, canvases, lr, served, own):
         self.own = own
-        # A turn of classes that another process owns is an empty range of own ones: their step drifts all the same.
+        # A turn of classes that another process owns is an empty range of own ones: their step
+        # drifts all the same.
         self.turns = [
             range(max(classes.start, own.start), min(classes.stop, own.stop)) for classes in served
         ]

@@ -2,9 +2,10 @@
 
     python -m bacon.distill.plain
 
-distils scikit-learn's handwritten digits to one canvas per class, in about a minute, and prints how well a network
-does that has seen nothing else. distiller.py computes the same images, all classes at once and many times faster;
-tests hold it to this file. The random streams, the networks, the augmentation and the judge are those of the project.
+distils scikit-learn's handwritten digits to one canvas per class, in about a minute, and prints how
+well a network does that has seen nothing else. distiller.py computes the same images, all classes
+at once and many times faster; tests hold it to this file. The random streams, the networks, the
+augmentation and the judge are those of the project.
 """
 
 import dataclasses
@@ -21,7 +22,10 @@ from bacon.data import loading
 
 @dataclasses.dataclass
 class PoolNetwork:
-    """A network of the pool. Its accuracy on the real images that it was trained on weighs the cross-entropy."""
+    """A network of the pool.
+
+    Its accuracy on the real images that it was trained on weighs the cross-entropy.
+    """
 
     net: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -33,7 +37,10 @@ class PoolNetwork:
 
 
 def matching_loss(method, real, synthetic):
-    """How far the embeddings of a class's synthetic images (n, D) are from those of its real ones (m, D)."""
+    """How far the embeddings of a class's synthetic images are from those of its real ones.
+
+    synthetic: (n, D). real: (m, D).
+    """
     z = real.mean(0)
     z_syn = synthetic.mean(0)
     if method != "BACON":  # IDM and DM
@@ -45,10 +52,10 @@ def matching_loss(method, real, synthetic):
 
 
 def distil(args, real, iterations, exp=0):
-    """Canvases (classes * ipc, C, H, W) after so many iterations. args: the flags. real: training images, a
-    loading.RealData.
+    """Canvases (classes * ipc, C, H, W) after so many iterations.
 
-    Every draw has a random stream of its own, named by what it is for.
+    args: the flags. real: training images, a RealData. Every draw has a random stream of its own,
+    named by what it is for.
     """
     classes = range(len(real.counts))
     factor = 2 if args.aug else 1  # with 2 a canvas holds four half-size images
@@ -98,7 +105,7 @@ def distil(args, real, iterations, exp=0):
                 network.net.eval()
                 loss_of_all = 0
                 for c in classes:
-                    # One DSA transform serves the real and the synthetic images of a class (Siamese).
+                    # One DSA transform serves a class's real and synthetic images (Siamese).
                     rng = stream("class", it, k, i, c)
                     images = real.take(real.indices(c, args.batch_real, rng))
                     transform = augment.draw(strategy, 1, rng)
@@ -117,7 +124,8 @@ def distil(args, real, iterations, exp=0):
                     if args.method == "DM":
                         loss_of_all = loss_of_all + loss
                         continue
-                    # A step over all canvases: those of other classes go on drifting along their momentum.
+                    # A step over all canvases: those of other classes go on drifting along their
+                    # momentum.
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()

@@ -1,4 +1,4 @@
-"""The networks that canvases are matched on: how they are made and trained, and IDM's queue of them."""
+"""The networks that canvases are matched on: how they are made and trained, and their queue."""
 
 import dataclasses
 
@@ -23,7 +23,10 @@ class Member:
         self.seen = 0
 
     def percent(self):
-        """Training accuracy in percent since the last reset, on the device; 0 for a network not trained since."""
+        """Training accuracy in percent since the last reset, on the device.
+
+        0 for a network that was not trained since.
+        """
         return 100 * self.correct / max(self.seen, 1)
 
     def state_dict(self):
@@ -45,7 +48,9 @@ class Trainer:
     """Makes the networks of an experiment and trains them on real images, as the flags say."""
 
     def __init__(self, args, exp, real, arithmetic, world):
-        """real: training images, a data.RealData. world: a parallel.World, whose processes share every batch."""
+        """args: the flags. exp: number of the experiment. real: training images, a RealData.
+        arithmetic: a compute.Arithmetic. world: a parallel.World, whose processes share every
+        batch."""
         self.args = args
         self.exp = exp
         self.real = real
@@ -53,7 +58,10 @@ class Trainer:
         self.world = world
 
     def fresh(self, name):
-        """A new network, frozen, as a Member. name: of its random stream, for those of the pool a number."""
+        """A new network, frozen, as a Member.
+
+        name: of its random stream, for those of the pool a number.
+        """
         args = self.args
         shape = tuple(self.real.images.shape[1:])
         rng = utils.stream(args.seed, self.exp, "network", name)
@@ -64,7 +72,10 @@ class Trainer:
         return Member(net, optimizer, correct)
 
     def train(self, member, steps, rng, strategy=()):
-        """Train a network on `steps` batches of real images of all classes, augmented by DSA with `strategy`."""
+        """Train a network on `steps` batches of real images of all classes.
+
+        strategy: operations of DSA by which they are augmented. rng: for the batches and DSA.
+        """
         size = self.args.trained_bs
         several = self.world.size > 1
         member.net.train().requires_grad_(True)
@@ -88,10 +99,13 @@ class Trainer:
 
 
 class NetPool:
-    """Networks of different ages, the oldest first: IDM's model queue."""
+    """Networks of different ages, the oldest first: the queue of IDM (Zhao et al., CVPR 2023)."""
 
     def __init__(self, fresh, capacity, start=3):
-        """fresh: function(birth number) -> Member. The pool starts with `start` of them, at most `capacity`."""
+        """fresh: function(birth number) -> Member. The pool starts with `start` of them.
+
+        capacity: how many it can hold.
+        """
         self.fresh = fresh
         self.capacity = capacity
         self.born = 0
@@ -106,7 +120,10 @@ class NetPool:
         self.born += count
 
     def pick(self, count, rng, begin=0, end=None):
-        """`count` distinct members at random, from [begin:end] if that slice holds more than 10, else from all."""
+        """`count` distinct members at random, fewer if there are not so many.
+
+        They are from [begin:end] if that slice holds more than 10, else from all.
+        """
         candidates = self.members[begin:end]
         if len(candidates) <= 10:
             candidates = self.members

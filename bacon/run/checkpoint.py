@@ -230,11 +230,12 @@ class Files:
                 lock(
                     moment, whole, GOING_ON, patience=10
                 )  # other parts look too, whether a whole run is going on
-                return lock(stack, self.folder / f"lock_{self.stem}", GOING_ON)
-            notes = lock(stack, whole, GOING_ON)
+                lock(stack, self.folder / f"lock_{self.stem}", GOING_ON)
+                return []
+            lock(stack, whole, GOING_ON)
             for part in self.folder.glob(f"lock_{self.name}_exp*"):
                 lock(moment, part, GOING_ON)
-            return notes
+            return []
 
     def _newest(self, notes):
         """The newest valid checkpoint or None. Newer ones that are damaged are kept aside; `notes` gets a line each."""

@@ -11,7 +11,7 @@ import torch
 import augment
 import networks
 from bacon import compute, judge
-from bacon.data.loading import RealData
+from bacon.data.real_data import RealData
 from bacon.distill import distiller as distill
 from bacon.progress import duration
 from bacon.recipes import (
@@ -65,9 +65,9 @@ def arithmetics(args, spec):
         work = {kind: count * flop[kind] for kind, count in images.items()}
         distil = work["real"] + work["synthetic"] + work["train"]
         judging = (sum(work.values()) - distil) / number_of_evaluations(args)
-    distilling, notes = compute.choose(args.device, args.precision, args.compile, distil)
-    judges, more = compute.choose(args.device, args.precision, args.compile, judging)
-    return distilling, judges, list(dict.fromkeys(notes + more))
+    distilling = compute.choose(args.device, args.precision, args.compile, distil)
+    judges = compute.choose(args.device, args.precision, args.compile, judging)
+    return distilling, judges, []
 
 
 def about_judging(args, spec):

@@ -14,10 +14,10 @@ import torch
 
 import augment
 import networks
-from bacon import compute, parallel, recipes, tables
+from bacon import compute, messages, parallel, recipes, tables
 from bacon.data import loading
 from bacon.data.spaces import Whitening
-from bacon.errors import DivergedError, Stopped, UserError, damaged, exit_code, flag
+from bacon.errors import DivergedError, Stopped, UserError, damaged, flag, run_program
 from bacon.files import save_torch
 from bacon.methods import METHODS
 from bacon.run import checkpoint, cost
@@ -37,9 +37,10 @@ def main(settings):
 
     def work():
         with parallel.joined(settings.args.device) as world:
-            return run_settings(settings, world)
+            with messages.speak("stdout", silent=not world.leads):
+                return run_settings(settings, world)
 
-    return exit_code(Path(sys.argv[0]).name, work, outlives_output=True)
+    return run_program(Path(sys.argv[0]).name, work, outlives_output=True)
 
 
 def run_settings(settings, world):
@@ -47,8 +48,7 @@ def run_settings(settings, world):
     args = settings.args
     own = None
     if args.dataset == recipes.IMAGE_FOLDER:
-        say = print if world.leads else lambda line: None  # one process speaks
-        own = loading.load_image_folder(args.data_path, args.im_size, say)
+        own = loading.load_image_folder(args.data_path, args.im_size)
     spec = own or recipes.DATASETS[args.dataset]
     if held := args.validate * spec.num_classes:
         own = own and own.validation(args.validate)
@@ -305,7 +305,7 @@ def restored(saved):
         compute.check_device(device)
     except UserError as error:
         raise UserError(f"--resume: the checkpoint was computed on {device}; {error}") from None
-    arithmetic, _ = compute.choose(device, precision, compiled, 0)
+    arithmetic = compute.choose(device, precision, compiled, 0)
     if arithmetic.compiled != compiled:
         why = compute.compile_error(arithmetic.device.type)
         raise UserError(

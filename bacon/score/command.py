@@ -14,7 +14,7 @@ import torch
 import augment
 import networks
 import utils
-from bacon import compute, errors, figures, flags, judge, outputs, tables
+from bacon import compute, errors, figures, flags, judge, messages, outputs, tables
 from bacon.data import spaces
 from bacon.data.known_classes import plain
 from bacon.errors import UserError
@@ -167,9 +167,14 @@ def build_parser(description):
 
 
 def main(description, argv=None):
-    """Do what a command line says; returns the exit code, see errors.exit_code. description: what --help opens with."""
+    """Do what a command line says; returns the exit code, see errors.run_program. description: what --help opens with."""
     args = build_parser(description).parse_args(argv)
-    return errors.exit_code("evaluate.py", lambda: _main(args))
+
+    def work():
+        with messages.speak("stderr"):
+            return _main(args)
+
+    return errors.run_program("evaluate.py", work)
 
 
 def _main(args):
@@ -264,7 +269,7 @@ def _ways(args, facts):
 
 def _diagnose(args):
     """Print for every set how it was meant: all readings in a table, then a line of advice; write --relabel."""
-    arithmetic, _ = compute.choose(args.device, "fp32", args.compile or False, 0)
+    arithmetic = compute.choose(args.device, "fp32", args.compile or False, 0)
     every = find(args)
     if args.relabel and len(every) > 1:
         names = ", ".join(str(located.found.path) for located in every[:3]) + ", ..." * (
@@ -352,7 +357,7 @@ TSNE_CLASSES, TSNE_REAL, TSNE_TRAIN, TSNE_EPOCHS = 10, 100, 5000, 10
 
 def _tsne(saved, args, real, whitening):
     """Map the first classes' real test images and synthetic ones by a network trained on real training images."""
-    arithmetic, _ = compute.choose(args.device, args.precision, args.compile, 0)
+    arithmetic = compute.choose(args.device, args.precision, args.compile, 0)
     device, rng = arithmetic.device, utils.stream(args.seed or 0, "t-SNE")
     name = args.model or saved.meta.get("args", {}).get("model", "ConvNet")
     protocols.check_networks([name], real.facts)

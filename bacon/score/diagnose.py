@@ -17,7 +17,7 @@ import torch
 import networks
 import utils
 from bacon import judge
-from bacon.data import loading
+from bacon.data import real_data
 from bacon.data.spaces import PIXELS, Whitening
 from bacon.errors import UserError, short
 from bacon.score import layouts, soft_labels
@@ -139,7 +139,7 @@ def _whitening(real, space, facts):
         return None
     some = real.of("train", space, "cpu")
     index = torch.from_numpy(some.any_indices(FITTED, utils.stream(0, "diagnose", "whitening")))
-    few = loading.RealData(
+    few = real_data.RealData(
         some.images[index], some.labels[index], some.mean, some.std, facts.num_classes, "cpu"
     )
     return Whitening.fit(few)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from bacon.canvases import is_result
-from bacon.data import readers
+from bacon.data import pictures
 from bacon.errors import UserError
 from bacon.score import foreign
 
@@ -30,7 +30,7 @@ def files(path, recursive=False):
     if _sets_in(path, TENSORS, recursive):
         return _sets_in(path, TENSORS + ARRAYS, recursive)
     _refuse_if_below(path, TENSORS)
-    for folder in readers.class_folders(path):
+    for folder in pictures.class_folders(path):
         # A run writes pictures too, of its canvases and its accuracy.
         of_run = ("vis_", "acc_")
         if any(not file.name.startswith(of_run) for file in folder.pictures()):

@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 from bacon.canvases import colours, decode, is_result
-from bacon.data import readers
-from bacon.data.loading import WHOLE_NUMBERS
+from bacon.data import pictures
+from bacon.data.pt_layout import WHOLE_NUMBERS
 from bacon.data.spaces import PIXELS, denormalise, misread, normalise
 from bacon.errors import UserError, damaged
 from bacon.files import save_torch
@@ -235,8 +235,8 @@ def _read_ours(path, saved, facts, factor, pixels):
     if (
         facts.dataset == IMAGE_FOLDER and "classes" in meta
     ):  # the other datasets have one list, by several names
-        theirs = [readers.composed(name) for name in meta["classes"]]
-        here = [readers.composed(name) for name in facts.names()]
+        theirs = [pictures.composed(name) for name in meta["classes"]]
+        here = [pictures.composed(name) for name in facts.names()]
         if theirs != here:
             raise UserError(
                 f"{path}: its classes are {some(theirs)}, but those of the images are {some(here)}"
@@ -377,10 +377,10 @@ def _read_pictures(folder, _, facts, factor, pixels):
         raise UserError(
             f"--zca, --pixels: {folder} holds pictures of 8 bits, which are not whitened"
         )
-    names = readers.class_names(folder)
+    names = pictures.class_names(folder)
     order = class_folders.order_of(folder, names, facts)
-    _, pixels, labels = readers.read_class_folders(folder)
-    if facts.shape[0] == 1 and readers.is_grey(pixels):
+    _, pixels, labels = pictures.read_class_folders(folder)
+    if facts.shape[0] == 1 and pictures.is_grey(pixels):
         pixels = pixels[:, :1]
     assumed = f"pixels of 8 bits, normalised here, factor {factor or 1}, class folders {order.how}"
     canvases = PIXELS["unit"][0](pixels.float() / 255, facts.mean, facts.std)

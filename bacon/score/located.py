@@ -27,7 +27,7 @@ class RealImages:
             )
         if args.im_size and name != IMAGE_FOLDER:
             raise UserError(f"--im_size: resizes pictures of ImageFolder only, not {name}")
-        self.name, self._where = name, (args.data_path, say, im_size)
+        self.name, self._where = name, (args.data_path, im_size)
         self.test = functools.cache(
             lambda space, device: self.of("test", space, device, self.whitening(space, device))
         )

@@ -202,7 +202,8 @@ def arithmetic_of(meta, args, planned_flop):
         device = logged.device if compute.has_device(logged.device) else "auto"
         precision = logged.precision
         compiled = logged.compiled
-    arithmetic, notes = compute.choose(device, precision, compiled, planned_flop)
+    arithmetic = compute.choose(device, precision, compiled, planned_flop)
+    notes = []
     if logged and arithmetic.settings() != logged:
         notes.append(f"was judged on {logged}, here on {arithmetic}, so the last digits may differ")
     return arithmetic, notes
