@@ -23,6 +23,7 @@ demo: $(VENV)/installed
 
 figures: $(VENV)/installed
 	PYTHON=$(RUN) docs/figures.sh --data_path data
+	PYTHONPATH=. $(RUN) docs/method.py
 
 test: $(VENV)/installed
 	$(RUN) -m pytest
