@@ -2,6 +2,8 @@
 
 import ast
 import collections
+import fnmatch
+import importlib
 import importlib.util
 import re
 import shlex
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bacon import flags, recipes
-from bacon.score import command
+from bacon.score import command as evaluate
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -69,6 +71,36 @@ def test_every_page_picture_and_job_script_is_linked():
     assert {*PAGES[1:], *JOBS, *(ROOT / "docs").glob("*.png")} <= linked
 
 
+# What is where
+
+
+def ignored(name):
+    """Whether git ignores a file of the top level: by its name, or as hidden."""
+    patterns = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    return name.startswith(".") or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def test_the_tree_in_the_readme_names_all_of_the_top_level_and_of_bacon():
+    (tree,) = [code for _, code in FENCE.findall(README.read_text()) if "\nbacon/\n" in code]
+    lines = [line for line in tree.splitlines() if not line.startswith("      ")]
+    named = [line.split()[0].rstrip("/") for line in lines]
+    of_bacon = [path for path in (ROOT / "bacon").iterdir() if not path.name.startswith("__")]
+    top = [path for path in ROOT.iterdir() if not ignored(path.name)]
+    assert {path.name for path in [*of_bacon, *top]} - {"README.md"} <= set(named)
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "bacon" / name).exists(), name
+    assert all(len(line.split()) > 1 for line in lines if line != "bacon/")
+
+
+@pytest.mark.parametrize("room", ["distill", "run", "score", "data"])
+def test_a_package_names_its_modules(room):
+    docstring = importlib.import_module(f"bacon.{room}").__doc__
+    said = re.findall(r"(?:^|(?<=\. )|\n)([a-z_]+(?:,\s[a-z_]+)*):", docstring)
+    named = {name for names in said for name in re.split(r",\s", names)}
+    modules = {path.stem for path in (ROOT / "bacon" / room).glob("*.py")} - {"__init__"}
+    assert named == modules
+
+
 # Commands
 
 
@@ -116,7 +148,7 @@ def test_every_documented_command_parses(where, line):
         if word.startswith(("docs/", "tests/", "bacon/")) or word.endswith(".py"):
             assert (ROOT / word).exists(), word
     if program == "evaluate.py":
-        command.build_parser(None).parse_args(rest)
+        evaluate.build_parser(None).parse_args(rest)
     elif program.removesuffix(".py") in SCRIPTS:
         module = importlib.import_module(program.removesuffix(".py"))
         flags.parse_args(module.DATASETS, module.__doc__, rest)
@@ -129,7 +161,8 @@ def test_every_documented_command_parses(where, line):
 def test_every_documented_flag_exists(page):
     rows = [row for rows in flags.FLAGS.values() for row in rows] + list(flags.DEAD_FLAGS)
     known = {f"--{prefix}{row[0]}" for row in rows for prefix in ("", "no_")} | {"--help_all"}
-    known |= set(command.build_parser(None)._option_string_actions) | OF_OTHER_PROGRAMS
+    known |= set(evaluate.build_parser(None)._option_string_actions) | OF_OTHER_PROGRAMS
+    known.add("--spread_weight")  # of the loss term that docs/extending.md adds
     for code in CODE.findall(re.sub(r"(?<!\n)\n(?!\n)", " ", prose(page))):
         assert set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", code)) <= known
 

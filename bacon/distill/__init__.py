@@ -1,4 +1,6 @@
-"""Algorithm 1: `plain` is its shortest form, `distiller` the fast one.
+"""Algorithm 1.
 
-`optimizers`, `pool` and `clusters` serve it.
+plain: in plain lines, the file to read first. distiller: as the scripts run it. optimizers: how
+canvases step. pool: the networks they are matched on. clusters: initial images that stand for a
+class.
 """
