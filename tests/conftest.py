@@ -21,9 +21,8 @@ torch.set_num_threads(1)  # on images this small a second thread only waits
 def pytest_configure(config):
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     if config.getoption("markexpr") != "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = (
-            ""  # what the other tests say of a run is said of a CPU's
-        )
+        # What the other tests say of a run is said of a CPU's.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items):
@@ -40,7 +39,10 @@ def digits():
 
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory, digits):
-    """A --data_path with Digits as a .pt file: processes that find it start without importing scikit-learn."""
+    """A --data_path with Digits as a .pt file.
+
+    Processes that find it start without importing scikit-learn.
+    """
     folder = tmp_path_factory.mktemp("data")
     tensors = digits.images_train, digits.labels_train, digits.images_test, digits.labels_test
     torch.save(
@@ -59,7 +61,10 @@ def few_digits(digits):
 
 @pytest.fixture
 def quick(monkeypatch, few_digits):
-    """Runs on Digits take a fraction of a second: few images, narrow networks, no FLOP counted, no fsync."""
+    """Runs on Digits take a fraction of a second.
+
+    By few images and narrow networks; no FLOP are counted, and there is no fsync.
+    """
     monkeypatch.setitem(loading.READERS, "Digits", few_digits)
     monkeypatch.setitem(
         networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=4)

@@ -91,7 +91,10 @@ def write_mat(name, root, splits, monkeypatch):
 
 
 def write_tiny(name, root, splits, monkeypatch):
-    """The official folder; puts into `splits` what a reader must see: decoded JPEGs by label, then file name."""
+    """The official folder; puts into `splits` what a reader must see.
+
+    That is the decoded JPEGs by label, then by file name.
+    """
     rng = np.random.default_rng(1)
     numbers = rng.choice(10**8, DATASETS[name].num_classes, replace=False)
     wnids = [f"n{number:08d}" for number in numbers]  # as wnids.txt: not sorted

@@ -1,6 +1,7 @@
-"""The authors' scripts, imported from a checkout as they stand, run on images and random draws that are handed to them.
+"""The authors' scripts, imported as they stand, run on images and random draws handed to them.
 
-What of their surroundings is gone, or is not installed, is stood in for here; nothing of theirs is copied or rewritten.
+What of their surroundings is gone, or is not installed, is stood in for here; nothing of theirs is
+copied or rewritten.
 """
 
 import collections
@@ -32,7 +33,10 @@ class Draws(collections.defaultdict):
         super().__init__(collections.deque)
 
     def recorded(self, owner, name, kind, keep=lambda result, *args: [result]):
-        """A patch of a function by which its results are remembered; keep: (result, *args) -> list of draws."""
+        """A patch of a function by which its results are remembered.
+
+        keep: function(result, *args) -> list of draws.
+        """
         inner = getattr(owner, name)
 
         def record(*args):
@@ -87,7 +91,10 @@ STAND_INS = {
 
 @contextlib.contextmanager
 def modules_of(folder):
-    """Imports find the stand-ins and what lies in `folder` before ours of the same names, which are back afterwards."""
+    """Imports find the stand-ins and what lies in `folder` before ours of the same names.
+
+    Ours are back afterwards.
+    """
     names = {path.stem for path in folder.glob("*.py")} | STAND_INS.keys()
     ours = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     sys.modules.update(STAND_INS)

@@ -1,4 +1,4 @@
-"""Facts about DSA and multi-formation: the batched ops against per-image loops over pixels, in float64."""
+"""Facts about DSA and multi-formation: batched ops against per-image loops over pixels, in float64."""
 
 import math
 
@@ -196,7 +196,8 @@ def assert_uniform(counts):
 
 
 def test_a_draw_comes_from_its_generator_alone():
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state = torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     first, second = np.random.default_rng(5), np.random.default_rng(5)
     for n in (1, 7, 1, 32):
         a, b = augment.draw(ALL, n, first), augment.draw(ALL, n, second)

@@ -1,4 +1,4 @@
-"""Facts about synthetic sets: how canvases start, what they decode to, and how a saved set is read."""
+"""Facts about synthetic sets: how canvases start, what they decode to, how a saved set is read."""
 
 import subprocess
 import sys

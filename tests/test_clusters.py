@@ -1,4 +1,4 @@
-"""Facts about initial images by cluster: which image stands for a cluster, and what classes of few images give."""
+"""Facts about initial images by cluster: which image stands for one, what small classes give."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ CENTRES = [40, 120, 200]  # grey levels of three clusters, well apart
 
 @pytest.fixture
 def real():
-    """Two classes of 4x4 images, 21 about each of the grey levels, which each image's mean tells."""
+    """Two classes of 4x4 images, 21 about each of the grey levels, which an image's mean tells."""
     rng = np.random.default_rng(0)
     levels = np.concatenate(
         [c + rng.permutation(np.arange(-10, 11)) for _ in range(2) for c in CENTRES]
@@ -46,7 +46,8 @@ def test_each_cluster_gives_the_surest_image_of_its_nearer_half(real):
     for c, indices in chosen.items():
         assert set(real.labels[indices].tolist()) == {c} and len(set(indices.tolist())) == 3
         found = sorted(grey(real.take(indices)).round().tolist())
-        # Of the levels from -10 to 10 about a centre the nearer half is -5 to 5; class 0 takes the darkest of it.
+        # Of the levels from -10 to 10 about a centre the nearer half is -5 to 5; class 0 takes the
+        # darkest of it.
         assert found == [centre + (-5 if c == 0 else 5) for centre in CENTRES]
 
 

@@ -147,7 +147,8 @@ def test_a_compiler_that_is_missing_or_cannot_compile_is_noticed(monkeypatch, tm
     assert compute.compile_error.__wrapped__("cpu") == "no C++ compiler (no_compiler) found"
     complaint, compiler = "fatal error: Python.h: No such file", tmp_path / "c++"
     compiler.write_text(
-        f'#!/bin/bash\n[[ "$*" == *--version* ]] && echo "g++ 13" && exit\necho "{complaint}" >&2; exit 1\n'
+        '#!/bin/bash\n[[ "$*" == *--version* ]] && echo "g++ 13" && exit\n'
+        f'echo "{complaint}" >&2; exit 1\n'
     )
     compiler.chmod(0o755)
     environment = {

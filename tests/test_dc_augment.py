@@ -21,7 +21,10 @@ def images():
 
 
 def plain(image, mean, op, rng):
-    """One image (C,H,W) by the published description, step by step with PyTorch's own resizing; the same draws."""
+    """One image (C,H,W) by the published description, with the same draws.
+
+    Step by step, with PyTorch's own resizing.
+    """
     channels, height, width = image.shape
     if op == "crop":
         framed = mean.view(-1, 1, 1).repeat(1, height + 8, width + 8)

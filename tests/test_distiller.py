@@ -51,7 +51,8 @@ def test_iterations_equal_the_plain_reference(make_distiller, flags):
     plain_ones = plain.distil(d.args, d.real, 6).view_as(ours)
     moved = (plain_ones - start).abs().max()
     assert moved > 0.05
-    # float32, with other orders of summation: rounding, far below what any change of the algorithm would move
+    # float32, with other orders of summation: rounding, far below what any change of the algorithm
+    # would move
     torch.testing.assert_close(ours, plain_ones, rtol=0, atol=2e-4 * float(moved))
 
 
@@ -111,7 +112,8 @@ def test_chunks_bound_memory_and_change_only_rounding(make_distiller, monkeypatc
         inner = getattr(compute.Arithmetic, name)
 
         def spy(self, net, images, last, inner=inner, name=name):
-            # Real images are cut anywhere; synthetic ones, which need a graph, between classes of 8.
+            # Real images are cut anywhere; synthetic ones, which need a graph, between classes of
+            # 8.
             largest.append(len(images) - (8 if name == "embed_and_classify" else 0))
             return inner(self, net, images, last)
 

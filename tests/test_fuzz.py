@@ -1,4 +1,4 @@
-"""Whatever is on the command line or in the files: one line or a run, never a traceback, never a damaged file.
+"""Whatever is on the command line or in the files: one line or a run, no traceback, no damage.
 
 `python -m pytest -s tests/test_fuzz.py` prints how many cases each test tried.
 """
@@ -161,7 +161,10 @@ def test_extreme_valid_flags_run_or_diverge(values, switches, tmp_path):
 
 @st.composite
 def damages(draw):
-    """A function bytes -> other bytes: cut, overwritten somewhere, extended, or something else altogether."""
+    """A function bytes -> other bytes.
+
+    Cut, overwritten somewhere, extended, or something else altogether.
+    """
     where, junk = draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=12))
     kind = draw(
         st.sampled_from(["cut", "overwrite", "start", "extend", "insert", "replace", "zeros"])

@@ -20,13 +20,17 @@ from bacon.recipes import EVAL_NETWORKS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.filterwarnings("default")]
-# Atomics and other kernels move last bits, so two runs are compared by the direction in which their canvases went.
+# Atomics and other kernels move last bits, so two runs are compared by the direction in which their
+# canvases went.
 LINE = [*SMALL, "--no_compile", "--Iteration=6", "--checkpoint_minutes=0"]
 
 
 @pytest.fixture
 def distilled(tmp_path, digits_folder):
-    """distilled(folder, *flags): the canvases that a run leaves; of the same folder with --resume the rest of it."""
+    """distilled(folder, *flags): the canvases that a run leaves.
+
+    Of the same folder with --resume: of the rest of it.
+    """
 
     def make(folder, *given, code=0):
         folder = tmp_path / folder

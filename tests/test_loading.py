@@ -1,7 +1,8 @@
 """Facts about reading datasets and drawing batches, on generated files in the official formats.
 
-With BACON_REAL_DATA naming a folder of real images (MNIST/raw, cifar10.pt, cifar100.pt, tiny-imagenet-200/, any of
-them, whole or fewer images per class), these are loaded too; nothing is written there.
+With BACON_REAL_DATA naming a folder of real images (MNIST/raw, cifar10.pt, cifar100.pt,
+tiny-imagenet-200/, any of them, whole or fewer images per class), these are loaded too; nothing is
+written there.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Facts about the networks: sizes, embeddings, initial weights, and forwards equal to plain references in float64."""
+"""Facts about the networks: sizes, embeddings, initial weights, and plain references in float64."""
 
 import itertools
 import math
@@ -48,7 +48,8 @@ def test_parameter_counts_are_those_of_the_published_nets(name):
 
 
 def test_every_published_name_exists():
-    family = "D1 D2 D3 D4 D5 D6 D7 D8 W32 W64 W128 W256 W512 W1024 AS AR AL ASwish ASwishBN NN BN LN IN GN NP MP AP"
+    family = "D1 D2 D3 D4 D5 D6 D7 D8 W32 W64 W128 W256 W512 W1024 "
+    family += "AS AR AL ASwish ASwishBN NN BN LN IN GN NP MP AP"
     assert set(NETWORKS) == {
         "ConvNet",
         *PARAMETERS,

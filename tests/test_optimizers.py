@@ -1,4 +1,4 @@
-"""Facts about the canvas optimizers: they are PyTorch's, stepping once per class over the whole tensor."""
+"""Facts about the canvas optimizers: they are PyTorch's, a step per class over the whole tensor."""
 
 import pytest
 import torch

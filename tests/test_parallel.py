@@ -1,4 +1,4 @@
-"""Facts about one distillation over several processes, which torchrun really starts, on CPUs with gloo."""
+"""Facts about one distillation over several processes, which torchrun starts, on CPUs with gloo."""
 
 import os
 import re
@@ -94,7 +94,10 @@ def both(line, folder, n):
 
 @pytest.fixture(scope="module")
 def colour_line(folder):
-    """A run with half-size chroma from clusters, on a folder of images of one colour each, in random shades."""
+    """A run with half-size chroma from clusters, on a folder of pictures.
+
+    Each is of one colour, in random shades.
+    """
     rng = np.random.default_rng(0)
     images = (
         rng.integers(0, 200, (2, 3, 20, 1, 1, 3)) + rng.integers(0, 56, (2, 3, 20, 8, 8, 1))
@@ -121,7 +124,10 @@ def alone(folder, line, colour_line):
 
 @pytest.fixture(scope="module")
 def two(folder, line, colour_line):
-    """What two processes said, the last run of which was killed, and the iteration that its checkpoint had reached."""
+    """What two processes said, and the iteration of the last run's checkpoint.
+
+    That run was killed.
+    """
     colour = f"{colour_line} --save_path {folder}/2_colour"
     process = torchrun(
         2,
@@ -147,7 +153,10 @@ def two(folder, line, colour_line):
 
 @pytest.fixture(scope="module")
 def resumable(folder, line, two):
-    """resumable(n): a copy of the killed run, as if it had been meant to end two iterations later, and its flags."""
+    """resumable(n): a copy of the killed run, and its flags.
+
+    As if it had been meant to end two iterations later.
+    """
 
     def named(iterations):
         return run_name("BACON_mnist.py", *line.split(), "--Iteration", iterations)

@@ -1,4 +1,4 @@
-"""Facts about the network pool: who enters and leaves, who is picked, and what the accuracy meter counts."""
+"""Facts about the pool: who enters and leaves, who is picked, what the accuracy meter counts."""
 
 import numpy as np
 

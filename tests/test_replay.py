@@ -1,4 +1,7 @@
-"""Facts about replay_released.py, on a small repository in the shape of the authors', made here from parts of ours."""
+"""Facts about replay_released.py, on a small repository in the shape of the authors'.
+
+It is made here from parts of ours.
+"""
 
 import functools
 import os

@@ -22,7 +22,10 @@ def test_pixels_are_normalised_by_the_formula_and_back(name):
 
 
 def correlated(n=300, shape=(3, 5, 4)):
-    """Smooth images: neighbouring pixels and channels agree, the last column is constant (a covariance of low rank)."""
+    """Smooth images: neighbouring pixels and channels agree, the last column is constant.
+
+    So their covariance is of low rank.
+    """
     rng = np.random.default_rng(0)
     images = rng.normal(128, 30, (n, 1, 1, 1)) + np.cumsum(rng.normal(0, 9, (n, *shape)), axis=2)
     images[..., -1] = 7

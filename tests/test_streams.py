@@ -1,4 +1,7 @@
-"""Facts about output that cannot be read: closed, of ASCII, a terminal that hangs up, a reader that leaves."""
+"""Facts about output that cannot be read.
+
+It is closed, of ASCII, a terminal that hangs up, a reader that leaves.
+"""
 
 import os
 import pty

@@ -1,4 +1,7 @@
-"""Facts about what a GPU would be kept waiting for, counted on a CPU: how often the host waits, and uploads to it."""
+"""Facts about what a GPU would be kept waiting for, counted on a CPU.
+
+How often the host waits for it, and uploads to it.
+"""
 
 import collections
 
@@ -29,7 +32,10 @@ OF_A_NETWORK = 8  # weights and biases of three convolutions and the classifier
 
 
 class Traffic(TorchDispatchMode):
-    """While open, counts waits by their cause, and uploads by utils.upload; whatever else crosses is a wait too."""
+    """While open, counts waits by their cause, and uploads by utils.upload.
+
+    Whatever else crosses is a wait too.
+    """
 
     def __init__(self, monkeypatch):
         super().__init__()

@@ -79,7 +79,8 @@ def test_total_variation_and_mean_matching_are_plain_sums(moments):
 def test_the_clip_prior_of_the_released_code_is_identically_zero(moments):
     z_syn, z, s = moments
     z_syn = z_syn.requires_grad_()
-    # The released term: both mean embeddings through a softmax, averaged over D, their difference less its clamp.
+    # The released term: both mean embeddings through a softmax, averaged over D, their difference
+    # less its clamp.
     difference = z_syn.softmax(1).mean(1) - z.softmax(1).mean(1)
     released = (difference - difference.clamp(0, 1)).square() + difference.abs()
     (gradient,) = torch.autograd.grad(released.sum() + z_syn.softmax(1).mean(), z_syn)
