@@ -380,3 +380,44 @@ def test_factor_one_is_no_multi_formation():
 def test_odd_sizes_are_refused(layout, height, width):
     with pytest.raises(ValueError, match=f"divisible by 2, not {height}x{width} images$"):
         layout(torch.zeros(4, 3, height, width))
+
+
+# CutMix
+
+
+class Given:
+    """A generator of the numbers that it is given."""
+
+    def __init__(self, *numbers):
+        self.numbers = iter(numbers)
+
+    def random(self, size=None):
+        return next(self.numbers) if size is None else [next(self.numbers) for _ in range(size)]
+
+    def permutation(self, n):
+        return np.arange(n)[::-1].copy()
+
+
+@pytest.mark.parametrize(
+    ("centre", "rows", "columns"),
+    [
+        ((0.5, 0.5), slice(2, 6), slice(4, 12)),
+        ((0.25, 0.75), slice(0, 4), slice(8, 16)),
+        ((0.0, 1.0), slice(0, 2), slice(12, 16)),
+    ],
+    ids=["middle", "touching two sides", "cut by two sides"],
+)
+def test_the_box_of_cutmix_covers_its_share_around_its_centre(centre, rows, columns):
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 8, 16)
+    rng = Given(0.3, 0.25, *centre)  # below p; a quarter of the image, so half of each side
+    mixed, targets = augment.cutmix(images, torch.eye(3), 0.5, rng)
+    expected = images.clone()
+    expected[:, :, rows, columns] = images.flip(0)[:, :, rows, columns]
+    assert torch.equal(mixed, expected)
+    area = (rows.stop - rows.start) * (columns.stop - columns.start) / 128
+    torch.testing.assert_close(targets, torch.lerp(torch.eye(3), torch.eye(3).flip(0), area))
+
+
+def test_cutmix_leaves_the_other_batches_as_they_are():
+    images, targets = torch.rand(3, 1, 8, 8), torch.eye(3)
+    assert augment.cutmix(images, targets, 0.5, Given(0.5)) == (images, targets)

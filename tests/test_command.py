@@ -15,9 +15,9 @@ from scripts import SMALL, run
 import augment
 import evaluate
 import networks
-from bacon import compute, figures, judge, recipes
+from bacon import canvases, compute, figures, judge, recipes
 from bacon.canvases import load_distilled
-from bacon.data import known_classes, loading, pt_layout, real_data
+from bacon.data import known_classes, loading, pt_layout, real_data, spaces
 from bacon.errors import UserError
 from bacon.score import command, drawing, fair, judging, protocols
 from bacon.score.rows import distinct_names
@@ -609,3 +609,41 @@ def test_a_folder_that_is_no_image_folder_is_one_line(folders, words, tmp_path):
     with pytest.raises(UserError) as error:
         loading.load("ImageFolder", tmp_path)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_decode_draws_what_the_canvases_hold(runs, tmp_path, digits_folder):
+    (result,) = (runs / "no_tv").glob("res_*.pt")
+    images, labels, meta = canvases.load_distilled(result)
+    stored = canvases.read_result(result)["data"][0]
+    for flags, (shown, of_class) in (([], stored), (["--decode"], (images, labels))):
+        drawn, expected = tmp_path / "drawn.png", tmp_path / "expected.png"
+        line = [str(result), f"--data_path={digits_folder}", *flags]
+        assert command.main(None, [*line, "--grid", str(drawn)]) == 0
+        pixels = spaces.denormalise(shown, meta["mean"], meta["std"])
+        figures.grid(pixels, of_class, meta["classes"], expected)
+        assert drawn.read_bytes() == expected.read_bytes()
+        drawn.unlink()
+
+
+def test_a_map_shows_test_images_and_images_of_the_set_each_with_its_own_class(
+    runs, tmp_path, monkeypatch, digits_folder, digits
+):
+    monkeypatch.setattr(command, "TSNE_EPOCHS", 1)
+    monkeypatch.setattr(command, "TSNE_REAL", 5)
+    monkeypatch.setattr(compute.Arithmetic, "embed", lambda self, net, images, last: images)
+    (result,) = (runs / "no_tv").glob("res_*.pt")
+    mapped = []
+    monkeypatch.setattr(figures, "tsne", lambda *arguments: mapped.append(arguments))
+    for seed in ([], ["--seed=0"], ["--seed=1"]):
+        line = [str(result), f"--data_path={digits_folder}", *seed]
+        assert command.main(None, [*line, "--tsne", str(tmp_path / "map.png")]) == 0
+    real, of_real, synthetic, of_synthetic, classes, *_ = mapped[0]
+    assert classes == dict(enumerate(digits.classes))
+    assert of_real.tolist() == [c for c in range(10) for _ in range(5)]
+    test = digits.real("test")
+    for image, c in zip(real, of_real, strict=True):
+        those = test.take(np.flatnonzero(test.labels == c))
+        assert (those - image).abs().amax((1, 2, 3)).min() < 1e-6
+    images, labels, _ = canvases.load_distilled(result)
+    assert torch.equal(synthetic, images) and torch.equal(of_synthetic, labels)
+    assert torch.equal(mapped[1][0], real) and not torch.equal(mapped[2][0], real)

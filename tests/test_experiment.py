@@ -1,5 +1,8 @@
 """Facts about an experiment on its way: what it logs when, its evaluations, and the picture of its canvases."""
 
+import types
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from scripts import SMALL, events, run
 from bacon import compute, figures, recipes
 from bacon.data import spaces
 from bacon.parallel import World
+from bacon.run import experiment
 from bacon.run.experiment import Experiment, Setting
 
 
@@ -116,3 +120,24 @@ def test_a_diverging_run_stops_with_code_3_and_keeps_its_log(tmp_path, capsys):
     assert text.count("\n") == 1 and "iteration" in text and "class" in text
     log = log_of(tmp_path)
     assert [e["event"] for e in log] == ["start", "diverged"] and not list(tmp_path.glob("res_*"))
+
+
+def test_seconds_in_the_log_are_those_of_one_iteration(make_args, digits, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(experiment, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    args = make_args(Iteration=15, eval_interval=100)
+    real, arithmetic = digits.real("train"), compute.Arithmetic("cpu")
+    on_its_way = Experiment(args, 0, real, real, arithmetic, arithmetic, World())
+    iterate = on_its_way.distiller.iterate
+
+    def slow(it):
+        iterate(it)
+        now[0] += 0.5 if it < 10 else 2.0
+
+    monkeypatch.setattr(on_its_way.distiller, "iterate", slow)
+    monkeypatch.setattr(on_its_way, "evaluate", lambda *args: None)
+    monkeypatch.setattr(on_its_way, "save_picture", lambda *args: None)
+    record = mock.Mock()
+    on_its_way.run(record)
+    logged = [call.kwargs for call in record.event.call_args_list if call.args[0] == "losses"]
+    assert [(event["it"], event["seconds"]) for event in logged] == [(10, 0.5), (15, 2.0)]

@@ -87,3 +87,70 @@ def test_names_of_any_characters_are_shown_as_they_are(name, tmp_path, monkeypat
 def figures_are_png(path):
     with Image.open(path) as picture:
         return picture.format == "PNG"
+
+
+def test_the_images_of_a_class_stand_from_left_to_right_in_their_order(tmp_path):
+    greys = torch.tensor([25, 128, 76, 51, 153, 102]) / 255
+    images = greys.view(-1, 1, 1, 1).expand(-1, 1, 32, 32)
+    labels = torch.tensor([1, 0, 1, 0, 0, 1])
+    figures.grid(images, labels, ["a", "b"], tmp_path / "x.png")
+    picture = np.asarray(Image.open(tmp_path / "x.png").convert("L"))
+    places = {}
+    for grey in (25, 51, 76, 102, 128, 153):
+        rows, columns = np.nonzero(picture == grey)
+        centre = int(np.median(rows)), int(np.median(columns))
+        y, x = centre
+        assert (picture[y - 30 : y + 30, x - 30 : x + 30] == grey).all()
+        places[grey] = centre
+    lines = {y: [] for y in sorted({y for y, _ in places.values()})}
+    for grey, (y, _) in sorted(places.items(), key=lambda item: item[1][1]):
+        lines[y].append(grey)
+    assert list(lines.values()) == [[128, 51, 153], [25, 76, 102]]
+
+
+@pytest.fixture
+def plotted(monkeypatch):
+    """The axes of every plot, kept open."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    axes = []
+    monkeypatch.setattr(pyplot, "close", lambda figure: axes.extend(figure.axes))
+    yield axes
+    monkeypatch.undo()
+    pyplot.close("all")
+
+
+def test_a_curve_is_the_mean_within_a_band_of_one_standard_deviation(plotted, tmp_path):
+    points = {20: [3.0, 5.0, 10.0], 10: [1.0]}
+    figures.curve({"a": points}, {"line": 2.0}, "title", tmp_path / "curve.png")
+    (axes,) = plotted
+    curve, line = axes.lines
+    assert curve.get_xydata().tolist() == [[10, 1], [20, 6]]
+    assert list(line.get_ydata()) == [2, 2]
+    (band,) = axes.collections
+    outline = band.get_paths()[0].vertices
+    spread = np.std([3.0, 5.0, 10.0])
+    for it, low, high in ((10, 1, 1), (20, 6 - spread, 6 + spread)):
+        edge = outline[outline[:, 0] == it, 1]
+        assert (edge.min(), edge.max()) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_dots_and_stars_of_a_class_share_the_colour_of_its_name(plotted, tmp_path, monkeypatch):
+    manifold = pytest.importorskip("sklearn.manifold")
+    monkeypatch.setattr(manifold.TSNE, "fit_transform", lambda self, points: points[:, :2])
+    points = torch.arange(20.0).view(10, 2)
+    labels = torch.tensor([3, 5, 5, 3, 5, 3])
+    stars = torch.tensor([5, 3, 3, 5])
+    names = {3: "three", 5: "five"}
+    figures.tsne(points[:6], labels, points[6:], stars, names, tmp_path / "map.png")
+    (axes,) = plotted
+    colours = {}
+    legend = axes.get_legend()
+    for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
+        colours[text.get_text()] = handle.get_facecolor()[0, :3].tolist()
+    shown = {name: [] for name in names.values()}
+    for collection in axes.collections:
+        colour = collection.get_facecolor()[0, :3].tolist()
+        (name,) = [name for name in colours if colours[name] == colour]
+        shown[name].append(collection.get_offsets().tolist())
+    for c, name in names.items():
+        assert shown[name] == [points[:6][labels == c].tolist(), points[6:][stars == c].tolist()]

@@ -422,3 +422,9 @@ def test_forward_equals_the_plain_reference(name, shape):
     expected = REFERENCES[name](x, parameters.__next__)
     assert next(parameters, None) is None
     assert torch.allclose(net(x), expected, rtol=1e-9, atol=1e-10)
+
+
+def test_a_name_near_to_several_is_answered_with_one_of_them():
+    with pytest.raises(ValueError, match=r"did you mean ConvNet") as error:
+        check("ConvNetD9", *CIFAR)
+    assert str(error.value).count("did you mean") == 1

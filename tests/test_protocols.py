@@ -262,7 +262,7 @@ def test_a_run_writes_how_it_computed_in_words_and_in_fields(finished):
 
 # What the field's own code says
 
-# dc-bench, dc: main.py of DatasetCondensation (Zhao et al.), which DC-bench keeps: with DSA, without.
+# dc-bench, dc: main.py of DatasetCondensation (Zhao et al.), kept by DC-bench: with DSA, without.
 # ncfm: config/ipc50/cifar10.yaml of NCFM (evaluation_epochs, batch_size, adamw_lr, eval_optimizer).
 REFERENCE = {
     "dc-bench": ("1000 epochs, batch 256, sgd 0.01", "300 epochs, batch 256, sgd 0.01"),

@@ -515,3 +515,31 @@ def test_a_default_that_the_data_cannot_serve_is_called_so(quick, own_images, tm
     assert_one_line(capsys, "--ipc 50 (the default): class 0 (a) of ImageFolder", "use --ipc 10")
     assert run("BACON_mnist.py", *words, "--ipc=11", "--save_path", tmp_path / "x") == 2
     assert_one_line(capsys, "--ipc 11: class 0 (a)")
+
+
+class OneOfTwo:
+    """A World of two processes, seen from one of them, that notes when all have met."""
+
+    def __init__(self, leads, happened):
+        self.leads = leads
+        self.happened = happened
+
+    def from_leader(self, function):
+        if self.leads:
+            function()
+        self.happened.append("met")
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_one_process_fetches_the_data_before_the_others_read_it(leads, make_args, monkeypatch):
+    happened = []
+
+    def load(dataset, data_path, *others):
+        happened.append(("loaded", dataset, data_path))
+        return "the dataset"
+
+    monkeypatch.setattr(loading, "load", load)
+    args = make_args(data_path="somewhere")
+    assert runner.load_once(args, OneOfTwo(leads, happened)) == "the dataset"
+    loaded = ("loaded", "Digits", "somewhere")
+    assert happened == ([loaded, "met"] if leads else ["met", loaded])
