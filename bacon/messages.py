@@ -1,8 +1,8 @@
 """What a person is told while a program works: plain lines, by the standard library's `logging`.
 
-Any module says `messages.log.info("a line")`. The program decides once, by `speak`, where lines go. A library user
-who calls these modules from a program of their own hears nothing, unless they configure the logger "bacon".
-"""
+Any module says `messages.log.info("a line")`. The program decides once, by `speak`, where lines go.
+A library user who calls these modules from a program of their own hears nothing, unless they
+configure the logger "bacon"."""
 
 import contextlib
 import logging
@@ -13,7 +13,8 @@ log.addHandler(logging.NullHandler())
 
 
 class _Lines(logging.Handler):
-    """Prints every message as a line on a standard stream, whichever object that is at the moment."""
+    """Prints every message as a line on a standard stream, whichever object that is at the
+    moment."""
 
     def __init__(self, stream_name):
         super().__init__()
@@ -26,8 +27,8 @@ class _Lines(logging.Handler):
 
 @contextlib.contextmanager
 def speak(stream_name, silent=False):
-    """Within a `with` block, lines go to sys.stdout or sys.stderr, named "stdout" or "stderr". silent: to nobody,
-    for the processes of a parallel run that do not lead."""
+    """Within a `with` block, lines go to sys.stdout or sys.stderr, named "stdout" or "stderr".
+    silent: to nobody, for the processes of a parallel run that do not lead."""
     handler = logging.NullHandler() if silent else _Lines(stream_name)
     level = log.level
     propagates = log.propagate

@@ -1,20 +1,22 @@
-"""How fast the parts of a run are, against one training step of the same network on this machine. Prints Markdown.
+"""How fast the parts of a run are, against one training step of the same network on this machine.
+Prints Markdown.
 
-    python tests/benchmark.py [--data_path data]     docs/runs/benchmark_2cores.md is what it printed on 2 CPU cores
+    python tests/benchmark.py [--data_path data]
     python tests/benchmark.py --device cuda          also written to docs/runs/benchmark_<gpu>.md
 
-The yardstick of a workload is the throughput of one training step (forward, backward, SGD) of a batch of 256 on fixed
-images, computed as the workload's networks are: without drawing, normalising or augmenting images. FLOP are counted
-from shapes (2 per multiply-add of convolutions and linear layers). Every time is a median; first calls, which compile,
-are left out. Images that are not found under --data_path are replaced by random ones of the same shapes, which take the
-same time. Alone on 2 CPU cores this takes about 11 minutes.
+The yardstick of a workload is the throughput of one training step (forward, backward, SGD) of a
+batch of 256 on fixed images, computed as the workload's networks are: without drawing, normalising
+or augmenting images. FLOP are counted from shapes (2 per multiply-add of convolutions and linear
+layers). Every time is a median; first calls, which compile, are left out. Images that are not found
+under --data_path are replaced by random ones of the same shapes, which take the same time. Alone on
+2 CPU cores this takes about 11 minutes.
 
-On a GPU every workload is computed uncompiled and compiled, and a second table says what an iteration is made of:
-kernels, as the profiler counts them; waits of the host, as set_sync_debug_mode counts them; the host's share, the time
-until it has launched all, near 100 % where it is the host that takes the time; memory beside the data; and what the
-operations read and write uncompiled, with the time that this and the FLOP take at the rates of a large copy and a large
-bf16 product on the same GPU, the roofline.
-"""
+On a GPU every workload is computed uncompiled and compiled, and a second table says what an
+iteration is made of: kernels, as the profiler counts them; waits of the host, as
+set_sync_debug_mode counts them; the host's share, the time until it has launched all, near 100 %
+where it is the host that takes the time; memory beside the data; and what the operations read and
+write uncompiled, with the time that this and the FLOP take at the rates of a large copy and a large
+bf16 product on the same GPU, the roofline."""
 
 import argparse
 import contextlib
@@ -144,10 +146,8 @@ class Table:
 
     def row(self, workload, part, seconds, gflop, reference):
         rate = gflop / seconds
-        print(
-            f"| {workload} | {part} | {seconds:.3g} | {gflop:,.0f} | {rate:.0f} | {rate / reference:.0%} |",
-            flush=True,
-        )
+        figures = f"{seconds:.3g} | {gflop:,.0f} | {rate:.0f} | {rate / reference:.0%}"
+        print(f"| {workload} | {part} | {figures} |", flush=True)
 
 
 def distillation(table, title, line, data_path, iterations):
@@ -239,8 +239,8 @@ def evaluation(table, title, line, data_path):
 
 
 def peak_megabytes(command):
-    """Peak resident memory of a command in MB. Linux counts what this process had at the start of the command, too,
-    so memory is measured before anything is loaded here."""
+    """Peak resident memory of a command in MB. Linux counts what this process had at the start of
+    the command, too, so memory is measured before anything is loaded here."""
     pid = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=HERE).pid
     usage = os.wait4(pid, 0)[2]
     return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
@@ -251,7 +251,8 @@ def memory(data_path):
     imported = peak_megabytes([sys.executable, "-c", "import torch, torchvision"])
     for line in ("--ipc 10", "--ipc 10 --model ConvNetW32"):
         with tempfile.TemporaryDirectory() as folder:
-            short = f"--Iteration 2 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --compile --data_path {data_path}"
+            short = "--Iteration 2 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --compile"
+            short += f" --data_path {data_path}"
             command = [
                 sys.executable,
                 "BACON_cifar10.py",
@@ -261,14 +262,13 @@ def memory(data_path):
                 folder,
             ]
             peak = peak_megabytes(command)
-        print(
-            f"| BACON_cifar10.py {line}, 2 iterations, compiled | {peak:,.0f} | {peak - imported:,.0f} |",
-            flush=True,
-        )
+        run = f"BACON_cifar10.py {line}, 2 iterations, compiled"
+        print(f"| {run} | {peak:,.0f} | {peak - imported:,.0f} |", flush=True)
 
 
 class Bytes(TorchDispatchMode):
-    """Adds up what operations read and write, views and allocations aside, and of tables only the rows taken."""
+    """Adds up what operations read and write, views and allocations aside, and of tables only the
+    rows taken."""
 
     def __init__(self):
         super().__init__()
@@ -347,28 +347,31 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     if not arithmetic.compiled:
         with moved:
             iterate()
-    seconds, bounds = statistics.median(whole), (moved.total / bandwidth, work / peak)
-    share, traffic = (
-        statistics.median(host) / seconds,
+    seconds = statistics.median(whole)
+    cells = [
+        title,
+        str(arithmetic),
+        f"{1e3 * seconds:.1f}",
+        f"{kernels:,}",
+        str(waits),
+        f"{statistics.median(host) / seconds:.0%}",
+        f"{memory / 1e9:.2f}",
         f"{moved.total / 1e9:.1f}" if moved.total else "-",
-    )
-    print(
-        f"| {title} | {arithmetic} | {1e3 * seconds:.1f} | {kernels:,} | {waits} | {share:.0%} | {memory / 1e9:.2f} "
-        f"| {traffic} | {1e3 * bounds[0]:.1f} | {1e3 * bounds[1]:.1f} |{'; '.join(notes)}",
-        flush=True,
-    )
+        f"{1e3 * moved.total / bandwidth:.1f}",
+        f"{1e3 * work / peak:.1f}",
+    ]
+    print(f"| {' | '.join(cells)} |{'; '.join(notes)}", flush=True)
 
 
-GPU_COLUMNS = "an iteration|computed|ms|kernels|waits of the host|host's share|GB beside the data|GB moved|ms to move|ms"
-GPU_COLUMNS += " to compute"
+GPU_COLUMNS = "an iteration|computed|ms|kernels|waits of the host|host's share|GB beside the data"
+GPU_COLUMNS += "|GB moved|ms to move|ms to compute"
 
 
 def on_gpu(data_path):
     """The tables of a GPU."""
     peak, bandwidth = rates()
-    print(
-        f"Measured: {peak / 1e12:.0f} TFLOP/s of a bf16 product, {bandwidth / 1e12:.2f} TB/s of a copy\n"
-    )
+    product = f"{peak / 1e12:.0f} TFLOP/s of a bf16 product"
+    print(f"Measured: {product}, {bandwidth / 1e12:.2f} TB/s of a copy\n")
     print(f"|{GPU_COLUMNS}|\n|{'---|' * len(GPU_COLUMNS.split('|'))}")
     workloads = {"CIFAR-10 ipc 10, ConvNet": "--dataset CIFAR10 --ipc 10"}
     workloads["CIFAR-100 ipc 10, ConvNet"] = "--dataset CIFAR100 --ipc 10"
@@ -435,15 +438,14 @@ def scaling():
             float,
             subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(),
         )
-        print(
-            f"| {name}, 256 real images per class | {classes} | {ipc} | {seconds:.2f} | {seconds / classes:.3f} "
-            f"| {megabytes:,.0f} |",
-            flush=True,
-        )
+        figures = f"{seconds:.2f} | {seconds / classes:.3f} | {megabytes:,.0f}"
+        workload = f"{name}, 256 real images per class"
+        print(f"| {workload} | {classes} | {ipc} | {figures} |", flush=True)
 
 
 def one_pass(name, classes, ipc):
-    """Seconds of one pass of canvas updates on random images, and the memory it adds to them in MB."""
+    """Seconds of one pass of canvas updates on random images, and the memory it adds to them in
+    MB."""
 
     def megabytes():
         if DEVICE == "cuda":
@@ -488,21 +490,19 @@ def main():
     if options.one_pass:
         return one_pass(*options.one_pass)
     data_path = options.data_path
+    day = time.strftime("%Y-%m-%d")
     if DEVICE == "cuda":
         compute.check_device("cuda")
         name = torch.cuda.get_device_name()
         path = HERE / "docs/runs" / f"benchmark_{re.sub(r'[^A-Za-z0-9]+', '_', name)}.md"
         with open(path, "w") as file, contextlib.redirect_stdout(Both(sys.stdout, file)):
-            print(
-                f"{name}, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {compute.versions()['git']}\n"
-            )
+            revision = compute.versions()["git"]
+            print(f"{name}, PyTorch {torch.__version__}, {day}, {revision}\n")
             on_gpu(data_path)
             scaling()
         return print(path)
-    day = time.strftime("%Y-%m-%d")
-    print(
-        f"{platform.machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {day}\n"
-    )
+    threads = f"{torch.get_num_threads()} threads"
+    print(f"{platform.machine()}, PyTorch {torch.__version__}, {threads}, {day}\n")
     memory(data_path)
     scaling()
     table = Table()
@@ -518,9 +518,8 @@ def main():
         loading.load("CIFAR10", data_path)
         start = time.perf_counter()
         loading.load("CIFAR10", data_path).real("train")
-        print(
-            f"\nLoading CIFAR-10 from cifar10.pt, hash and index included: {time.perf_counter() - start:.2f} s"
-        )
+        seconds = time.perf_counter() - start
+        print(f"\nLoading CIFAR-10 from cifar10.pt, hash and index included: {seconds:.2f} s")
 
 
 if __name__ == "__main__":

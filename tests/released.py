@@ -131,9 +131,9 @@ def run(path, words, model, dataset, draws):
     """Main of the script `path` with the command line `words`, and with `model` for judges too.
 
     dataset: a data.Dataset. draws: of ours, all of which have to be asked for, else Differs.
-    Returns start and canvases, labels, accuracy (of the last judge), networks ([(ours, theirs)] as they were born) and
-    optimizers (that of the canvases, then one per network of the pool as it was born).
-    """
+    Returns start and canvases, labels, accuracy (of the last judge), networks ([(ours, theirs)] as
+    they were born) and optimizers (that of the canvases, then one per network of the pool as it was
+    born)."""
     made = types.SimpleNamespace(networks=[], optimizers=[])
 
     def permutation(of):
@@ -159,8 +159,8 @@ def run(path, words, model, dataset, draws):
             return low + (rand(*size) * (high - low)).floor().long()
 
         tools.torch = Instead(torch, float=x.dtype, rand=rand, randint=randint)
-        # With one channel, strides after a crop say channels_last to today's convolutions; `view` refuses what they
-        # give back.
+        # With one channel, strides after a crop say channels_last to today's convolutions; `view`
+        # refuses what they give back.
         return released.DiffAugment(x, strategy, seed=seed, param=param).clone(
             memory_format=torch.contiguous_format
         )

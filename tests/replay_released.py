@@ -1,14 +1,15 @@
-"""Replay a small run of ours in the authors' own code, with the same random draws, and compare what comes out.
+"""Replay a small run of ours in the authors' own code, with the same random draws, and compare what
+comes out.
 
     git clone https://github.com/zhouzhengqd/BACON
     python tests/replay_released.py BACON          a minute and a half on one CPU core
 
-A checkout of https://github.com/uitrbn/IDM does as well. Their scripts' main() runs, changed in no file (released.py):
-normalisation, initial canvases, pool, losses, updates, augmentation, decoding and judges are theirs. What is random is
-fed from ours: image indices, DSA operations and their numbers, networks picked, initial weights, the order of a judge's
-images. Both compute in float64, where a difference that is not rounding shows. Images are made up: no dataset has to be
-there. Exits with 0 if all agree, 1 if not, 2 without a checkout.
-"""
+A checkout of https://github.com/uitrbn/IDM does as well. Their scripts' main() runs, changed in no
+file (released.py): normalisation, initial canvases, pool, losses, updates, augmentation, decoding
+and judges are theirs. What is random is fed from ours: image indices, DSA operations and their
+numbers, networks picked, initial weights, the order of a judge's images. Both compute in float64,
+where a difference that is not rounding shows. Images are made up: no dataset has to be there. Exits
+with 0 if all agree, 1 if not, 2 without a checkout."""
 
 import argparse
 import collections
@@ -33,8 +34,9 @@ from bacon.distill import distiller as distill
 from bacon.distill import pool
 from bacon.recipes import DATASETS
 
-# Script in a checkout: (method, dataset whose shape the images get, any of 10 classes will do). IDM_tiny.py is left
-# out: its `if` is the other way round, so that with --aug canvases start from one whole image each.
+# Script in a checkout: (method, dataset whose shape the images get, any of 10 classes will do).
+# IDM_tiny.py is left out: its `if` is the other way round, so that with --aug canvases start from
+# one whole image each.
 SCRIPTS = {
     "Code/BACON_cifar10.py": ("BACON", "CIFAR10"),
     "Code/BACON_cifar100.py": ("BACON", "MNIST"),
@@ -43,14 +45,32 @@ SCRIPTS = {
     "IDM_cifar10.py": ("IDM", "CIFAR10"),
     "IDM_cifar100.py": ("IDM", "MNIST"),
 }
-# The published flags in small: two networks leave the pool, meters are reset twice, two judges train, on batches the
-# last of which is not full, and at two rates.
+# The published flags in small: two networks leave the pool, meters are reset twice, two judges
+# train, on batches the last of which is not full, and at two rates.
 COMMAND = [
-    "--model=ConvNetW32", "--init=real", "--aug", "--syn_ce", "--net_decay", "--embed_last=1000", "--lr_img=0.2",
-    "--ce_weight=0.5", "--ipc=2", "--batch_real=16", "--net_num=5", "--net_generate_interval=2", "--train_net_num=2",
-    "--fetch_net_num=3", "--model_train_steps=3", "--trained_bs=32", "--Iteration=6", "--eval_interval=3",
-    "--num_eval=1", "--epoch_eval_train=6", "--batch_train=64", "--num_exp=1",
-]  # fmt: skip
+    "--model=ConvNetW32",
+    "--init=real",
+    "--aug",
+    "--syn_ce",
+    "--net_decay",
+    "--embed_last=1000",
+    "--lr_img=0.2",
+    "--ce_weight=0.5",
+    "--ipc=2",
+    "--batch_real=16",
+    "--net_num=5",
+    "--net_generate_interval=2",
+    "--train_net_num=2",
+    "--fetch_net_num=3",
+    "--model_train_steps=3",
+    "--trained_bs=32",
+    "--Iteration=6",
+    "--eval_interval=3",
+    "--num_eval=1",
+    "--epoch_eval_train=6",
+    "--batch_train=64",
+    "--num_exp=1",
+]
 BOUND = 1e-10  # the largest difference that passes for rounding in float64
 
 
@@ -99,7 +119,8 @@ class Shuffling(np.random.Generator):
 
 
 def run_ours(args, dataset, draws):
-    """Our run, whose draws go into `draws`: (Distiller, canvases at the start, births of judges, their accuracies)."""
+    """Our run, whose draws go into `draws`: (Distiller, canvases at the start, births of judges,
+    their accuracies)."""
 
     def siamese(
         transform, *rest
@@ -186,10 +207,13 @@ def replay(path, method, dataset_name, *more):
     )
     found = differences(*ours, released.run(path, words, args.model, dataset, draws))
     moved, evicted = (d.all_canvases() - start).abs().max(), d.pool.born - len(d.pool.members)
+    shape = "x".join(map(str, d.real.images.shape[1:]))
+    judged = ", ".join(f"{accuracy:.1%}" for accuracy in accuracies)
+    augmented = ", ".join(f"{op} {ops[op, 0]}+{ops[op, 1]}" for op in d.strategy)
     did = [
-        f"{method}, {'x'.join(map(str, d.shape))}, {args.Iteration + 1} iterations; canvases moved by {moved:.2f}",
-        f"{evicted} of {d.pool.born} networks left the pool; judges: {', '.join(f'{a:.1%}' for a in accuracies)}",
-        f"augmented, in distilling + judging: {', '.join(f'{op} {ops[op, 0]}+{ops[op, 1]}' for op in d.strategy)}",
+        f"{method}, {shape}, {args.Iteration + 1} iterations; canvases moved by {moved:.2f}",
+        f"{evicted} of {d.pool.born} networks left the pool; judges: {judged}",
+        f"augmented, in distilling + judging: {augmented}",
     ]
     return found, did
 
@@ -207,9 +231,8 @@ def agrees(path, method, dataset_name):
     for what, value in found.items():
         print(f"  {what:26}{value:8.1e}")
     half, largest = single["half of their values"], single["canvases at the end"]
-    print(
-        f"  in float32, canvases after one iteration: half within {half:.1e}, all within {largest:.1e}"
-    )
+    within = f"half within {half:.1e}, all within {largest:.1e}"
+    print(f"  in float32, canvases after one iteration: {within}")
     return all(value <= BOUND for value in found.values())
 
 

@@ -1,4 +1,5 @@
-"""Scripts run in the tests' own process: no start, no import, and whatever they call can be replaced."""
+"""Scripts run in the tests' own process: no start, no import, and whatever they call can be
+replaced."""
 
 import importlib
 import json

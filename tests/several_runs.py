@@ -1,4 +1,5 @@
-"""What torchrun starts in test_parallel.py: command lines of BACON_mnist.py one after the other, in the same processes.
+"""What torchrun starts in test_parallel.py: command lines of BACON_mnist.py one after the other, in
+the same processes.
 
     torchrun --nproc_per_node=2 tests/several_runs.py "--ipc 1 ..." "--ipc 2 ..."
 

@@ -1,4 +1,5 @@
-"""Facts about DSA and multi-formation: batched ops against per-image loops over pixels, in float64."""
+"""Facts about DSA and multi-formation: batched ops against per-image loops over pixels, in
+float64."""
 
 import math
 

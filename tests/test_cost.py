@@ -1,4 +1,5 @@
-"""Facts about what a run is said to cost: counted work, time, disk; and how that decides the arithmetic."""
+"""Facts about what a run is said to cost: counted work, time, disk; and how that decides the
+arithmetic."""
 
 import pytest
 import torch
@@ -81,7 +82,8 @@ def test_counted_work_is_that_of_the_shapes(make_args, digits):
     convolutions = 2 * 9 * (64 * 1 * 32 + 16 * 32 * 32 + 4 * 32 * 32)
     linear = 2 * 32 * 10
     assert flop["real"] == convolutions + linear
-    # Backwards costs the same again per layer for its weights, and again for its input but for the first layer's.
+    # Backwards costs the same again per layer for its weights, and again for its input but for the
+    # first layer's.
     assert flop["train"] == 3 * (convolutions + linear) - 2 * 9 * 64 * 32
     assert flop["synthetic"] == 2 * (convolutions + linear)
 

@@ -41,8 +41,8 @@ def canvases_after(d, iterations):
     ],
 )
 def test_iterations_equal_the_plain_reference(make_distiller, flags):
-    # Without cutout: on 8x8 digits it leaves constant feature maps, where rounding decides on which side of the ReLU's
-    # kink a normalised value of 0 lies, and the two ways of summing part.
+    # Without cutout: on 8x8 digits it leaves constant feature maps, where rounding decides on which
+    # side of the ReLU's kink a normalised value of 0 lies, and the two ways of summing part.
     d = make_distiller(
         **{"ipc": 1, "batch_real": 8, "dsa_strategy": "color_crop_flip_scale_rotate", **flags}
     )
@@ -82,11 +82,15 @@ def test_memory_of_a_pass_does_not_grow_with_the_classes():
         from bacon import compute, flags
         from bacon.data import real_data
         from bacon.distill import distiller
-        peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1e3
+        def peak():
+            status = open("/proc/self/status").read()
+            return int(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1]) / 1e3
         networks.NETWORKS["ConvNetW32"] = functools.partial(networks.ConvNet, width=4, depth=1)
-        args = flags.parse_args(("CIFAR100",), "", "--model ConvNetW32 --ipc 1 --batch_real 256".split()).args
+        line = "--model ConvNetW32 --ipc 1 --batch_real 256"
+        args = flags.parse_args(("CIFAR100",), "", line.split()).args
         images = torch.randint(256, (25600, 3, 32, 32), dtype=torch.uint8)
-        real = real_data.RealData(images, torch.arange(100).repeat(256), (0.5,) * 3, (0.25,) * 3, 100, "cpu")
+        labels = torch.arange(100).repeat(256)
+        real = real_data.RealData(images, labels, (0.5,) * 3, (0.25,) * 3, 100, "cpu")
         compute.keep_freed_memory()
         d = distiller.begin(args, 0, real, compute.Arithmetic("cpu"))
         start = peak()

@@ -1,4 +1,5 @@
-"""Facts about an experiment on its way: what it logs when, its evaluations, and the picture of its canvases."""
+"""Facts about an experiment on its way: what it logs when, its evaluations, and the picture of its
+canvases."""
 
 import types
 from unittest import mock

@@ -67,15 +67,51 @@ NAMES = [name for rows in flags.FLAGS.values() for name, *_ in rows] + [
 ]
 WORDS = st.one_of(
     st.sampled_from(
-        ["", "-1", "0", "1", "2", "1e9", "999999999", "1000000001", "-999999999", "nan", "inf", "1e-400", "0x10", "1_0",
-         "٣", "true", "None", "~nobody", "/dev/null", "/proc/self", "a" * 300, "\udcff", "none", "color__crop", "DM",
-         "IDM", "ConvNetW32", "ConvNetBN", "ConvNetD4", "MLP", "Digits", "MNIST", "adam", "noise", "residual", "M",
-         "bf16", "cuda"]
+        [
+            "",
+            "-1",
+            "0",
+            "1",
+            "2",
+            "1e9",
+            "999999999",
+            "1000000001",
+            "-999999999",
+            "nan",
+            "inf",
+            "1e-400",
+            "0x10",
+            "1_0",
+            "٣",
+            "true",
+            "None",
+            "~nobody",
+            "/dev/null",
+            "/proc/self",
+            "a" * 300,
+            "\udcff",
+            "none",
+            "color__crop",
+            "DM",
+            "IDM",
+            "ConvNetW32",
+            "ConvNetBN",
+            "ConvNetD4",
+            "MLP",
+            "Digits",
+            "MNIST",
+            "adam",
+            "noise",
+            "residual",
+            "M",
+            "bf16",
+            "cuda",
+        ]
     ),
     st.integers(-(10**12), 10**12).map(str),
     st.floats().map(str),
     st.text(st.characters(exclude_characters="\0"), max_size=8),
-)  # fmt: skip
+)
 FLAG = st.tuples(
     st.sampled_from([*NAMES, *(f"no_{name}" for name in NAMES)]), st.none() | WORDS
 ).map(lambda pair: f"--{pair[0]}" if pair[1] is None else f"--{pair[0]}={pair[1]}")
@@ -107,16 +143,33 @@ def refuse(message, *args, **kwargs):
 
 
 SMALL = {
-    "Iteration": [0, 1, 2], "ipc": [1, 3], "method": ["BACON", "IDM", "DM"], "init": ["real", "noise"],
-    "optim": ["sgd", "adam"], "batch_real": [2, 7, 10**9], "embed_last": [-1, 1, 4, 1000], "outer_loop": [1, 2],
-    "ce_weight": [0, 1e30], "lr_img": [1e-30, 0.2, 1e30], "lr_net": [1e-30, 0.01, 1e30],
-    "clip_prior": ["released", "residual"], "net_num": [1, 2, 10**6], "net_push_num": [0, 1],
+    "Iteration": [0, 1, 2],
+    "ipc": [1, 3],
+    "method": ["BACON", "IDM", "DM"],
+    "init": ["real", "noise"],
+    "optim": ["sgd", "adam"],
+    "batch_real": [2, 7, 10**9],
+    "embed_last": [-1, 1, 4, 1000],
+    "outer_loop": [1, 2],
+    "ce_weight": [0, 1e30],
+    "lr_img": [1e-30, 0.2, 1e30],
+    "lr_net": [1e-30, 0.01, 1e30],
+    "clip_prior": ["released", "residual"],
+    "net_num": [1, 2, 10**6],
+    "net_push_num": [0, 1],
     "net_generate_interval": [1, 10**9],
     "net_begin": [-5, 0, 10**9],
-    "net_end": [-5, 0, 10**9], "train_net_num": [1, 10**9], "fetch_net_num": [0, 1, 10**9], "model_train_steps": [0, 1],
-    "trained_bs": [1, 10**9], "meter_reset": [1, 10**9], "eval_interval": [1, 10**9], "batch_train": [1, 10**9],
-    "dsa_strategy": ["none", "color_crop_cutout_flip_scale_rotate", "flip"], "seed": [0, 10**9],
-}  # fmt: skip
+    "net_end": [-5, 0, 10**9],
+    "train_net_num": [1, 10**9],
+    "fetch_net_num": [0, 1, 10**9],
+    "model_train_steps": [0, 1],
+    "trained_bs": [1, 10**9],
+    "meter_reset": [1, 10**9],
+    "eval_interval": [1, 10**9],
+    "batch_train": [1, 10**9],
+    "dsa_strategy": ["none", "color_crop_cutout_flip_scale_rotate", "flip"],
+    "seed": [0, 10**9],
+}
 VALID = st.fixed_dictionaries({}, optional={name: st.sampled_from(v) for name, v in SMALL.items()})
 SWITCHES = st.lists(
     st.sampled_from(["aug", "syn_ce", "net_decay", "zca"]).flatmap(
@@ -242,10 +295,20 @@ def test_damaged_data_files_give_one_line_and_stay_as_they_are(
 
 
 FLAGS = [
-    "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=3", "--batch_real=5", "--trained_bs=5",
-    "--model_train_steps=1", "--num_exp=1", "--num_eval=1", "--epoch_eval_train=1", "--net_num=2",
-    "--checkpoint_minutes=0", "--save_path=result",
-]  # fmt: skip
+    "--dataset=Digits",
+    "--model=ConvNetW32",
+    "--ipc=1",
+    "--Iteration=3",
+    "--batch_real=5",
+    "--trained_bs=5",
+    "--model_train_steps=1",
+    "--num_exp=1",
+    "--num_eval=1",
+    "--epoch_eval_train=1",
+    "--net_num=2",
+    "--checkpoint_minutes=0",
+    "--save_path=result",
+]
 
 
 @pytest.fixture
@@ -275,8 +338,10 @@ def test_damaged_checkpoints_are_kept_and_resumed_around_or_refused(
     shutil.copytree(folder, copy)
     monkeypatch.chdir(copy)
     previous, newest = sorted(copy.glob("result/ckpt_*.pt"), key=lambda p: "previous" not in p.name)
-    before = [damage(path.read_bytes()) if damage else path.read_bytes()
-              for path, damage in ((newest, first), (previous, second))]  # fmt: skip
+    before = [
+        damage(path.read_bytes()) if damage else path.read_bytes()
+        for path, damage in ((newest, first), (previous, second))
+    ]
     for path, content in zip((newest, previous), before, strict=True):
         path.write_bytes(content)
     code, text = outcome("BACON_mnist.py", *FLAGS, "--resume")

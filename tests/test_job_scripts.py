@@ -1,4 +1,5 @@
-"""Facts about the job scripts of docs/slurm, run as they stand by stand-ins for Slurm's commands; see test_slurm.py."""
+"""Facts about the job scripts of docs/slurm, run as they stand by stand-ins for Slurm's commands;
+see test_slurm.py."""
 
 import os
 import re
@@ -16,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "docs/slurm"
 NAME = run_name("BACON_mnist.py", *INTERRUPTED)
 
-# A script whose first run waits, after its first safe place to stop, until the signal has come to each process.
+# A script whose first run waits, after its first safe place to stop, until the signal has come to
+# each process.
 HELD = """
 import pathlib, runpy, sys, time
 sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
@@ -39,7 +41,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A stand-in for Slurm: submit(script) runs it with a signal to its first step: (exit code, output)."""
+    """A stand-in for Slurm: submit(script) runs it with a signal to its first step: (exit code,
+    output)."""
     tools = tmp_path / "bin"
     tools.mkdir()
     (tmp_path / "held.py").write_text(HELD)
@@ -48,8 +51,11 @@ def cluster(tmp_path):
         "python": f'exec {sys.executable} "$@"',
         "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
         "scontrol": 'if [ $1 = show ]; then echo localhost; else echo "$@" >> requeued; fi',
-        # as Slurm with --signal=USR1@300: the step's processes get the signal, srun returns their exit code
-        "srun": f'"$@" & step=$!\n[ -e signalled ] || {{ touch signalled; {wait}; kill -$SIGNAL $step; }}\nwait $step',
+        # as Slurm with --signal=USR1@300: the step's processes get the signal, srun returns their
+        # exit code
+        "srun": '"$@" & step=$!\n'
+        f"[ -e signalled ] || {{ touch signalled; {wait}; kill -$SIGNAL $step; }}\n"
+        "wait $step",
     }
     for name, text in stand_ins.items():
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -58,8 +64,15 @@ def cluster(tmp_path):
     def submit(script, **variables):
         variables = {"SLURM_JOB_ID": "71", "SIGNAL": "USR1", **variables}
         environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", **variables}
-        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                              timeout=200, check=False)  # fmt: skip
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
         return done.returncode, done.stdout + done.stderr
 
     return submit
@@ -107,8 +120,15 @@ def free_port():
 @pytest.mark.slow
 def test_a_job_of_several_nodes_requeues_itself_and_resumes(cluster, digits_folder, tmp_path):
     script = (SCRIPTS / "torchrun_nodes.sh").read_text()
-    if "--shutdown" not in subprocess.run([sys.executable, "-m", "torch.distributed.run", "--help"],
-                                          capture_output=True, text=True, check=True).stdout:  # fmt: skip
+    if (
+        "--shutdown"
+        not in subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    ):
         pytest.skip("this torchrun has no --shutdown-timeout yet")
     assert "--signal=TERM@" in script
     small = " ".join(

@@ -696,8 +696,8 @@ def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_
         assert (len(dataset.images_train), len(dataset.images_test)) == whole
     assert len(set(dataset.classes)) == dataset.num_classes
     images = dataset.images_train[:: max(1, len(dataset.images_train) // 5000)].double() / 255
-    # The field's std of CIFAR-10 is the mean of its images' std, 0.05 below the std of all pixels; TinyImageNet is
-    # normalised by the numbers of ImageNet at full size.
+    # The field's std of CIFAR-10 is the mean of its images' std, 0.05 below the std of all pixels;
+    # TinyImageNet is normalised by the numbers of ImageNet at full size.
     std = images.std((2, 3)).mean(0) if name == "CIFAR10" else images.std((0, 2, 3))
     np.testing.assert_allclose(
         images.mean((0, 2, 3)), dataset.mean, atol=0.03 if name == "TinyImageNet" else 0.01

@@ -1,4 +1,5 @@
-"""Facts about messages: plain lines on one stream, from one process, and silence in other programs."""
+"""Facts about messages: plain lines on one stream, from one process, and silence in other
+programs."""
 
 from bacon import messages
 

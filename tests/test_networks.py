@@ -413,9 +413,8 @@ def test_forward_equals_the_plain_reference(name, shape):
     net = fresh(name, shape[0], 10, shape[1:]).double()
     rng = torch.Generator().manual_seed(0)
     for p in net.parameters():
-        if (
-            p.dim() != 4
-        ):  # not a convolution's: a norm's 1 and 0 would hide a scale or shift left out or misplaced
+        # Not of a convolution: a norm's 1 and 0 would hide a scale or shift left out or misplaced.
+        if p.dim() != 4:
             p += 0.1 * torch.randn(p.shape, generator=rng, dtype=p.dtype)
     x = images(2, *shape, dtype=torch.float64)
     parameters = iter(net.parameters())

@@ -28,11 +28,17 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses /proc"),
 ]
 
-# Rounding differs between one process and several, in the order of the gradients' sum. A smooth network and a smooth
-# loss let it grow by a small factor in every iteration; ReLU and the total variation's |z~-z| have kinks, at which a
-# difference of 1e-7 becomes one of 1e-3.
-SMOOTH = "--dataset Digits --model ConvNetASwish --tv_weight 0 --ipc 2 --batch_real 30 --trained_bs 64 --lr_img 1"
-SMALL = "--model_train_steps 2 --num_exp 1 --num_eval 3 --epoch_eval_train 1 --precision fp32 --no_compile"
+# Rounding differs between one process and several, in the order of the gradients' sum. A smooth
+# network and a smooth loss let it grow by a small factor in every iteration; ReLU and the total
+# variation's |z~-z| have kinks, at which a difference of 1e-7 becomes one of 1e-3.
+SMOOTH = (
+    "--dataset Digits --model ConvNetASwish --tv_weight 0 --ipc 2 --batch_real 30 --trained_bs 64 "
+    "--lr_img 1"
+)
+SMALL = (
+    "--model_train_steps 2 --num_exp 1 --num_eval 3 --epoch_eval_train 1 --precision fp32 "
+    "--no_compile"
+)
 ITERATIONS = 5
 KILLED = 1000  # iterations of the run that is killed
 
@@ -107,7 +113,8 @@ def colour_line(folder):
             (folder / f"images/{split}/{c}").mkdir(parents=True)
             for k, image in enumerate(of_class):
                 Image.fromarray(image).save(folder / f"images/{split}/{c}/{k}.png")
-    line = f"{SMOOTH} {SMALL} --batch_real 10 --trained_bs 16 --eval_interval 10000 --chroma half --init cluster"
+    line = f"{SMOOTH} {SMALL} --batch_real 10 --trained_bs 16 --eval_interval 10000"
+    line += " --chroma half --init cluster"
     return (
         line.replace("Digits", f"ImageFolder --data_path {folder}/images")
         + f" --Iteration {ITERATIONS}"

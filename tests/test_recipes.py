@@ -1,4 +1,5 @@
-"""Facts about the recipes: the released command list, what stands where none is published, what a run owes to it."""
+"""Facts about the recipes: the released command list, what stands where none is published, what a
+run owes to it."""
 
 import shlex
 from pathlib import Path
@@ -31,7 +32,8 @@ def command_lines():
     return [line.removeprefix("python3 -u ").split(" ", 1) for line in lines]
 
 
-# The released command list, by hand: ce_weight, eval_interval, batch_real, net_generate_interval, model_train_steps.
+# The released command list, by hand: ce_weight, eval_interval, batch_real, net_generate_interval,
+# model_train_steps.
 PUBLISHED = {
     ("MNIST", 1): (0.5, 100, 5000, 5, 10),
     ("MNIST", 10): (0.5, 100, 256, 30, 10),
@@ -53,12 +55,33 @@ PUBLISHED = {
     ("TinyImageNet", 50): (0.8, 1000, 256, 30, 50),
 }
 SHARED = {
-    "model": "ConvNet", "dsa_strategy": "color_crop_cutout_flip_scale_rotate", "init": "real", "lr_img": 0.2,
-    "num_exp": 5, "num_eval": 5, "outer_loop": 1, "net_decay": True, "embed_last": 1000, "syn_ce": True,
-    "train_net_num": 1, "aug": True, "Iteration": 20000, "trained_bs": 256, "batch_train": 256, "net_num": 100,
-    "net_push_num": 1, "net_begin": 0, "net_end": 100000, "fetch_net_num": 2, "lr_net": 0.01, "epoch_eval_train": 1000,
-    "eval_mode": "S", "optim": "sgd", "clip_prior": "released", "zca": False,
-}  # fmt: skip
+    "model": "ConvNet",
+    "dsa_strategy": "color_crop_cutout_flip_scale_rotate",
+    "init": "real",
+    "lr_img": 0.2,
+    "num_exp": 5,
+    "num_eval": 5,
+    "outer_loop": 1,
+    "net_decay": True,
+    "embed_last": 1000,
+    "syn_ce": True,
+    "train_net_num": 1,
+    "aug": True,
+    "Iteration": 20000,
+    "trained_bs": 256,
+    "batch_train": 256,
+    "net_num": 100,
+    "net_push_num": 1,
+    "net_begin": 0,
+    "net_end": 100000,
+    "fetch_net_num": 2,
+    "lr_net": 0.01,
+    "epoch_eval_train": 1000,
+    "eval_mode": "S",
+    "optim": "sgd",
+    "clip_prior": "released",
+    "zca": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -79,10 +102,22 @@ def test_every_command_line_is_the_recipe_and_equals_the_defaults(script, line):
 
     if args.method == "DM":
         wanted = {
-            "lr_img": 1.0, "batch_real": 256, "Iteration": 20000, "eval_interval": 2000, "num_exp": 5, "num_eval": 5,
-            "epoch_eval_train": 1000, "embed_last": 1000, "aug": False, "syn_ce": False, "net_num": 1,
-            "net_generate_interval": 1, "fetch_net_num": 0, "outer_loop": 1, "train_net_num": 1,
-        }  # fmt: skip
+            "lr_img": 1.0,
+            "batch_real": 256,
+            "Iteration": 20000,
+            "eval_interval": 2000,
+            "num_exp": 5,
+            "num_eval": 5,
+            "epoch_eval_train": 1000,
+            "embed_last": 1000,
+            "aug": False,
+            "syn_ce": False,
+            "net_num": 1,
+            "net_generate_interval": 1,
+            "fetch_net_num": 0,
+            "outer_loop": 1,
+            "train_net_num": 1,
+        }
     else:
         names = (
             "ce_weight",

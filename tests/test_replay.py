@@ -15,7 +15,8 @@ import torch
 import networks
 import utils
 
-# What the script of a stand-in imports: data, networks, augmentation and judge, with the authors' names and draws.
+# What the script of a stand-in imports: data, networks, augmentation and judge, with the authors'
+# names and draws.
 DC_UTILS = """
 import numpy as np
 import torch
@@ -30,8 +31,10 @@ from bacon.recipes import DATASETS
 
 def get_dataset(name):
     spec = DATASETS[name]
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)])
-    return [getattr(datasets, name)("data", train=part, download=True, transform=transform) for part in (True, False)]
+    normalise = transforms.Normalize(spec.mean, spec.std)
+    transform = transforms.Compose([transforms.ToTensor(), normalise])
+    dataset = getattr(datasets, name)
+    return [dataset("data", train=part, download=True, transform=transform) for part in (True, False)]
 
 
 def get_network(name, *shape):
@@ -45,7 +48,8 @@ def DiffAugment(x, strategy, seed=-1, param=None):
     if op in ("crop", "cutout"):
         low, high = (-k, k + 1) if op == "crop" else (0, side + 1 - c % 2)
         for column in (0, 1):
-            u[:, column] = (torch.randint(low, high, size=[n, 1, 1]).view(n) - low + 0.5) / (high - low)
+            whole = torch.randint(low, high, size=[n, 1, 1]).view(n)
+            u[:, column] = (whole - low + 0.5) / (high - low)
     else:
         for column in range({"color": 3, "scale": 2}.get(op, 1)):
             u[:, column] = torch.rand(n, 1, 1, 1).view(n)
@@ -54,7 +58,8 @@ def DiffAugment(x, strategy, seed=-1, param=None):
 
 def evaluate(net, images, labels, test, args):
     data = torch.utils.data.TensorDataset(images.float(), labels)
-    batches = torch.utils.data.DataLoader(data, batch_size=args["batch_train"], shuffle=True, num_workers=0)
+    size = args["batch_train"]
+    batches = torch.utils.data.DataLoader(data, batch_size=size, shuffle=True, num_workers=0)
     lr = args["lr_net"]
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
     for epoch in range(args["epoch_eval_train"] + 1):
@@ -63,7 +68,8 @@ def evaluate(net, images, labels, test, args):
             F.cross_entropy(net(DiffAugment(x, args["dsa_strategy"])), y).backward()
             optimizer.step()
         if epoch == args["epoch_eval_train"] // 2 + 1:
-            optimizer = torch.optim.SGD(net.parameters(), lr=lr * 0.1, momentum=0.9, weight_decay=5e-4)
+            lr = lr * 0.1
+            optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
     batches = torch.utils.data.DataLoader(test, batch_size=128, shuffle=False, num_workers=2)
     right = sum((net(x).argmax(1) == y).sum().item() for x, y in batches)
     return right / len(test)
@@ -112,7 +118,8 @@ def main():
     for it in range(args["Iteration"] + 1):
         if it and it % args["eval_interval"] == 0:
             decoded = augment.split(x.detach())
-            accuracy = evaluate(get_network("ConvNet", *shape), decoded, label_syn.repeat(4), test, args)
+            net = get_network("ConvNet", *shape)
+            accuracy = evaluate(net, decoded, label_syn.repeat(4), test, args)
             accuracies = [accuracy] if it == args["Iteration"] else []
             for *_, meter in pool:
                 meter.reset()
@@ -122,11 +129,13 @@ def main():
         random.shuffle(order)
         for net, _, meter in [pool[i] for i in order[: args["train_net_num"]]]:
             for c in range(10):
-                z, synthetic = real(c, args["batch_real"]), augment.split(x[c * ipc : (c + 1) * ipc])
+                z = real(c, args["batch_real"])
+                synthetic = augment.split(x[c * ipc : (c + 1) * ipc])
                 z, synthetic = (DiffAugment(batch, strategy, seed=it) for batch in (z, synthetic))
                 loss = (net.embed(z).mean(0) - net.embed(synthetic).mean(0)).square().sum()
                 weight = args["ce_weight"] * (meter.value()[0] if meter.n else 0)
-                loss = loss + weight * F.cross_entropy(net(synthetic), torch.full((len(synthetic),), c))
+                labels = torch.full((len(synthetic),), c)
+                loss = loss + weight * F.cross_entropy(net(synthetic), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -141,7 +150,8 @@ def main():
                 sgd.step()
                 meter.add(logits.detach(), labels[batch])
     os.mkdir("result")
-    torch.save({"data": [[x.detach(), label_syn]], "accs_all_exps": {"ConvNet": accuracies}}, "result/res_IDM.pt")
+    saved = {"data": [[x.detach(), label_syn]], "accs_all_exps": {"ConvNet": accuracies}}
+    torch.save(saved, "result/res_IDM.pt")
 """
 
 

@@ -1,4 +1,5 @@
-"""Facts about runs that are interrupted, resumed, started twice or hit by faults: nothing is lost or overwritten."""
+"""Facts about runs that are interrupted, resumed, started twice or hit by faults: nothing is lost
+or overwritten."""
 
 import contextlib
 import dataclasses
@@ -36,7 +37,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 def script(tmp_path, monkeypatch, quick):
-    """Run a small command line in tmp_path/<folder>, the same words in every folder: its exit code."""
+    """Run a small command line in tmp_path/<folder>, the same words in every folder: its exit
+    code."""
 
     def start(*flags, folder="run"):
         folder = tmp_path / folder
@@ -58,7 +60,8 @@ def undisturbed_runs():
 
 @pytest.fixture
 def assert_same(script, tmp_path, undisturbed_runs, capsys):
-    """Hold what a run left against what an undisturbed one with the same flags leaves, which is made once."""
+    """Hold what a run left against what an undisturbed one with the same flags leaves, which is
+    made once."""
 
     def check(*flags):
         if flags not in undisturbed_runs:
@@ -90,7 +93,8 @@ def colour(monkeypatch, quick, few_digits):
 
 @pytest.fixture
 def at_event(monkeypatch):
-    """Do something after the n-th call, from now on, of a function: at_event(n, action, owner, name)."""
+    """Do something after the n-th call, from now on, of a function: at_event(n, action, owner,
+    name)."""
 
     def plan(n, action, owner=distiller.Distiller, name="iterate"):
         inner, calls = getattr(owner, name), []
@@ -126,10 +130,16 @@ def log_events(folder):
 
 @pytest.mark.parametrize(
     "flags",
-    [[], ["--optim=adam", "--lr_img=0.05"], ["--method=DM", "--model=ConvNetBN"], ["--zca", "--no_net_decay"],
-     ["--eval_mode=C", "--outer_loop=2", "--train_net_num=2"], ["--init=cluster", "--judge_steps=3", "--validate=2"]],
+    [
+        [],
+        ["--optim=adam", "--lr_img=0.05"],
+        ["--method=DM", "--model=ConvNetBN"],
+        ["--zca", "--no_net_decay"],
+        ["--eval_mode=C", "--outer_loop=2", "--train_net_num=2"],
+        ["--init=cluster", "--judge_steps=3", "--validate=2"],
+    ],
     ids=lambda flags: flags[0] if flags else "BACON",
-)  # fmt: skip
+)
 def test_a_run_stopped_by_signals_resumes_to_bitwise_the_same_files(
     flags, script, at_event, assert_same, capsys
 ):
@@ -630,11 +640,19 @@ def test_overwrite_removes_what_belongs_to_the_earlier_run_alone(script, at_even
     old = {f"res_{NAME}.pt", f"acc_{NAME}.png", f"vis_{NAME}_exp0_iter5.png"}
     old.add(f"vis_{NAME}_exp11_iter123.png")
     others = {
-        f"res_{NAME}_tv0.pt", f"log_{NAME}_tv0.jsonl", f"acc_{NAME}_tv0.png",
-        f"vis_{NAME}_tv0_exp0_iter5.png", f"vis_{NAME}_exp0_iter5_mine.png",
-        f"vis_{NAME}_exp0_iter5.png.bak", f"acc_{NAME}.pdf", f"ckpt_{NAME}_tv0.pt",
-        f"ckpt_{NAME}_damaged0.pt", "acc_runs.png", "notes.txt", f"vis_{NAME}_exp1_iter99.png",
-    }  # fmt: skip
+        f"res_{NAME}_tv0.pt",
+        f"log_{NAME}_tv0.jsonl",
+        f"acc_{NAME}_tv0.png",
+        f"vis_{NAME}_tv0_exp0_iter5.png",
+        f"vis_{NAME}_exp0_iter5_mine.png",
+        f"vis_{NAME}_exp0_iter5.png.bak",
+        f"acc_{NAME}.pdf",
+        f"ckpt_{NAME}_tv0.pt",
+        f"ckpt_{NAME}_damaged0.pt",
+        "acc_runs.png",
+        "notes.txt",
+        f"vis_{NAME}_exp1_iter99.png",
+    }
     for name in old | others:
         (folder / name).write_bytes(name.encode())
     at_event(1, kill)
@@ -822,7 +840,8 @@ def test_experiments_of_different_runs_are_not_joined_and_another_whole_run_is_k
 
 @pytest.fixture
 def small_disk():
-    """Files cannot grow beyond 66 kB, which a pool outgrows but a log and a fresh checkpoint do not."""
+    """Files cannot grow beyond 66 kB, which a pool outgrows but a log and a fresh checkpoint do
+    not."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (66_000, before[1]))
     yield before

@@ -1,4 +1,5 @@
-"""Facts about whole runs: every command of the list, the files they write, what they say to mistakes."""
+"""Facts about whole runs: every command of the list, the files they write, what they say to
+mistakes."""
 
 import dataclasses
 import functools
@@ -39,7 +40,8 @@ def few_classes(patch):
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """A data path with every dataset in its official layout: 100 images of each of the few classes."""
+    """A data path with every dataset in its official layout: 100 images of each of the few
+    classes."""
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         few_classes(patch)

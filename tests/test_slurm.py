@@ -1,12 +1,13 @@
-"""The job scripts of docs/slurm/ on a real Slurm: preempted and stopped by their time limit, to bitwise the same files.
+"""The job scripts of docs/slurm/ on a real Slurm: preempted and stopped by their time limit, to
+bitwise the same files.
 
     python -m pytest -m slurm               about ten minutes; as root, after
                                             apt-get install --no-install-recommends slurm-wlm munge
 
-The cluster is this host alone: two slurmd that each pretend to have four GPUs, their controller, and a munge daemon of
-their own. All of it lives in a temporary folder and ends with the tests. The scripts are submitted as they stand, with
-a small run on Digits in the place of the recipe; their time limit is shortened while they run, as an administrator may.
-"""
+The cluster is this host alone: two slurmd that each pretend to have four GPUs, their controller,
+and a munge daemon of their own. All of it lives in a temporary folder and ends with the tests. The
+scripts are submitted as they stand, with a small run on Digits in the place of the recipe; their
+time limit is shortened while they run, as an administrator may."""
 
 import contextlib
 import json
@@ -27,9 +28,19 @@ from scripts import run_name
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "docs" / "slurm"
 SMALL = [
-    "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--eval_interval=100", "--net_num=6", "--batch_real=50",
-    "--trained_bs=128", "--num_eval=2", "--epoch_eval_train=50", "--precision=fp32", "--no_compile", "--device=cpu",
-]  # fmt: skip
+    "--dataset=Digits",
+    "--model=ConvNetW32",
+    "--ipc=1",
+    "--eval_interval=100",
+    "--net_num=6",
+    "--batch_real=50",
+    "--trained_bs=128",
+    "--num_eval=2",
+    "--epoch_eval_train=50",
+    "--precision=fp32",
+    "--no_compile",
+    "--device=cpu",
+]
 LONG = (
     50  # seconds that a run lasts at least: Slurm looks for jobs near their limit every 30 seconds
 )
@@ -66,7 +77,8 @@ pytestmark = [
 
 
 def wait_for(condition, seconds, complaint):
-    """The first true value of condition(), asked again and again; after `seconds` the test fails with complaint()."""
+    """The first true value of condition(), asked again and again; after `seconds` the test fails
+    with complaint()."""
     until = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > until:
@@ -138,7 +150,8 @@ class Cluster:
             "PATH": f"{folder / 'bin'}:{PATH}",
             "SLURM_CONF": str(folder / "slurm.conf"),
         }
-        # Nodes get python and torchrun of these tests; one thread each, or results would depend on who else computes.
+        # Nodes get python and torchrun of these tests; one thread each, or results would depend on
+        # who else computes.
         self.environment |= {
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "passive",
@@ -191,10 +204,23 @@ class Cluster:
     def daemon(self, *command):
         log = self.folder / f"{len(self.daemons)}.{command[0]}.log"
         with log.open("w") as file:
-            self.daemons.append((log, subprocess.Popen(
-                ["setpriv", "--pdeathsig=TERM", *command],  # so that none outlives tests that are killed
-                env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )))  # fmt: skip
+            self.daemons.append(
+                (
+                    log,
+                    subprocess.Popen(
+                        [
+                            "setpriv",
+                            "--pdeathsig=TERM",
+                            *command,
+                        ],  # so that none outlives tests that are killed
+                        env=self.environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=file,
+                        stderr=file,
+                        start_new_session=True,
+                    ),
+                )
+            )
 
     def logs(self):
         return "\n".join(
@@ -218,8 +244,15 @@ class Cluster:
 
     def call(self, *command, **options):
         """What a command of Slurm prints; an empty text if it fails."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False,
-                              **options)  # fmt: skip
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **options,
+        )
         return "" if done.returncode else done.stdout
 
     def submit(self, script, folder, *options):
@@ -245,7 +278,8 @@ class Cluster:
         )
 
     def stop_by_time_limit(self, job, run):
-        """Have Slurm send the signal of --signal=...@300, and see that the script requeues its job."""
+        """Have Slurm send the signal of --signal=...@300, and see that the script requeues its
+        job."""
         run.wait_until_it_computes(resumed=self.started_again(job))
         before = self.started_again(job)
         self.call("scontrol", "update", f"JobId={job}", "TimeLimit=5")
@@ -280,7 +314,8 @@ def cluster(tmp_path_factory):
 
 
 class Run:
-    """What a job's run has written so far: the folder it was submitted from, and the log to follow."""
+    """What a job's run has written so far: the folder it was submitted from, and the log to
+    follow."""
 
     def __init__(self, folder, flags, part=""):
         self.folder, self.log = folder, folder / "result" / f"log_{named(flags)}{part}.jsonl"
@@ -320,8 +355,13 @@ def undisturbed(cluster, folder, launcher, flags):
     folder.mkdir()
     done = subprocess.run(
         [*launcher, str(ROOT / "BACON_mnist.py"), *flags],
-        cwd=folder, env=cluster.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     log = folder / "result" / f"log_{named(flags)}.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()], torture.outcome(folder)
@@ -350,8 +390,11 @@ def test_a_job_that_is_preempted_and_then_stopped_by_its_time_limit(cluster, fla
     wait_for(lambda: cluster.ended(job, run), PATIENCE, lambda: f"job {job} goes on\n{run}")
     text = (run.folder / f"slurm-{job}.out").read_text()
     assert re.findall("stopped by (.*);|(going on) from", text) == [
-        ("SIGTERM", ""), ("", "going on"), ("SIGUSR1", ""), ("", "going on"),
-    ], text  # fmt: skip
+        ("SIGTERM", ""),
+        ("", "going on"),
+        ("SIGUSR1", ""),
+        ("", "going on"),
+    ], text
     assert not torture.differences(run.folder, reference)
 
 

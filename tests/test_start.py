@@ -1,4 +1,5 @@
-"""Facts about the start of a script in a process of its own, whatever its shell, its environment and its streams."""
+"""Facts about the start of a script in a process of its own, whatever its shell, its environment
+and its streams."""
 
 import os
 import subprocess
@@ -12,7 +13,8 @@ SCRIPTS = ["BACON_mnist.py", "BACON_cifar10.py", "BACON_svhn.py", "BACON_tiny.py
 
 
 def start(script, *argv, options=(), cwd=None, **environment):
-    """A finished process of a script, what it said as text. options: of Python. environment: variables to add."""
+    """A finished process of a script, what it said as text. options: of Python. environment:
+    variables to add."""
     command = [sys.executable, *options, str(ROOT / script), *map(str, argv)]
     variables = {**os.environ, **environment}
     return subprocess.run(

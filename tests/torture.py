@@ -1,11 +1,14 @@
-"""Kill a real run again and again, resume it each time, and compare what it leaves with an undisturbed run's.
+"""Kill a real run again and again, resume it each time, and compare what it leaves with an
+undisturbed run's.
 
-    python tests/torture.py                 50 SIGKILLs at random moments, then 15 SIGTERMs; takes about ten minutes
+    python tests/torture.py
 
-Every process is a script with a real command line, on Digits, that writes a checkpoint at every iteration and before
-every judge. The killed ones run with an artificial delay in the middle of each checkpoint write and before each rename,
-so that many kills fall there. Exits with 1 if anything but times and `resume` events differs.
-"""
+50 SIGKILLs at random moments, then 15 SIGTERMs; takes about ten minutes.
+
+Every process is a script with a real command line, on Digits, that writes a checkpoint at every
+iteration and before every judge. The killed ones run with an artificial delay in the middle of each
+checkpoint write and before each rename, so that many kills fall there. Exits with 1 if anything but
+times and `resume` events differs."""
 
 import argparse
 import io
@@ -24,16 +27,33 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [
-    "BACON_mnist.py", "--dataset=Digits", "--model=ConvNetW32", "--ipc=1", "--Iteration=25", "--eval_interval=12",
-    "--batch_real=20", "--trained_bs=64", "--model_train_steps=5", "--net_generate_interval=5", "--net_num=6",
-    "--num_exp=2", "--num_eval=2", "--epoch_eval_train=30", "--meter_reset=7", "--precision=fp32", "--no_compile",
-    "--checkpoint_minutes=0", "--save_path=result", "--resume",
-]  # fmt: skip
+    "BACON_mnist.py",
+    "--dataset=Digits",
+    "--model=ConvNetW32",
+    "--ipc=1",
+    "--Iteration=25",
+    "--eval_interval=12",
+    "--batch_real=20",
+    "--trained_bs=64",
+    "--model_train_steps=5",
+    "--net_generate_interval=5",
+    "--net_num=6",
+    "--num_exp=2",
+    "--num_eval=2",
+    "--epoch_eval_train=30",
+    "--meter_reset=7",
+    "--precision=fp32",
+    "--no_compile",
+    "--checkpoint_minutes=0",
+    "--save_path=result",
+    "--resume",
+]
 OF_A_PROCESS = {"time", "seconds", "seconds_per_iteration", "seconds_total", "command"}
 
 
 def slow_child(command):
-    """Run a script in this process, with checkpoint writes that dwell in the middle and before their renames."""
+    """Run a script in this process, with checkpoint writes that dwell in the middle and before
+    their renames."""
     save, replace = torch.save, os.replace
 
     def slow_save(obj, f):
@@ -64,12 +84,17 @@ def start(folder, slow):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
     return subprocess.Popen(
         [sys.executable, "-u", *script],
-        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def events(log):
-    """The events of a log but for `resume`, without times and without the command line they came from."""
+    """The events of a log but for `resume`, without times and without the command line they came
+    from."""
     found = [json.loads(line) for line in log.read_text().splitlines()]
     return [
         {k: v for k, v in e.items() if k not in OF_A_PROCESS}
@@ -79,7 +104,8 @@ def events(log):
 
 
 def outcome(folder):
-    """What a run leaves: the bytes of the result and of the pictures, the log's events without times."""
+    """What a run leaves: the bytes of the result and of the pictures, the log's events without
+    times."""
     result = folder / "result"
     files = {
         path.name: path.read_bytes() for path in result.iterdir() if path.suffix in (".pt", ".png")
@@ -93,8 +119,11 @@ def differences(folder, reference):
     """In words, what differs between two outcomes."""
     files, found, others = outcome(folder)
     words = [f"left behind: {name}" for name in others]
-    words += [f"{name} differs" for name in sorted(files.keys() | reference[0].keys())
-              if files.get(name) != reference[0].get(name)]  # fmt: skip
+    words += [
+        f"{name} differs"
+        for name in sorted(files.keys() | reference[0].keys())
+        if files.get(name) != reference[0].get(name)
+    ]
     if found != reference[1]:
         words.append(
             f"{len(found)} log events differ from the {len(reference[1])} of the undisturbed run"
@@ -103,7 +132,8 @@ def differences(folder, reference):
 
 
 def disturb(root, name, number, reference, rng):
-    """Send the signal `number` times to runs that are resumed until they end: (counts, differences)."""
+    """Send the signal `number` times to runs that are resumed until they end: (counts,
+    differences)."""
     count = {
         "signals": 0,
         "in a write": 0,

@@ -91,9 +91,8 @@ def to_planes(images):
 
     That is half the numbers. H and W are even. Colours are orthonormal: luma (R+G+B)/sqrt(3),
     chroma (R-B)/sqrt(2) and (R-2G+B)/sqrt(6). Planes 0 to 3 are the luma of every other pixel, 4
-    and 5 twice the mean chroma of 2x2 pixels. `from_planes` keeps distances, and of all the images that it can give
-    `from_planes(to_planes(x))` is the nearest to x.
-    """
+    and 5 twice the mean chroma of 2x2 pixels. `from_planes` keeps distances, and of all the images
+    that it can give `from_planes(to_planes(x))` is the nearest to x."""
     r, g, b = images.unbind(1)
     luma = (r + g + b)[:, None] / 3**0.5
     chroma = torch.stack(((r - b) / 2**0.5, (r - 2 * g + b) / 6**0.5), 1)

@@ -136,7 +136,8 @@ def checkpoint_bytes(args, spec):
 
 
 def random_images(spec, classes, per_class, device):
-    """Random images of a dataset's shape as a real_data.RealData: they take the time of real ones."""
+    """Random images of a dataset's shape as a real_data.RealData: they take the time of real
+    ones."""
     labels = torch.arange(classes).repeat(per_class)
     images = torch.randint(0, 256, (len(labels), spec.channels, *spec.im_size), dtype=torch.uint8)
     return RealData(images, labels, spec.mean, spec.std, classes, device)
