@@ -33,8 +33,9 @@ def get_dataset(name):
     spec = DATASETS[name]
     normalise = transforms.Normalize(spec.mean, spec.std)
     transform = transforms.Compose([transforms.ToTensor(), normalise])
-    dataset = getattr(datasets, name)
-    return [dataset("data", train=part, download=True, transform=transform) for part in (True, False)]
+    kind = getattr(datasets, name)
+    options = {"download": True, "transform": transform}
+    return [kind("data", train=part, **options) for part in (True, False)]
 
 
 def get_network(name, *shape):
