@@ -119,8 +119,8 @@ def main():
     for it in range(args["Iteration"] + 1):
         if it and it % args["eval_interval"] == 0:
             decoded = augment.split(x.detach())
-            net = get_network("ConvNet", *shape)
-            accuracy = evaluate(net, decoded, label_syn.repeat(4), test, args)
+            judging = get_network("ConvNet", *shape)
+            accuracy = evaluate(judging, decoded, label_syn.repeat(4), test, args)
             accuracies = [accuracy] if it == args["Iteration"] else []
             for *_, meter in pool:
                 meter.reset()
@@ -135,8 +135,8 @@ def main():
                 z, synthetic = (DiffAugment(batch, strategy, seed=it) for batch in (z, synthetic))
                 loss = (net.embed(z).mean(0) - net.embed(synthetic).mean(0)).square().sum()
                 weight = args["ce_weight"] * (meter.value()[0] if meter.n else 0)
-                labels = torch.full((len(synthetic),), c)
-                loss = loss + weight * F.cross_entropy(net(synthetic), labels)
+                own = torch.full((len(synthetic),), c)
+                loss = loss + weight * F.cross_entropy(net(synthetic), own)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
