@@ -538,12 +538,14 @@ def one_of(names):
 
     def parse(text):
         if text.lower() not in known:
-            near = [
-                f"; did you mean {known[key]}?"
-                for key in difflib.get_close_matches(text.lower(), known, 1)
-            ]
+            near = difflib.get_close_matches(text.lower(), known, 1)
+            advice = ""
+            if "cuda" in known and hints.names_a_gpu(text):
+                advice = f"; {hints.WHICH_GPU}"
+            elif near:
+                advice = f"; did you mean {known[near[0]]}?"
             allowed = ", ".join(map(str, names))
-            found = f"{hints.found(text)}{''.join(near)}"
+            found = f"{hints.found(text)}{advice}"
             raise argparse.ArgumentTypeError(f"must be one of {allowed}, {found}")
         return known[text.lower()]
 

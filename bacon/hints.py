@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import unicodedata
 
 # Hyphens, dashes and the minus sign that editors and web pages put in place of a keyboard's hyphen.
@@ -198,3 +199,11 @@ def found(text):
     """What was found in place of a value; a character that looks right and is not is named."""
     character = strange(text)
     return f"found {text[:40]!r}" + (f", which holds {character}" if character else "")
+
+
+WHICH_GPU = "say cuda; CUDA_VISIBLE_DEVICES=1 before the command chooses a GPU"
+
+
+def names_a_gpu(text):
+    """Whether a value of --device is how other programs name a GPU: gpu, cuda:1, 0, 0,1."""
+    return re.fullmatch(r"gpu|(cuda:?|gpu:?)?\d+(,\d+)*", text.lower()) is not None

@@ -352,3 +352,12 @@ def test_a_path_without_a_name_or_with_an_invisible_character_is_refused(flag, c
     assert vars(settings(f"'--{flag}={there}'")[0])[flag] == str(there)
     for name in ("r\u00e9sultat \u2013 1", "a b", "~/x", "\udcff"):
         assert vars(settings(f"--{flag} '{name}'")[0])[flag] == name
+
+
+@pytest.mark.parametrize("value", ["gpu", "GPU", "0", "1", "cuda:0", "cuda1", "0,1"])
+def test_a_gpu_that_is_named_as_elsewhere_is_answered_with_cuda(value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        flags.parse_args(("CIFAR10",), "", ["--device", value])
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert "say cuda; CUDA_VISIBLE_DEVICES" in text and "did you mean cpu" not in text
