@@ -185,11 +185,15 @@ def replay(path, method, dataset_name, *more):
         (transform.op, len(transform.u) > 1) for transform in draws["augmentations"]
     )
     found = differences(*ours, released.run(path, words, args.model, dataset, draws))
-    moved, evicted = (d.all_canvases() - start).abs().max(), d.pool.born - len(d.pool.members)
+    shape = "x".join(str(side) for side in dataset.images_train.shape[1:])
+    moved = (d.all_canvases() - start).abs().max()
+    evicted = d.pool.born - len(d.pool.members)
+    judged = ", ".join(f"{accuracy:.1%}" for accuracy in accuracies)
+    augmented = ", ".join(f"{op} {ops[op, 0]}+{ops[op, 1]}" for op in d.strategy)
     did = [
-        f"{method}, {'x'.join(map(str, d.shape))}, {args.Iteration + 1} iterations; canvases moved by {moved:.2f}",
-        f"{evicted} of {d.pool.born} networks left the pool; judges: {', '.join(f'{a:.1%}' for a in accuracies)}",
-        f"augmented, in distilling + judging: {', '.join(f'{op} {ops[op, 0]}+{ops[op, 1]}' for op in d.strategy)}",
+        f"{method}, {shape}, {args.Iteration + 1} iterations; canvases moved by {moved:.2f}",
+        f"{evicted} of {d.pool.born} networks left the pool; judges: {judged}",
+        f"augmented, in distilling + judging: {augmented}",
     ]
     return found, did
 
