@@ -36,9 +36,10 @@ def main(settings):
     """Do what a script's command line says, flags.Settings: its exit code, see errors.ENDINGS and docs/resume.md."""
 
     def work():
-        with parallel.joined(settings.args.device) as world:
-            with messages.speak("stdout", silent=not world.leads):
-                return run_settings(settings, world)
+        with contextlib.ExitStack() as stack:
+            world = stack.enter_context(parallel.joined(settings.args.device))
+            stack.enter_context(messages.speak("stdout", silent=not world.leads))
+            return run_settings(settings, world)
 
     return run_program(Path(sys.argv[0]).name, work, outlives_output=True)
 
