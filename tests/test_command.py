@@ -628,8 +628,8 @@ def test_decode_draws_what_the_canvases_hold(runs, tmp_path, digits_folder):
 def test_a_map_shows_test_images_and_images_of_the_set_each_with_its_own_class(
     runs, tmp_path, monkeypatch, digits_folder, digits
 ):
-    monkeypatch.setattr(command, "TSNE_EPOCHS", 1)
-    monkeypatch.setattr(command, "TSNE_REAL", 5)
+    monkeypatch.setattr(drawing, "TSNE_EPOCHS", 1)
+    monkeypatch.setattr(drawing, "TSNE_REAL", 5)
     monkeypatch.setattr(compute.Arithmetic, "embed", lambda self, net, images, last: images)
     (result,) = (runs / "no_tv").glob("res_*.pt")
     mapped = []

@@ -144,7 +144,8 @@ def printed(make_args, monkeypatch, capsys):
     monkeypatch.setattr(cost, "seconds_per_image", lambda *args: SECONDS)
     args = make_args(num_exp=2, num_eval=2, eval_mode="C", eval_interval=1)
     arithmetic = compute.Arithmetic("cpu")
-    cost.dry_run(args, DATASETS["Digits"], arithmetic, arithmetic)
+    both = cost.Arithmetics(arithmetic, arithmetic)
+    cost.dry_run(args, DATASETS["Digits"], both)
     rows, below = {}, []
     for line in capsys.readouterr().out.splitlines()[1:]:
         if "total" in rows:

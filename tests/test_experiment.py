@@ -127,8 +127,10 @@ def test_seconds_in_the_log_are_those_of_one_iteration(make_args, digits, monkey
     now = [0.0]
     monkeypatch.setattr(experiment, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     args = make_args(Iteration=15, eval_interval=100)
-    real, arithmetic = digits.real("train"), compute.Arithmetic("cpu")
-    on_its_way = Experiment(args, 0, real, real, arithmetic, arithmetic, World())
+    real = digits.real("train")
+    arithmetic = compute.Arithmetic("cpu")
+    setting = Setting(args, real, real, arithmetic, arithmetic, World())
+    on_its_way = Experiment.begin(setting, 0)
     iterate = on_its_way.distiller.iterate
 
     def slow(it):
@@ -141,4 +143,7 @@ def test_seconds_in_the_log_are_those_of_one_iteration(make_args, digits, monkey
     record = mock.Mock()
     on_its_way.run(record)
     logged = [call.kwargs for call in record.event.call_args_list if call.args[0] == "losses"]
-    assert [(event["it"], event["seconds"]) for event in logged] == [(10, 0.5), (15, 2.0)]
+    assert [(event["it"], event["seconds_per_iteration"]) for event in logged] == [
+        (10, 0.5),
+        (15, 2.0),
+    ]

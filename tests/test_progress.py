@@ -93,9 +93,16 @@ def test_the_bar_counts_each_iteration_without_reading_the_losses(quick, make_ar
     monkeypatch.setattr(experiment, "Progress", Bar)
     args = make_args(Iteration=12, eval_interval=100)
     dataset = loading.load("Digits", os.devnull)
-    real = dataset.real("train"), dataset.real("test")
     arithmetic = compute.Arithmetic("cpu")
-    distilled = experiment.Experiment(args, 0, *real, arithmetic, arithmetic, parallel.World())
+    setting = experiment.Setting(
+        args,
+        dataset.real("train"),
+        dataset.real("test"),
+        arithmetic,
+        arithmetic,
+        parallel.World(),
+    )
+    distilled = experiment.Experiment.begin(setting, 0)
     monkeypatch.setattr(distilled, "evaluate", lambda *args: None)
     monkeypatch.setattr(distilled, "save_picture", lambda *args: None)
     distilled.run(mock.Mock())
