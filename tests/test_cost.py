@@ -5,7 +5,7 @@ import pytest
 import torch
 from scripts import SMALL, run
 
-from bacon import compute
+from bacon import compute, messages
 from bacon.recipes import DATASETS
 from bacon.run import cost
 
@@ -145,7 +145,8 @@ def printed(make_args, monkeypatch, capsys):
     args = make_args(num_exp=2, num_eval=2, eval_mode="C", eval_interval=1)
     arithmetic = compute.Arithmetic("cpu")
     both = cost.Arithmetics(arithmetic, arithmetic)
-    cost.dry_run(args, DATASETS["Digits"], both)
+    with messages.speak("stdout"):
+        cost.dry_run(args, DATASETS["Digits"], both)
     rows, below = {}, []
     for line in capsys.readouterr().out.splitlines()[1:]:
         if "total" in rows:
