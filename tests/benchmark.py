@@ -40,7 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bacon import canvases, compute, flags, judge
+from bacon import canvases, compute, flags, judge, messages
 from bacon.data import loading, real_data
 from bacon.distill import distiller as distill
 from bacon.errors import UserError, run_program
@@ -304,12 +304,11 @@ def rates():
 
 def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     """Print the row of the second table: see the top."""
-    args, device = settings(line), torch.device(DEVICE)
+    args = settings(line)
+    device = torch.device(DEVICE)
     dataset = load(args.dataset, data_path)
-    (arithmetic, _, notes), flop = (
-        cost.arithmetics(args, dataset),
-        cost.flop_per_image(args, dataset),
-    )
+    arithmetic = cost.arithmetics(args, dataset).distilling
+    flop = cost.flop_per_image(args, dataset)
     work = sum(
         n * flop[kind]
         for kind, n in cost.images_per_kind(args, dataset).items()
@@ -362,7 +361,7 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
         f"{1e3 * moved.total / bandwidth:.1f}",
         f"{1e3 * work / peak:.1f}",
     ]
-    print(f"| {' | '.join(cells)} |{'; '.join(notes)}", flush=True)
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 GPU_COLUMNS = "an iteration|computed|ms|kernels|waits of the host|host's share|GB beside the data"
@@ -525,4 +524,5 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(run_program("benchmark.py", main))
+    with messages.speak("stderr"):
+        sys.exit(run_program("benchmark.py", main))

@@ -1,0 +1,44 @@
+"""Facts about tests/benchmark.py: its rows are whole, also those that only a GPU fills."""
+
+import functools
+
+import benchmark
+import pytest
+import torch
+
+LINE = "--dataset CIFAR10 --ipc 1 --model ConvNetW32 --batch_real 4 --trained_bs 4 "
+LINE += "--model_train_steps 1 --epoch_eval_train 1 --no_compile --Iteration 20"
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Random images in place of the whole dataset, and a GPU's functions on a CPU."""
+    make = functools.partial(benchmark.random_dataset, per_class=8)
+    monkeypatch.setattr(benchmark, "random_dataset", lambda name, per_class: make(name))
+    for name, value in (
+        ("reset_peak_memory_stats", None),
+        ("max_memory_allocated", 0),
+        ("set_sync_debug_mode", None),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_the_row_of_a_gpu_has_a_cell_for_each_column(few_images, tmp_path, capsys):
+    benchmark.iteration_on_gpu("a title", LINE, str(tmp_path), 1e12, 1e11, repeat=2)
+    row = capsys.readouterr().out.splitlines()[-1]
+    cells = row.strip("|").split("|")
+    assert len(cells) == len(benchmark.GPU_COLUMNS.split("|"))
+    assert cells[0].strip() == "a title" and float(cells[2]) > 0 and float(cells[7]) > 0
+
+
+def test_the_rows_of_distilling_and_judging_have_a_cell_for_each_column(
+    few_images, tmp_path, capsys
+):
+    table = benchmark.Table()
+    benchmark.distillation(table, "a title", LINE, str(tmp_path), iterations=1)
+    benchmark.evaluation(table, "a title", LINE, str(tmp_path))
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| a title")]
+    assert len(rows) > 4
+    for row in rows:
+        assert len(row.strip("|").split("|")) == len(table.COLUMNS)
