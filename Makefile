@@ -31,7 +31,7 @@ tables: $(VENV)/installed
 	$(RUN) docs/tables.py
 
 test: $(VENV)/installed
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto
 
 # Small faults put into the code, one at a time: how many do the tests notice? MUTANTS="--sample 20 --seed 1" asks for fewer.
 mutants: $(VENV)/installed

@@ -223,6 +223,15 @@ def test_a_signal_in_an_evaluation_ends_it_after_the_epoch(script, at_event, mon
     assert len(steps) == 8  # 40 decoded images are 4 batches of 10
 
 
+@pytest.fixture
+def hangups_arrive():
+    """SIGHUP is not ignored, as it is where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups_arrive")
 @pytest.mark.parametrize("again", [1, 2])
 def test_a_hangup_stops_a_run_at_a_checkpoint(again, script, at_event, tmp_path, assert_same):
     def hang_up():

@@ -92,6 +92,7 @@ def child_on_terminal(command, cwd=None):
     """(process number, our end) of a command that a terminal of its own controls."""
     number, ours = pty.fork()
     if number == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where these tests run under nohup
         os.chdir(cwd or ROOT)
         os.execvp(command[0], command)
     return number, ours
