@@ -145,24 +145,24 @@ def check(outputs, read):
         _check(output, read)
     for k, one in enumerate(outputs):
         for other in outputs[:k]:
-            a, b = (Path(os.path.realpath(path_of(of.name))) for of in (one, other))
-            if a.is_relative_to(b) or b.is_relative_to(a):
+            place = Path(os.path.realpath(path_of(one.name)))
+            other_place = Path(os.path.realpath(path_of(other.name)))
+            if place.is_relative_to(other_place) or other_place.is_relative_to(place):
                 both = f"{other.flag} {other.name} and {one.flag} {one.name}"
                 clash = "one would replace the other or lie within it; give them names apart"
                 raise UserError(f"{both}: {clash}")
 
 
 def _check(output, read):
-    kind, path = output.kind, path_of(output.name)
-    refused = f"{output.flag} {output.name}"
+    """UserError unless this output can be written; see `check`."""
+    kind = output.kind
     if not output.name:
         raise UserError(f"{output.flag} '': an empty name; name the place of {kind.words}")
+    path = path_of(output.name)
     target = Path(os.path.realpath(path))
     linked = f" (a link to {target})" if os.path.islink(path) else ""
-    for folder in read.folders:
-        if target.is_relative_to(os.path.realpath(folder)):
-            within = f"lies within {folder}, whose pictures are read; name a place outside"
-            raise UserError(f"{refused}{linked}: {within}")
+    refused = f"{output.flag} {output.name}"
+    _check_outside(target, read.folders, f"{refused}{linked}")
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -171,36 +171,57 @@ def _check(output, read):
         if not kind.required:
             return
         raise UserError(f"{refused}: cannot be written ({error.strerror})") from error
-    if found is None and kind.is_own is None and os.path.islink(path):
+    is_there = found is not None or os.path.islink(path)
+    if kind.is_own is None and is_there:
         raise UserError(f"{refused}{linked}: exists already; choose another name")
     if found is None:
         _check_new(output, target, refused, linked)
-        return
-    if kind.is_own is None:
-        raise UserError(f"{refused}{linked}: exists already; choose another name")
-    for file in read.files:
+    else:
+        _check_replaced(output, path, found, read.files, f"{refused}{linked}")
+
+
+def _check_outside(target, folders, refused):
+    """UserError if a place lies within folders whose pictures are read."""
+    for folder in folders:
+        if target.is_relative_to(os.path.realpath(folder)):
+            within = f"lies within {folder}, whose pictures are read; name a place outside"
+            raise UserError(f"{refused}: {within}")
+
+
+def _check_replaced(output, path, found, read_files, refused):
+    """UserError unless what is there may be replaced: a file of the output's own kind.
+
+    found: os.stat of it. read_files: files that the same command reads.
+    """
+    for file in read_files:
         if os.path.exists(file) and os.path.samefile(path, file):
             replaced = f"would replace {file}, which is read; give another name"
-            raise UserError(f"{refused}{linked}: {replaced}")
+            raise UserError(f"{refused}: {replaced}")
     if stat.S_ISDIR(found.st_mode):
-        example = path / f"new{kind.endings[0]}"
-        raise UserError(f"{refused}{linked}: is a folder; name a file, such as {example}")
+        example = path / f"new{output.kind.endings[0]}"
+        raise UserError(f"{refused}: is a folder; name a file, such as {example}")
     if stat.S_ISCHR(found.st_mode):  # such as /dev/null, in which nothing can be lost
         return
     if not stat.S_ISREG(found.st_mode):
-        neither = "is neither a file nor a new name; give another name"
-        raise UserError(f"{refused}{linked}: {neither}")
+        raise UserError(f"{refused}: is neither a file nor a new name; give another name")
     try:
-        fresh = found.st_size == 0 and target.suffix.lower() in kind.endings
-        own = fresh or kind.is_own(path)
-        what = None if own else _what(path)
-        if kind.required and own:
-            os.close(os.open(path, os.O_WRONLY))
+        is_own = _is_own(output.kind, path, found)
+        what = None if is_own else _what(path)
+        if output.kind.required and is_own:
+            os.close(os.open(path, os.O_WRONLY))  # whether it may be written
     except OSError as error:
-        raise UserError(f"{refused}{linked}: cannot be written ({error.strerror})") from error
-    if not own:
+        raise UserError(f"{refused}: cannot be written ({error.strerror})") from error
+    if not is_own:
         replaced = f"would replace {path}, which is {what}; give another name"
-        raise UserError(f"{refused}{linked}: {kind.words} of {output.source} {replaced}")
+        raise UserError(f"{refused}: {output.kind.words} of {output.source} {replaced}")
+
+
+def _is_own(kind, path, found):
+    """Whether a file is of a `Kind`: by its content, or empty and with an ending of that kind."""
+    target = Path(os.path.realpath(path))
+    if found.st_size == 0 and target.suffix.lower() in kind.endings:
+        return True
+    return kind.is_own(path)
 
 
 def _check_new(output, target, refused, linked):

@@ -93,7 +93,8 @@ _ALIKE = ("init", "lr_net", "batch_train", "dsa_strategy", "zca")
 
 def _is_start_of(random, run):
     """Whether `random` judged images like those with which `run` began, in the same way."""
-    one, other = random.kind, run.kind
+    one = random.kind
+    other = run.kind
     judged = all(
         getattr(one, name) == getattr(other, name)
         for name in ("ipc", "images_per_canvas", "chroma", "validate", "epochs", "judge_steps")

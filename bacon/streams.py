@@ -54,7 +54,8 @@ class Outlived:
     """
 
     def __init__(self, stream, name=None):
-        self._stream, self._name = stream, name
+        self._stream = stream
+        self._name = name
 
     def __getattr__(self, name):
         return getattr(self._stream, name)

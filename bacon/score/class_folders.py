@@ -91,7 +91,8 @@ class _Names:
         for label, name in enumerate(self.names):
             self._add(key(name), label)
         for label, name in enumerate(self.names):
-            if match := re.fullmatch(r"(\d)(\D*)", key(name)):  # 7, and MNIST's '7 - seven'
+            match = re.fullmatch(r"(\d)(\D*)", key(name))  # 7, and MNIST's '7 - seven'
+            if match:
                 self._add_new(match[1], label)
                 self._add_new(WORDS[int(match[1])], label)
         for alias, name in ALIASES.items():
