@@ -722,3 +722,10 @@ def test_validation_images_are_the_same_for_every_seed_and_never_among_those_tra
         UserError, match=r"--validate 200: class . \(.\) of Digits has 1\d\d images"
     ):
         digits.validation(200)
+
+
+def test_a_dataset_without_a_file_or_a_reader_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "Scans", DATASETS["MNIST"])
+    with pytest.raises(UserError, match=r"no scans\.pt is there, and no reader"):
+        loading.load("Scans", tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -70,6 +70,9 @@ def _cached(name, cache):
 
 def _official(name, root, cache=None):
     """The dataset from its official files. cache: the .pt that is to be written if it is whole."""
+    if name not in READERS:
+        missing = f"no {name.lower()}.pt is there, and no reader reads anything else"
+        raise UserError(f"--data_path {root}: {missing}; put that file there, or add a reader")
     try:
         entries, source = READERS[name](name, root)
     except OSError as error:
