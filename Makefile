@@ -33,7 +33,8 @@ tables: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) -m pytest -n auto
 
-# Small faults put into the code, one at a time: how many do the tests notice? MUTANTS="--sample 20 --seed 1" asks for fewer.
+# Small faults put into the code, one at a time: how many do the tests notice?
+# MUTANTS="--sample 20 --seed 1" asks for fewer.
 mutants: $(VENV)/installed
 	$(RUN) tests/mutants.py $(MUTANTS)
 
