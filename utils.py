@@ -79,6 +79,16 @@ def mean_matching(z_syn, z):
     return (z_syn - z).square().sum(1)
 
 
+def spread(synthetic, s):
+    """How far standard deviations of embeddings are apart, summed over dimensions, (classes,).
+
+    sum_d |s~ - s| with s~ that of the synthetic embeddings (classes, n, D); n is at least 2. The
+    likelihood takes s as known; this asks the synthetic images of a class to differ as much as its
+    real ones.
+    """
+    return (synthetic.std(1) - s).abs().sum(1)
+
+
 CLIP_PRIORS = {"released": clip_released, "residual": clip_residual}
 
 

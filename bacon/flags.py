@@ -17,7 +17,7 @@ import unicodedata
 from bacon import hints
 from bacon.data.datasets import DATASETS, IMAGE_FOLDER
 from bacon.errors import one_line
-from bacon.methods import METHODS, TERMS, methods_with_ours, weight_flags
+from bacon.methods import METHODS, TERMS, methods_with_ours, terms_of, weight_flags
 from bacon.recipes import EVAL_NETWORKS, listed_ipcs, recipe
 
 
@@ -53,6 +53,7 @@ def path(text):
 
 RATE = _bounded(float, "a number", 1e-30, 1e30)
 _WEIGHT = _bounded(float, "a number", 0, 1e30)
+_SHARE = _bounded(float, "a number", 0, 1)
 _SWITCH = "switch"  # --x / --no_x
 _TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off")
 
@@ -145,6 +146,12 @@ FLAGS = {
             "distillation iterations; 0 evaluates the initialisation",
         ),
         Flag("lr_img", RATE, None, "learning rate of the canvases"),
+        Flag(
+            "cooldown",
+            _SHARE,
+            0.0,
+            "share of the iterations, at the end, whose lr_img is a tenth; 0: none",
+        ),
         Flag(
             "optim",
             ("sgd", "adam"),
@@ -351,7 +358,7 @@ DEAD_FLAGS = (
 
 _EVERY_FLAG = [flag for flags in FLAGS.values() for flag in flags]
 SHARED = {flag.name: (flag.kind, flag.about) for flag in _EVERY_FLAG}  # with evaluate.py
-_DEFAULTS = {flag.name: flag.default for flag in (*_EVERY_FLAG, *DEAD_FLAGS)}
+DEFAULTS = {flag.name: flag.default for flag in (*_EVERY_FLAG, *DEAD_FLAGS)}
 # How this process was started, not what the run is: --resume accepts other values of these.
 OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
@@ -374,6 +381,7 @@ TAGS = {
     "zca": ("zca", "nozca"),
     "dsa_strategy": "dsa-{}",
     "lr_img": "lr{}",
+    "cooldown": "cooldown{}",
     "optim": "{}",
     "syn_ce": ("ce", "noce"),
     "ce_weight": "ce{}",
@@ -411,6 +419,7 @@ UNTAGGED |= {"device", "compile", "aug_num"}
 _OF_DISTILLING = {
     "Iteration",
     "lr_img",
+    "cooldown",
     "optim",
     "syn_ce",
     "ce_weight",
@@ -694,13 +703,13 @@ def parse_args(datasets, description, argv=None):
             sys.exit()
     parser = build_parser(datasets, description)
     given = vars(parser.parse_args(words))
-    values = {**_DEFAULTS, "dataset": datasets[0], **given}
+    values = {**DEFAULTS, "dataset": datasets[0], **given}
     if values["recipe"] == "ours" and not METHODS[values["method"]].has_ours:
         allowed = " or ".join(methods_with_ours())
         found = f"is for --method {allowed}, found {values['method']}"
         parser.error(f"--recipe ours: {found}; give its flags one by one")
     settings, whose = recipe(values["dataset"], values["ipc"], values["method"], values["recipe"])
-    usual = {**_DEFAULTS, **settings}
+    usual = {**DEFAULTS, **settings}
     values = {**values, **settings, **given}
     notes = []
     for idle in _without_effect(values):
@@ -733,13 +742,13 @@ def _without_effect(values):
 def fixed_by(method):
     """The flags that have no effect with a method, {flag: the value that stands}: weights and
     settings of terms that it does not have, and what makes it that method."""
-    terms = METHODS[method].terms
+    terms = terms_of(method)
     strange = [name for name in TERMS if name not in terms]
     settings = {setting for name in terms for setting in TERMS[name].settings}
     names = weight_flags(strange)
     for name in strange:
         names += [setting for setting in TERMS[name].settings if setting not in settings]
-    return {name: _DEFAULTS[name] for name in names} | METHODS[method].fixed
+    return {name: DEFAULTS[name] for name in names} | METHODS[method].fixed
 
 
 def run_name(args):
@@ -759,7 +768,7 @@ def run_name(args):
         kind = "ours" if args.recipe == "ours" else args.method
         base, _ = recipe(args.dataset, args.ipc, args.method, args.recipe)
         without_effect = set()
-    usual = {**_DEFAULTS, **base}
+    usual = {**DEFAULTS, **base}
     tags = []
     for name, text in TAGS.items():
         value = getattr(args, name)

@@ -19,6 +19,8 @@ class Term:
     weight: of the term unless a flag says otherwise.
     about: help of that flag, --<name>_weight; None: there is no flag.
     zero_with: {setting: value} with which the term is identically zero; empty: with none.
+    of_every_method: whether any method takes it where its flag gives it a weight; else it belongs
+    to the methods that name it.
     """
 
     function: str
@@ -27,6 +29,7 @@ class Term:
     about: str | None = None
     settings: tuple[str, ...] = ()
     zero_with: dict = field(default_factory=dict)
+    of_every_method: bool = False
 
 
 # The keys name a term in the log, in its flag and in Method.terms.
@@ -52,6 +55,13 @@ TERMS = {
         zero_with={"clip_prior": "released"},
     ),
     "match": Term(function="mean_matching", sees=("z_syn", "z"), weight=1.0),
+    "spread": Term(
+        function="spread",
+        sees=("synthetic", "s"),
+        weight=0.0,
+        about="weight of the distance between standard deviations of embeddings (any method)",
+        of_every_method=True,
+    ),
 }
 
 
@@ -60,7 +70,8 @@ class Method:
     """What a method minimises, what makes it that method, and which recipe is its own.
 
     about: what it is, in brackets behind its name in --help.
-    terms: of its loss, keys of TERMS. The cross-entropy of --syn_ce is added to them.
+    terms: of its loss, keys of TERMS. The cross-entropy of --syn_ce is added to them, and terms of
+    every method.
     joint_step: one optimizer step for the sum of all classes' losses, in place of a step per class.
     It also lets the networks have batch normalisation, since all classes are then in one batch.
     fixed: settings that are the method, not a choice: other values have no effect.
@@ -135,6 +146,18 @@ METHODS = {
         rate=_rate_of_dm,
     ),
 }
+
+
+def terms_of(method):
+    """The terms that the loss of a method may have: its own, then those of every method."""
+    shared = [name for name, term in TERMS.items() if term.of_every_method]
+    return [*METHODS[method].terms, *shared]
+
+
+def terms_in_use(args):
+    """The terms of a run's loss: the method's own, and those of every method with a weight."""
+    own = METHODS[args.method].terms
+    return [name for name in terms_of(args.method) if name in own or weight_of(name, args)]
 
 
 def weight_of(name, args):

@@ -10,7 +10,7 @@ from pathlib import Path
 from bacon import recipes, runs
 from bacon.data.known_classes import plain
 from bacon.errors import UserError
-from bacon.methods import METHODS, TERMS
+from bacon.methods import METHODS, TERMS, terms_of
 
 WIDTH = 120  # columns of a text table at most
 CUT = 20  # characters that a cell keeps where only its ends are shown
@@ -248,14 +248,18 @@ _TERM_COLUMNS = {"lh": "log-likelihood", "tv": "total variation", "clip": "clip 
 
 def _weighted_terms(method):
     """The terms of a method's loss that have flags: {key of TERMS: Term}."""
-    terms = METHODS[method].terms if method else ()
+    terms = terms_of(method) if method else ()
     return {name: TERMS[name] for name in terms if TERMS[name].about}
+
+
+def _column(name):
+    """The column that shows the weight of a term."""
+    return _TERM_COLUMNS.get(name, name)
 
 
 def _term_columns(method):
     """The columns that show the weights of a method's loss terms."""
-    columns = [_TERM_COLUMNS.get(name, name) for name in _weighted_terms(method)]
-    return [*columns, "cross-entropy"] if columns else []
+    return [*map(_column, _weighted_terms(method)), "cross-entropy"]
 
 
 @dataclass
@@ -277,19 +281,24 @@ class Row:
         return self.judged.kind
 
     def weights(self):
-        """The weights of the terms of the loss, {column: cell}; {} where none can be set."""
+        """The weights of the terms of the loss, {column: cell}; {} where it has none that can be set.
+
+        A term that any method may take is told where it has a weight.
+        """
         kind = self.kind
         args = self.judged.args
         if kind.recipe != "paper":
             return {}
-        cells = []
+        cells = {}
         for name, term in _weighted_terms(kind.method).items():
-            weight = args[f"{name}_weight"]
+            weight = args.get(f"{name}_weight", term.weight)  # an older log may lack the flag
+            if term.of_every_method and not weight:
+                continue
             choices = [str(args[setting]) for setting in term.settings]
-            cells.append(" ".join([str(weight), *choices]) if choices else weight)
+            cells[_column(name)] = " ".join([str(weight), *choices]) if choices else weight
         if cells:
-            cells.append(args["ce_weight"] if args["syn_ce"] else 0)
-        return dict(zip(_term_columns(kind.method), cells, strict=True))
+            cells["cross-entropy"] = args["ce_weight"] if args["syn_ce"] else 0
+        return cells
 
     def as_json(self):
         """All that is known, {name: value}: a line of --format json."""

@@ -69,6 +69,8 @@ def other_values(flag_name, kind, usual):
         return [f"--{flag_name}={value}" for value in kind if value != usual]
     if flag_name == "dsa_strategy":
         return ["--dsa_strategy=color", "--dsa_strategy=crop_flip", "--dsa_strategy=none"]
+    if flag_name == "cooldown":  # a share
+        return [f"--cooldown={value}" for value in (0.1234567, 0.1234568, 1)]
     values = [0.1234567, 0.1234568, 1e-30, 1e30, 3]
     if usual is None or isinstance(usual, int):
         values = [7, 8]

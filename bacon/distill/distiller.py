@@ -25,7 +25,7 @@ from bacon.distill import clusters
 from bacon.distill.optimizers import OPTIMIZERS
 from bacon.distill.pool import NetPool, Trainer
 from bacon.errors import DivergedError, ParallelError
-from bacon.methods import METHODS, TERMS
+from bacon.methods import METHODS, TERMS, terms_in_use, weight_of
 from bacon.parallel import World
 from bacon.recipes import canvases_per_class, factor, images_per_class
 
@@ -134,6 +134,7 @@ class Distiller:
         matched_on = pool.pick(
             args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end
         )
+        self.optimizer.set_rate(rate_of_canvases(args, it))
         for k in range(args.outer_loop):
             for i, member in enumerate(matched_on):
                 self.update_canvases(member, Pass(it, k, i))
@@ -355,6 +356,13 @@ def resumed(args, exp, real, arithmetic, world, state):
     return distiller
 
 
+def rate_of_canvases(args, it):
+    """The learning rate of iteration `it`: --lr_img, a tenth of it in the --cooldown."""
+    cooled = round(args.cooldown * args.Iteration)  # iterations
+    in_cooldown = cooled > 0 and it >= args.Iteration - cooled
+    return args.lr_img / 10 if in_cooldown else args.lr_img
+
+
 def chunks(sizes, limit):
     """Slices over classes with `sizes` images each.
 
@@ -392,9 +400,7 @@ class ActiveTerm:
 def active_terms(args):
     """The terms of a run's loss, {name: ActiveTerm}, in the order of the log."""
     terms = {}
-    for name in METHODS[args.method].terms:
-        term = TERMS[name]
-        weight = term.weight if term.about is None else getattr(args, f"{name}_weight")
-        settings = {setting: getattr(args, setting) for setting in term.settings}
-        terms[name] = ActiveTerm(name, weight, settings)
+    for name in terms_in_use(args):
+        settings = {setting: getattr(args, setting) for setting in TERMS[name].settings}
+        terms[name] = ActiveTerm(name, weight_of(name, args), settings)
     return terms

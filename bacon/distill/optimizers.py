@@ -31,15 +31,23 @@ class ClosedFormSGD:
         served: the ranges of classes that the published code serves one after the other. own: the
         range of classes that `canvases` holds.
         """
-        self.lr = lr
         self.momentum = momentum
         self.own = own
         self.turns = [own]
         self.velocity = torch.zeros_like(canvases)
         turn_of_class = [turn for turn, classes in enumerate(served) for c in classes if c in own]
-        turn = torch.tensor(turn_of_class, dtype=torch.float64)
-        self._before = self._drift_factors(turn)
-        self._after = self._drift_factors(len(served) - 1 - turn)
+        self._turns_before = torch.tensor(turn_of_class, dtype=torch.float64)  # of each own class
+        self._turns_after = len(served) - 1 - self._turns_before
+        self.lr = None
+        self.set_rate(lr)
+
+    def set_rate(self, lr):
+        """The learning rate from here on."""
+        if lr == self.lr:
+            return
+        self.lr = lr
+        self._before = self._drift_factors(self._turns_before)
+        self._after = self._drift_factors(self._turns_after)
 
     def _drift_factors(self, steps):
         """The factors of distance and velocity of `steps` steps without gradient.
@@ -92,6 +100,11 @@ class PerClassAdam:
             range(max(classes.start, own.start), min(classes.stop, own.stop)) for classes in served
         ]
         self.adam = torch.optim.Adam([canvases], lr=lr)
+
+    def set_rate(self, lr):
+        """The learning rate from here on."""
+        for group in self.adam.param_groups:
+            group["lr"] = lr
 
     def drift_before_(self, canvases):
         """Nothing: see the class."""

@@ -7,7 +7,7 @@ import networks
 from bacon import compute, messages, recipes
 from bacon.data.datasets import IMAGE_FOLDER
 from bacon.errors import UserError, flag
-from bacon.methods import METHODS, is_zero, joint_methods, weight_flags
+from bacon.methods import METHODS, is_zero, joint_methods, terms_of, weight_flags
 
 
 def check_flags(settings, spec, world):
@@ -113,14 +113,19 @@ def _check_experiment(args, spec, world):
 
 
 def _check_loss(args, spec, world):
-    terms = METHODS[args.method].terms
-    if args.syn_ce or not all(is_zero(name, args) for name in terms):
+    if args.syn_ce or not all(is_zero(name, args) for name in terms_of(args.method)):
         return
-    of_terms = weight_flags(terms)
+    of_terms = weight_flags(METHODS[args.method].terms)
     at_zero = [name for name in of_terms if not getattr(args, name)]
     named = ", ".join(f"--{name}" for name in at_zero or of_terms or ["syn_ce"])
     nothing = "every term of the loss is switched off, nothing is left to minimise"
     raise UserError(f"{named}: {nothing}")
+
+
+def _check_spread(args, spec, world):
+    if args.spread_weight and recipes.images_per_class(args) < 2:
+        found = f"one image per class (--ipc {args.ipc} --no_aug) has no standard deviation"
+        raise UserError(f"--spread_weight {args.spread_weight:g}: {found}; leave it out")
 
 
 def _check_processes(args, spec, world):
@@ -142,6 +147,7 @@ CHECKS = (
     _check_ways_to_begin,
     _check_experiment,
     _check_loss,
+    _check_spread,
     _check_processes,
     _check_device,
 )
