@@ -281,7 +281,7 @@ class Row:
         return self.judged.kind
 
     def weights(self):
-        """The weights of the terms of the loss, {column: cell}; {} where it has none that can be set.
+        """The weights of the terms of the loss, {column: cell}; {} if no flag sets one.
 
         A term that any method may take is told where it has a weight.
         """

@@ -242,6 +242,42 @@ def test_logged_losses_are_means_over_classes_of_unweighted_terms(make_distiller
     assert d.read_losses() == {}
 
 
+@pytest.mark.parametrize(("method", "own"), [("BACON", ["lh", "tv", "clip"]), ("IDM", ["match"])])
+def test_any_method_adds_the_spread_by_its_weight_and_without_one_knows_nothing_of_it(
+    make_distiller, method, own
+):
+    without = make_distiller(method=method)
+    assert without.loss_names == ["loss", *own, "ce", "accuracy"]
+    d = make_distiller(method=method, spread_weight=1.5)
+    assert d.loss_names == ["loss", *own, "spread", "ce", "accuracy"]
+    for one in (without, d):
+        one.iterate(0)
+    before, losses = without.read_losses(), d.read_losses()
+    assert losses["loss"] == pytest.approx(before["loss"] + 1.5 * losses["spread"], rel=1e-5)
+    assert losses["spread"] > 0 and not torch.equal(without.canvases, d.canvases)
+
+
+def test_the_rate_of_canvases_is_a_tenth_in_the_cooldown(make_args):
+    rates = {}
+    for share in (0.0, 0.2, 0.25, 1.0):
+        args = make_args(Iteration=10, lr_img=0.5, cooldown=share)
+        rates[share] = [distiller.rate_of_canvases(args, it) for it in range(10)]
+    assert rates == {
+        0.0: [0.5] * 10,
+        0.2: [0.5] * 8 + [0.05] * 2,
+        0.25: [0.5] * 8 + [0.05] * 2,
+        1.0: [0.05] * 10,
+    }
+
+
+def test_the_cooldown_slows_the_canvases(make_distiller):
+    # From its first iteration on: momentum is that of the gradients, not of the steps.
+    start = make_distiller().canvases.clone()
+    fast = canvases_after(make_distiller(Iteration=1), 1) - start
+    slow = canvases_after(make_distiller(Iteration=1, cooldown=1), 1) - start
+    torch.testing.assert_close(slow, fast / 10, rtol=1e-3, atol=1e-6)
+
+
 def test_a_loss_that_is_not_finite_is_reported_with_iteration_class_and_term(make_distiller):
     d = make_distiller()
     values = torch.zeros(6, 10)

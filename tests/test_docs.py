@@ -162,7 +162,7 @@ def test_every_documented_flag_exists(page):
     rows = [row for rows in flags.FLAGS.values() for row in rows] + list(flags.DEAD_FLAGS)
     known = {f"--{prefix}{row[0]}" for row in rows for prefix in ("", "no_")} | {"--help_all"}
     known |= set(evaluate.build_parser(None)._option_string_actions) | OF_OTHER_PROGRAMS
-    known.add("--spread_weight")  # of the loss term that docs/extending.md adds
+    known.add("--direction_weight")  # of the loss term that docs/extending.md adds
     for code in CODE.findall(re.sub(r"(?<!\n)\n(?!\n)", " ", prose(page))):
         assert set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", code)) <= known
 

@@ -126,11 +126,11 @@ def test_every_block_of_python_is_an_edit_and_no_example_needs_more_than_two_fil
 
 def test_a_loss_term(house):
     run("A loss term", house)
-    assert distilled(house / "result" / "spread", "spread")
-    start = logged(house / "result" / "spread", "start")
-    assert start["args"]["spread_weight"] == 0.2
-    (result,) = (house / "result" / "spread").glob("res_SPREAD_*.pt")
-    assert "spread0.2" in result.name
+    assert distilled(house / "result" / "cosine", "direction")
+    start = logged(house / "result" / "cosine", "start")
+    assert start["args"]["direction_weight"] == 20
+    (result,) = (house / "result" / "cosine").glob("res_Cosine_*.pt")
+    assert "direction20" in result.name
 
 
 def test_a_method(house):

@@ -24,6 +24,8 @@ def test_closed_form_sgd_is_torch_sgd_stepping_once_per_turn(joint):
     x = start.clone().requires_grad_()
     sgd = torch.optim.SGD([x], lr=0.2, momentum=0.5)
     for p in range(passes):
+        if p == passes // 2:
+            sgd.param_groups[0]["lr"] = 0.02
         for turn in turns:
             sgd.zero_grad()
             loss(x, p, turn).backward()
@@ -33,6 +35,8 @@ def test_closed_form_sgd_is_torch_sgd_stepping_once_per_turn(joint):
     optimizer = optimizers.ClosedFormSGD(ours, 0.2, turns, range(classes))
 
     for p in range(passes):
+        if p == passes // 2:
+            optimizer.set_rate(0.02)
         for served in optimizer.turns:
             optimizer.drift_before_(ours)
             leaf = ours.clone().requires_grad_()
@@ -49,7 +53,10 @@ def test_per_class_adam_is_torch_adam_stepping_once_per_class():
     adam = torch.optim.Adam([x], lr=0.05)
     ours = start.clone()
     optimizer = optimizers.PerClassAdam(ours, 0.05, [range(c, c + 1) for c in range(4)], range(4))
-    for _ in range(5):
+    for p in range(5):
+        if p == 3:
+            adam.param_groups[0]["lr"] = 0.01
+            optimizer.set_rate(0.01)
         for c in range(4):
             adam.zero_grad()
             x[c].pow(4).sum().backward()

@@ -250,6 +250,8 @@ def test_our_recipe_is_the_papers_but_for_its_own_settings_and_one_of_bacon():
         (["--exp_index=1"], ["--exp_index 1", "--num_exp"]),
         (["--dataset=MNIST", "--data_path={empty}"], ["MNIST", "{empty}"]),
         (["--lh_weight=0", "--tv_weight=0", "--no_syn_ce"], ["--lh_weight"]),
+        (["--spread_weight=1", "--ipc=1", "--no_aug"], ["--spread_weight 1", "--no_aug"]),
+        (["--cooldown=1.5"], ["--cooldown", "at most 1"]),
         (["--nonsense"], ["--nonsense"]),
         (["--chroma=half"], ["--chroma half", "Digits has no colours"]),
         (["--recipe=ours", "--method=IDM"], ["--recipe ours", "IDM"]),

@@ -107,6 +107,28 @@ def test_the_residual_clip_prior_is_its_plain_formula_and_ignores_dimensions_wit
     assert gradient.isfinite().all() and gradient[1, 2] == 0 and gradient[3, 0] == 0
 
 
+def test_the_spread_is_how_far_unbiased_standard_deviations_are_apart():
+    g = torch.Generator().manual_seed(2)
+    synthetic = torch.randn(3, 4, 5, generator=g, dtype=torch.float64) * 2
+    s = torch.rand(3, 5, generator=g, dtype=torch.float64) + 1
+    plain = torch.zeros(3, dtype=torch.float64)
+    for c in range(3):
+        for d in range(5):
+            rows = [float(synthetic[c, n, d]) for n in range(4)]
+            centre = sum(rows) / 4
+            deviation = math.sqrt(sum((row - centre) ** 2 for row in rows) / 3)
+            plain[c] += abs(deviation - float(s[c, d]))
+    torch.testing.assert_close(utils.spread(synthetic, s), plain, rtol=1e-12, atol=0)
+
+
+def test_the_spread_of_equal_embeddings_has_a_finite_gradient():
+    # A dimension that no synthetic image excites is 0 for all of them, where a root has no slope.
+    synthetic = torch.zeros(1, 4, 2, requires_grad=True)
+    loss = utils.spread(synthetic, torch.ones(1, 2)).sum()
+    (gradient,) = torch.autograd.grad(loss, synthetic)
+    assert loss == 2 and torch.equal(gradient, torch.zeros(1, 4, 2))
+
+
 # Random streams
 
 
