@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,8 @@ class Arithmetic:
                 self._functions[function] = function
         if compiled:
             _raise_recompile_limit()
+            # It advises another precision than the one that was asked for.
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores for float32")
 
     def _call(self, function, net, images, *rest):
         images = images.contiguous(memory_format=self.memory_format)

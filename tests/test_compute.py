@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -185,3 +186,15 @@ def test_memory_of_large_tensors_stays_with_the_process():
     ).stdout
     given_back, kept = map(int, output.split())
     assert given_back >= 32 and kept < given_back / 10
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_compiled_network_is_spared_the_advice_to_use_another_precision(compiled):
+    advice = "TensorFloat32 tensor cores for float32 matrix multiplication available"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        compute.Arithmetic("cpu", compiled=compiled)
+        warnings.warn(f"{advice} but not enabled.", stacklevel=1)
+        warnings.warn("another one", stacklevel=1)
+    expected = ["another one"] if compiled else [f"{advice} but not enabled.", "another one"]
+    assert [str(one.message) for one in said] == expected
