@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,14 @@ def written(name, root, monkeypatch, **kwargs):
     monkeypatch.setitem(DATASETS, name, DATASETS[name]._replace(train=train, test=test))
     WRITERS[name](name, root, splits, monkeypatch)
     return splits
+
+
+def zip_tiny(root):
+    """The official zip of the folder of `write_tiny` under `root`."""
+    archive = root / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(archive, "w") as z:
+        for path in (root / "tiny-imagenet-200").rglob(
+            "*"
+        ):  # in whatever order, directories included
+            z.write(path, path.relative_to(root).as_posix())
+    return archive

@@ -3,10 +3,14 @@ replaced."""
 
 import importlib
 import json
+import shlex
+
+import pytest
 
 from bacon import flags
 from bacon.run import run as runner
 
+CIFARS = ("CIFAR10", "CIFAR100")
 # A run on Digits that takes a second: two canvases per class, three iterations.
 SMALL = [
     "--dataset=Digits",
@@ -21,6 +25,14 @@ SMALL = [
     "--epoch_eval_train=2",
     "--eval_interval=100",
     "--precision=fp32",
+]
+# One that is over sooner, whose sets are judged twice, at every iteration.
+JUDGED_TWICE = [
+    *SMALL,
+    "--Iteration=2",
+    "--model_train_steps=1",
+    "--num_eval=2",
+    "--eval_interval=1",
 ]
 # One to be interrupted: two experiments with two evaluations each, in the folder "result".
 INTERRUPTED = [
@@ -69,4 +81,19 @@ def assert_one_line(capsys, *words):
         and "Traceback" not in text
         and all(str(word) in text for word in words)
     ), text
+    return text
+
+
+def settings(line):
+    """(flags, all that is said of them) of a command line of BACON_cifar10.py."""
+    parsed = flags.parse_args(CIFARS, "", shlex.split(line))
+    return parsed.args, parsed
+
+
+def refusal(words, capsys, parse=settings):
+    """The line that a command line is refused with, by code 2."""
+    with pytest.raises(SystemExit) as stop:
+        parse(words)
+    text = capsys.readouterr().err
+    assert stop.value.code == 2 and text.count("\n") == 1
     return text

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config
+import torch.nn.functional as F
 from heard import hearing
 from scripts import SMALL, assert_one_line, run
 
@@ -198,3 +199,22 @@ def test_a_compiled_network_is_spared_the_advice_to_use_another_precision(compil
         warnings.warn("another one", stacklevel=1)
     expected = ["another one"] if compiled else [f"{advice} but not enabled.", "another one"]
     assert [str(one.message) for one in said] == expected
+
+
+def test_soft_labels_are_logits_that_train_by_soft_cross_entropy():
+    arithmetic = compute.Arithmetic("cpu")
+    nets = [
+        arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(0)) for _ in range(2)
+    ]
+    g = torch.Generator().manual_seed(0)
+    images, logits = torch.randn(6, 1, 8, 8, generator=g), torch.randn(6, 10, generator=g)
+    optimizer = torch.optim.SGD(nets[0].parameters(), lr=1.0)
+    arithmetic.training_step(nets[0], optimizer, images, logits.softmax(1))
+    loss = -(logits.softmax(1) * F.log_softmax(nets[1].classify(images), 1)).sum(1).mean()
+    for p, q, grad in zip(
+        nets[0].parameters(),
+        nets[1].parameters(),
+        torch.autograd.grad(loss, [*nets[1].parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(p, q - grad, rtol=1e-4, atol=1e-5)

@@ -1,11 +1,15 @@
 """Facts about what a run is said to cost: counted work, time, disk; and how that decides the
 arithmetic."""
 
+import functools
+
 import pytest
 import torch
-from scripts import SMALL, run
+from scripts import INTERRUPTED, SMALL, run, run_name
+from stops import ask
 
-from bacon import compute, messages
+import networks
+from bacon import compute, messages, recipes
 from bacon.recipes import DATASETS
 from bacon.run import cost
 
@@ -205,3 +209,16 @@ def test_a_checkpoint_is_as_large_as_is_said(optim, make_distiller, make_args):
     of_ended = 2 * distiller.all_canvases().nbytes  # the sets of both experiments
     said = cost.checkpoint_bytes(make_args(**flags), DATASETS["Digits"])
     assert said == pytest.approx(size(distiller.state_dict()) + of_ended, rel=0.01)
+
+
+def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        networks.NETWORKS, "ConvNetW32", functools.partial(networks.ConvNet, width=32)
+    )
+    at_event(6, ask("SIGTERM"))
+    assert script("--num_exp=1") == 75
+    args = make_args(ipc=1, Iteration=6, net_generate_interval=2, net_num=5)
+    name = run_name("BACON_mnist.py", *INTERRUPTED, "--num_exp=1")
+    size = (tmp_path / f"run/result/ckpt_{name}.pt").stat().st_size
+    announced = cost.checkpoint_bytes(args, recipes.DATASETS["Digits"])
+    assert announced < size < 1.2 * announced

@@ -1,24 +1,16 @@
 """Facts about the flags: what a command line comes to, and what is said of idle and wrong ones."""
 
 import importlib
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from scripts import CIFARS, settings
 
-from bacon import flags, hints
-from bacon.data import datasets
-from bacon.score import command
+from bacon import flags
 
 ROOT = Path(__file__).parents[1]
-DATASETS = ("CIFAR10", "CIFAR100")
-
-
-def settings(line):
-    parsed = flags.parse_args(DATASETS, "", shlex.split(line))
-    return parsed.args, parsed
 
 
 def test_departures_name_the_flag_its_value_and_the_recipes():
@@ -100,7 +92,7 @@ def test_a_bad_flag_gives_one_line_with_flag_and_value_and_code_2(line, flag, fo
 
 def test_every_flag_has_a_text_and_a_default_in_it_unless_it_is_off():
     actions = {
-        a.dest: a for a in flags.build_parser(DATASETS, "")._actions if a.help != "==SUPPRESS=="
+        a.dest: a for a in flags.build_parser(CIFARS, "")._actions if a.help != "==SUPPRESS=="
     }
     rows = [row for group in flags.FLAGS.values() for row in group] + [
         (d[0], d[1], d[2], "") for d in flags.DEAD_FLAGS
@@ -161,26 +153,6 @@ def test_flags_take_dashes_and_names_any_letter_case(typed, name, value):
     assert vars(settings(typed)[0])[name] == value
 
 
-def test_every_dataset_is_distilled_by_the_script_that_others_send_there():
-    for name, spec in datasets.DATASETS.items():
-        module = importlib.import_module(spec.script.removesuffix(".py"))
-        assert name in module.DATASETS and datasets.of_script(spec.script) == module.DATASETS
-
-
-def test_a_row_of_the_table_of_datasets_is_a_dataset_of_its_script(monkeypatch):
-    row = datasets.DATASETS["MNIST"]._replace(mean=(0.19,), std=(0.35,))
-    monkeypatch.setitem(datasets.DATASETS, "KMNIST", row)
-    names = datasets.of_script("/somewhere/BACON_mnist.py")
-    assert names == ("MNIST", "FashionMNIST", "Digits", "KMNIST")
-    parsed = flags.parse_args(names, "", ["--dataset", "kmnist", "--ipc", "10"])
-    none = "(none is published for BACON on KMNIST at ipc 10)"
-    assert parsed.recipe == f"BACON's for MNIST at ipc 10 {none}"
-    ours = flags.parse_args(names, "", ["--dataset=KMNIST", "--ipc=10", "--recipe=ours"])
-    assert ours.recipe == "ours for MNIST at ipc 10" and ours.args.chroma == "full"
-    assert flags.run_name(ours.args) == "ours_KMNIST_ConvNet_10ipc"
-    assert "KMNIST" in flags.build_parser(names, "").format_help()
-
-
 def test_a_row_of_the_table_of_terms_has_a_flag_and_a_tag():
     program = """
 import dataclasses
@@ -231,133 +203,3 @@ def test_a_released_switch_without_effect_is_accepted_and_said_where_it_is_on(na
     assert not settings(f"--no_{name}")[1].notes
     (note,) = settings(f"--{name}")[1].notes
     assert note.startswith(f"--{name} True has no effect: ")
-
-
-def refusal(words, capsys, parse=settings):
-    with pytest.raises(SystemExit) as stop:
-        parse(words)
-    text = capsys.readouterr().err
-    assert stop.value.code == 2 and text.count("\n") == 1
-    return text
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("\u2013-seed 1", "\u2013-seed: holds EN DASH (U+2013); type --seed"),
-        ("\u2014seed 1", "holds EM DASH (U+2014); type --seed"),
-        ("\u2212\u2212seed=1", "holds MINUS SIGN (U+2212); type --seed=1"),
-        ("-\u2013seed 1", "holds EN DASH (U+2013); type --seed"),
-        ("--dry\u2011run", "--dry\u2011run: holds NON-BREAKING HYPHEN (U+2011); type --dry-run"),
-        ("--ipc\u00a010", "holds NO-BREAK SPACE (U+00A0); type --ipc 10"),
-        ("--see\u200bd 1", "holds ZERO WIDTH SPACE (U+200B); type --seed"),
-        ("'--resume\r'", "holds a carriage return, as Windows ends its lines; type --resume"),
-        ("--net_begin \u22125", "\u22125: holds MINUS SIGN (U+2212); type -5"),
-        ("--net_begin=\u22125", "at least -1e+09, found '\u22125', which holds"),
-        ("--lr_img 1e\u22123", "found '1e\u22123', which holds MINUS SIGN (U+2212)"),
-        ("--dataset \u201cCIFAR10\u201d", "QUOTATION MARK (U+201C); did you mean CIFAR10?"),
-        ("'--dataset=CIFAR10\r'", "which holds a carriage return"),
-        ("\udce2\udc80\udc93-seed", "EN DASH (U+2013); type --seed"),  # as a C locale hands it on
-        ("--ipc 1 '\r'", "'\\r': is a carriage return, as Windows ends its lines; leave it out"),
-        ("-seed 1", "-seed: a flag has two dashes; type --seed"),
-        ("-iteration 1", "type --Iteration"),
-        ("-x 1", "-x: no such flag; see --help"),
-    ],
-)
-def test_what_was_pasted_is_named_by_its_character(line, said, capsys):
-    assert said in refusal(line, capsys)
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("--aug True", "--aug: takes no value, found 'True'; say --aug or --no_aug"),
-        ("--aug False", "--aug: takes no value, found 'False'; say --aug or --no_aug"),
-        ("--syn_ce=1", "--syn_ce: takes no value, found '1'; say --syn_ce or --no_syn_ce"),
-        ("--no_zca true --ipc 1", "--no_zca: takes no value, found 'true'; say --zca or --no_zca"),
-        ("--net-decay yes", "--net_decay: takes no value, found 'yes'"),
-    ],
-)
-def test_a_switch_that_is_given_a_value_says_what_to_say(line, said, capsys):
-    assert said in refusal(line, capsys)
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("--epochs 5", "--Iteration (of distilling) or --epoch_eval_train (epochs of a judge)"),
-        ("--num-epochs 5", "--Iteration (of distilling) or --epoch_eval_train"),
-        ("--lr 0.1", "say --lr_img (of the images) or --lr_net (of the networks)"),
-        ("--Learning-Rate=0.1", "say --lr_img"),
-        ("--batch_size 5", "--batch_real (real images per class and update), --trained_bs (real"),
-        ("--num_workers 5", "no workers load them: leave it out"),
-        ("--gpu 0", "say --device (such as cuda); CUDA_VISIBLE_DEVICES=1"),
-        ("--cuda", "say --device (such as cuda)"),
-        ("--iterations 5", "say --Iteration (of distilling)"),
-        ("--images_per_class 5", "say --ipc (images per class)"),
-        ("--output x", "say --save_path (a folder)"),
-        ("--local-rank=1", "torchrun --nproc_per_node=2 BACON_... starts two processes"),
-        ("--momentum 0.9", "say --net_decay"),
-        ("--grid x", "it is a flag of evaluate.py"),
-        ("-lr 0.1", "-lr: no such flag; say --lr_img"),
-        ("--epc 10", "did you mean --ipc?"),
-    ],
-)
-def test_a_flag_of_other_programs_gets_the_flag_that_is_meant(line, said, capsys):
-    assert said in refusal(line, capsys)
-
-
-def test_evaluate_names_its_own_flags_only(capsys):
-    def parse(line):
-        return command.build_parser("").parse_args(shlex.split(line))
-
-    for line, said in {
-        "--epochs 5": "say --epoch_eval_train (epochs of a judge)\n",
-        "--lr 1": "say --lr_net (of the networks)\n",
-        "--batch_size 3": "say --batch_train (synthetic images that train a judge)\n",
-        "--images_per_class 3": "say --ipc (images per class)\n",
-        "--zca True": "--zca: takes no value, found 'True'; say --zca, or leave it out",
-        "\u2014table x": "holds EM DASH (U+2014); type --table",
-        "--momentum 1": "no such flag; see --help",
-        "''": "must be a path, found ''",
-        "'x.pt\r'": "which holds a carriage return",
-    }.items():
-        assert said in refusal(line, capsys, parse), line
-    assert parse("--recursive 1").paths == ["1"]  # a folder of that name
-    assert parse("--recursive -- -x").paths == ["-x"]
-
-
-def test_every_hint_names_flags_that_a_parser_has_and_each_name_stands_in_it_once():
-    scripts = flags.build_parser(DATASETS, "")._option_string_actions
-    ours = {*scripts, *command.build_parser("")._option_string_actions}
-    names = [name for meant in hints.MEANT for name in meant.names.split()]
-    for meant in hints.MEANT:
-        assert {f"--{flag}" for flag in meant.flags} <= ours
-        assert not meant.needs or f"--{meant.needs}" in ours
-    assert len(names) == len(set(names))
-    assert not {f"--{name}" for name in names} & {flag.lower() for flag in scripts}
-    known = {flag.lower(): flag for flag in scripts}
-    for name in names:
-        assert hints.advice(f"--{name}", known) not in ("", "see --help"), name
-
-
-@pytest.mark.parametrize("flag", ["save_path", "data_path"])
-def test_a_path_without_a_name_or_with_an_invisible_character_is_refused(flag, capsys, tmp_path):
-    assert "must be a path, found ''; . is the current folder" in refusal(f"--{flag} ''", capsys)
-    said = f"--{flag}: must be a path, found 'result\\r', which holds a carriage return"
-    assert said in refusal(f"'--{flag}=result\r'", capsys)
-    assert "found 'a\\nb', which holds a newline" in refusal(f"'--{flag}=a\nb'", capsys)
-    there = tmp_path / "result\r"
-    there.mkdir()
-    assert vars(settings(f"'--{flag}={there}'")[0])[flag] == str(there)
-    for name in ("r\u00e9sultat \u2013 1", "a b", "~/x", "\udcff"):
-        assert vars(settings(f"--{flag} '{name}'")[0])[flag] == name
-
-
-@pytest.mark.parametrize("value", ["gpu", "GPU", "0", "1", "cuda:0", "cuda1", "0,1"])
-def test_a_gpu_that_is_named_as_elsewhere_is_answered_with_cuda(value, capsys):
-    with pytest.raises(SystemExit) as stop:
-        flags.parse_args(("CIFAR10",), "", ["--device", value])
-    assert stop.value.code == 2
-    text = capsys.readouterr().err
-    assert "say cuda; CUDA_VISIBLE_DEVICES" in text and "did you mean cpu" not in text

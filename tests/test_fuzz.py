@@ -142,7 +142,7 @@ def refuse(message, *args, **kwargs):
     raise OSError(message)
 
 
-SMALL = {
+SAFE_VALUES = {
     "Iteration": [0, 1, 2],
     "ipc": [1, 3],
     "method": ["BACON", "IDM", "DM"],
@@ -170,7 +170,9 @@ SMALL = {
     "dsa_strategy": ["none", "color_crop_cutout_flip_scale_rotate", "flip"],
     "seed": [0, 10**9],
 }
-VALID = st.fixed_dictionaries({}, optional={name: st.sampled_from(v) for name, v in SMALL.items()})
+VALID = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from(v) for name, v in SAFE_VALUES.items()}
+)
 SWITCHES = st.lists(
     st.sampled_from(["aug", "syn_ce", "net_decay", "zca"]).flatmap(
         lambda n: st.sampled_from([n, f"no_{n}"])

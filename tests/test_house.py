@@ -1,4 +1,5 @@
-"""Facts about the house: three floors, imports that point down, rooms that say what they hold."""
+"""Facts about the house: three floors, imports that point down, rooms that say what they hold,
+a test file for each module."""
 
 import ast
 import graphlib
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GROUND = [ROOT / f"{name}.py" for name in ("utils", "networks", "augment")]
 PACKAGE = ROOT / "bacon"
+TESTS = ROOT / "tests"
 ROOMS = sorted(path for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 HOUSE = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path not in GROUND)
@@ -140,6 +142,21 @@ def test_help_comes_before_torch_is_imported():
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "usage: BACON_cifar10.py" in done.stdout and done.stdout.endswith("False False\n")
+
+
+@named([*GROUND, ROOT / "evaluate.py", *(path for path in HOUSE if path.stem != "__init__")])
+def test_every_module_has_a_test_file_of_its_name(path):
+    assert (TESTS / f"test_{path.stem}.py").exists()
+
+
+def test_modules_of_two_rooms_never_have_the_same_name():
+    names = [path.stem for path in [*GROUND, *HOUSE, *SCRIPTS] if path.stem != "__init__"]
+    assert len(set(names)) == len(names)
+
+
+@named(sorted(TESTS.glob("*.py")))
+def test_no_file_imports_a_test_file(path):
+    assert not [module for module in imported(path) if module.startswith("test_")]
 
 
 @named([*GROUND, *HOUSE, *SCRIPTS])

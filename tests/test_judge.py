@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import augment
 import utils
-from bacon import compute, idc_augment
+from bacon import compute, idc_augment, recipes
 from bacon.data import real_data
 from bacon.judge import SCHEDULES, Protocol, accuracy, judge, train
 
@@ -264,3 +264,20 @@ def test_adamw_shrinks_a_weight_of_no_gradient_by_a_hundredth_of_the_rate():
     net.weight.grad = torch.zeros(1, 1)
     optimizer.step()
     assert net.weight.item() == pytest.approx(1 - 0.5 * 0.01)
+
+
+MODES = sorted({name for mode in "MBWDAPN" for name in recipes.EVAL_NETWORKS[mode]})
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["1 channel", "3 channels"])
+@pytest.mark.parametrize("name", MODES)
+def test_every_network_of_the_modes_judges(name, shape):
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.random((3, *shape), dtype="float32"))
+    pixels = (images * 255).to(torch.uint8)
+    test = real_data.RealData(
+        pixels, torch.arange(3), (0.0,) * shape[0], (1.0,) * shape[0], 3, "cpu"
+    )
+    protocol = Protocol(0, 3, 0.01, augment.parse_strategy("flip"))
+    score = judge(name, images, torch.arange(3), test, 3, protocol, rng, compute.Arithmetic("cpu"))
+    assert score in (0, 1 / 3, 2 / 3, 1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import run, run_name
+from scripts import SMALL, run, run_name
 
 import utils
 from bacon import compute, parallel
@@ -32,12 +32,8 @@ pytestmark = [
 # network and a smooth loss let it grow by a small factor in every iteration; ReLU and the total
 # variation's |z~-z| have kinks, at which a difference of 1e-7 becomes one of 1e-3.
 SMOOTH = (
-    "--dataset Digits --model ConvNetASwish --tv_weight 0 --ipc 2 --batch_real 30 --trained_bs 64 "
-    "--lr_img 1"
-)
-SMALL = (
-    "--model_train_steps 2 --num_exp 1 --num_eval 3 --epoch_eval_train 1 --precision fp32 "
-    "--no_compile"
+    f"{' '.join(SMALL)} --model ConvNetASwish --tv_weight 0 --batch_real 30 --trained_bs 64 "
+    "--lr_img 1 --num_eval 3 --epoch_eval_train 1 --no_compile"
 )
 ITERATIONS = 5
 KILLED = 1000  # iterations of the run that is killed
@@ -88,9 +84,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def line(digits_folder):
-    return (
-        f"{SMOOTH} {SMALL} --checkpoint_minutes 0 --eval_interval 10000 --data_path {digits_folder}"
-    )
+    return f"{SMOOTH} --checkpoint_minutes 0 --eval_interval 10000 --data_path {digits_folder}"
 
 
 def both(line, folder, n):
@@ -113,7 +107,7 @@ def colour_line(folder):
             (folder / f"images/{split}/{c}").mkdir(parents=True)
             for k, image in enumerate(of_class):
                 Image.fromarray(image).save(folder / f"images/{split}/{c}/{k}.png")
-    line = f"{SMOOTH} {SMALL} --batch_real 10 --trained_bs 16 --eval_interval 10000"
+    line = f"{SMOOTH} --batch_real 10 --trained_bs 16 --eval_interval 10000"
     line += " --chroma half --init cluster"
     return (
         line.replace("Digits", f"ImageFolder --data_path {folder}/images")

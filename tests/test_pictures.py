@@ -6,22 +6,11 @@ import unicodedata
 import numpy as np
 import pytest
 from heard import hearing
+from own_pictures import classes, loaded, own, put
 from PIL import Image
 
-from bacon.data import loading, pictures
+from bacon.data import pictures
 from bacon.errors import UserError
-
-
-def put(path, value=0, size=(8, 8), **options):
-    """A picture of one colour, and the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (value, value, 255 - value)).save(path, **options)
-
-
-def classes(root, *names, each=2):
-    for value, name in enumerate(names):
-        for k in range(each):
-            put(root / name / f"{k}.png", 20 * value + k)
 
 
 def read(root):
@@ -38,17 +27,6 @@ def refusal(root):
     return str(error.value)
 
 
-def own(tmp_path, train=("a", "b"), val=("a", "b")):
-    classes(tmp_path / "train", *train)
-    classes(tmp_path / "val", *val)
-    return tmp_path
-
-
-def loaded(root):
-    with hearing() as said:
-        return loading.load("ImageFolder", root), said
-
-
 # Which folders are classes
 
 
@@ -61,14 +39,6 @@ def test_a_class_folder_without_pictures_is_named_and_never_vanishes(tmp_path):
     assert str(tmp_path / "b") in text and "not a picture: 1 (b/holiday.heic)" in text
     (tmp_path / "d/empty").mkdir(parents=True)
     assert f"{tmp_path / 'b'} and 1 other class folders: without pictures" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_class_folder_without_pictures_stops_an_image_folder(split, tmp_path):
-    root = own(tmp_path)
-    (root / split / "logs").mkdir()
-    with pytest.raises(UserError, match=f"{split}/logs: without pictures"):
-        loading.load("ImageFolder", root)
 
 
 HIDDEN = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", ".thumbnails"]
@@ -303,34 +273,3 @@ def test_damaged_exif_data_turn_nothing(tmp_path):
     Image.fromarray(plain).save(tmp_path / "a/x.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     _, images, _ = pictures.read_class_folders(tmp_path)
     np.testing.assert_array_equal(images[0].numpy().transpose(1, 2, 0), plain)
-
-
-# Splits
-
-
-def test_a_test_split_that_lacks_classes_is_said(tmp_path):
-    dataset, said = loaded(own(tmp_path, ("a", "b", "c", "d"), ("a", "c")))
-    assert said == [f"{tmp_path / 'val'}: lacks 2 (b, d) of the 4 classes of train/"]
-    assert dataset.num_classes == 4 and dataset.labels_test.tolist() == [0, 0, 2, 2]
-
-
-def test_a_single_class_is_said(tmp_path):
-    root = own(tmp_path, ("a",), ("a",))
-    put(root / "train/a/9.png", 100)
-    certain = "so that every accuracy will be 100 %"
-    assert loaded(root)[1] == [f"{root / 'train'}: has one class only (a), {certain}"]
-
-
-def test_which_test_split_is_read_is_said(tmp_path):
-    root = own(tmp_path)
-    classes(root / "test", "a", "b")
-    assert loaded(root)[1] == [f"{root}: networks are tested on val/; test/ is not read"]
-
-
-def test_a_split_that_is_a_link_is_read(tmp_path):
-    root = own(tmp_path / "far")
-    (tmp_path / "near").mkdir()
-    for split in ("train", "val"):
-        (tmp_path / "near" / split).symlink_to(root / split)
-    near, said = loaded(tmp_path / "near")
-    assert near.fingerprint == loaded(root)[0].fingerprint and not said

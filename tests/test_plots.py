@@ -2,6 +2,7 @@
 
 import pytest
 from logs import SHORT, ended, write_log, write_runs
+from PIL import Image
 from scripts import assert_one_line
 
 from bacon import figures, plots
@@ -180,3 +181,13 @@ def test_the_folder_of_a_single_run_has_that_runs_plot(tmp_path, drawn):
     log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
     picture = log.parent / "acc_BACON_Digits.png"
     assert plots.plot_run(log) == picture and plots.plot_run(log.parent) == picture
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_a_run_ends_in_a_plot_of_its_accuracy(digit_runs):
+    (plot,) = (digit_runs / "BACON").glob("acc_*.png")
+    assert size(plot) == (660, 440) and not list((digit_runs / "random").glob("acc_*"))

@@ -311,3 +311,67 @@ def test_a_set_of_ours_has_as_many_judges_of_the_network_and_seed_as_in_its_run(
     flags = ["--model=ConvNetD2", "--seed=0", "--num_eval=1"]
     (found,) = protocols.judges_of(parsed(*flags), facts, meta)
     assert (found.names, found.num_eval, found.seed) == (["ConvNetD2"], 1, 0)
+
+
+class Recorder(compute.Arithmetic):
+    """Notes the rate, the optimizer and the targets of every step, and does not compute it."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.steps = []
+
+    def training_step(self, net, optimizer, images, labels):
+        self.steps.append(
+            (optimizer.param_groups[0]["lr"], type(optimizer).__name__, images.clone(), labels)
+        )
+
+
+@pytest.fixture
+def recorded():
+    """The steps of a judge on ten Digits by --protocol and other flags."""
+
+    def train(*line):
+        args = command.build_parser(None).parse_args(list(line))
+        recorder = Recorder()
+        net = recorder.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(0))
+        images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 8, 8)
+        protocol = protocols.protocol_of(args, {})
+        judge.train(net, images, torch.arange(10), protocol, np.random.default_rng(1), recorder)
+        return protocol, recorder.steps
+
+    return train
+
+
+def test_dc_bench_trains_300_epochs_without_augmentation_and_1000_with():
+    def epochs(*line):
+        args = command.build_parser(None).parse_args(["--protocol=dc-bench", *line])
+        return protocols.protocol_of(args, {}).epochs
+
+    assert (epochs(), epochs("--dsa_strategy=none")) == (1000, 300)
+
+
+def test_ncfm_is_adamw_that_halves_at_each_fifth_with_cutmix_on_half_of_the_batches(recorded):
+    protocol, _ = recorded("--protocol=ncfm", "--epoch_eval_train=1")
+    assert (protocol.batch, protocol.lr, protocol.cutmix) == (128, 1e-3, 0.5)
+    _, steps = recorded("--protocol=ncfm", "--epoch_eval_train=100", "--dsa_strategy=none")
+    assert len(steps) == 100 and {kind for _, kind, _, _ in steps} == {"AdamW"}
+    assert [rate for rate, *_ in steps] == pytest.approx(
+        [1e-3 * 0.5 ** (epoch // 20) for epoch in range(100)]
+    )
+    mixed = [bool((targets.max(1).values < 1).any()) for *_, targets in steps]
+    assert 30 < sum(mixed) < 70
+    for (
+        _,
+        _,
+        images,
+        targets,
+    ) in steps:  # image c has the value c: a target tells how much of each class is in it
+        share = torch.stack([(images == c).float().mean((1, 2, 3)) for c in range(10)], 1)
+        torch.testing.assert_close(share, targets)
+
+
+def test_the_rate_that_a_set_was_learnt_with_is_the_judges():
+    args = command.build_parser(None).parse_args([])
+    assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.02
+    args = command.build_parser(None).parse_args(["--lr_net=0.5"])
+    assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.5

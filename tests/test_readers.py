@@ -1,277 +1,112 @@
-"""Facts about the forms that TinyImageNet has on people's disks: all give the same images."""
+"""Facts about the readers of official files: exact images, and what is wrong with a file."""
 
-import os
-import shutil
-import zipfile
+import gzip
 
-import numpy as np
 import pytest
-from heard import hearing
-from layouts import written
-from PIL import Image
+import torch
+from layouts import md5, written
+from loads import assert_holds, locked, refused
+from torchvision import datasets
 
-from bacon.data import loading
+from bacon.data import loading, pt_layout
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
 
-
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    """(a folder with the official one, what a reader must see): one training image per class."""
-    root = tmp_path_factory.mktemp("official")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return root, written("TinyImageNet", root, monkeypatch, train=1)
+OFFICIAL = [name for name in DATASETS if name != "Digits"]
 
 
-@pytest.fixture
-def tiny(official, tmp_path, monkeypatch):
-    """(the data path, the official folder in it, what a reader must see), to be changed."""
-    source, splits = official
-    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
-    train, test = (len(labels) for _, labels in splits)
-    spec = DATASETS["TinyImageNet"]._replace(train=train, test=test)
-    monkeypatch.setitem(DATASETS, "TinyImageNet", spec)
-    return tmp_path, tmp_path / "tiny-imagenet-200", splits
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_files_are_read_as_they_are_and_then_cached(name, tmp_path, monkeypatch):
+    splits = written(name, tmp_path, monkeypatch)
+    first = loading.load(name, tmp_path)
+    assert_holds(first, splits)
+    spec = DATASETS[name]
+    assert (first.channels, first.im_size, first.num_classes) == (
+        spec.channels,
+        spec.im_size,
+        spec.num_classes,
+    )
+    assert (first.mean, first.std) == (spec.mean, spec.std) and len(
+        set(first.classes)
+    ) == spec.num_classes
+    assert str(tmp_path) in first.source
+
+    cache = tmp_path / f"{name.lower()}.pt"
+    monkeypatch.setattr(loading, "save_torch", None)  # the second load writes nothing
+    second = loading.load(name, tmp_path)
+    assert second.source == str(cache)
+    assert_holds(second, splits)
+    assert (second.classes, second.fingerprint) == (first.classes, first.fingerprint)
+    assert set(torch.load(cache, weights_only=True)) == set(pt_layout.KEYS)
 
 
-def load(root):
-    """The dataset and what was said of it, but for what it always says."""
-    with hearing() as said:
-        dataset = loading.load("TinyImageNet", root)
-    usual = (": decoding the JPEGs", ": wrote ")
-    return dataset, [line for line in said if not any(words in line for words in usual)]
+def test_official_archives_that_are_there_need_no_internet(tmp_path, monkeypatch):
+    splits = written("MNIST", tmp_path, monkeypatch)
+    resources = []
+    for path in sorted((tmp_path / "MNIST/raw").iterdir()):
+        packed = path.with_name(path.name + ".gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+        resources.append((packed.name, md5(packed)))
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    assert_holds(loading.load("MNIST", tmp_path), splits)
 
 
-def assert_whole(root, splits):
-    dataset, said = load(root)
-    found = (dataset.images_train, dataset.labels_train), (dataset.images_test, dataset.labels_test)
-    for (images, labels), (true_images, true_labels) in zip(found, splits, strict=True):
-        np.testing.assert_array_equal(labels.numpy(), true_labels)
-        np.testing.assert_array_equal(images.numpy(), true_images)
-    return said
-
-
-def refusal(root):
-    before = sorted(root.rglob("*"))
+def test_an_official_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    written("CIFAR10", tmp_path, monkeypatch)
+    folder = tmp_path / "cifar-10-batches-py"
+    locked(monkeypatch, folder)
     with pytest.raises(UserError) as error:
-        load(root)
-    assert sorted(root.rglob("*")) == before and "\n" not in str(error.value)
-    return str(error.value)
+        loading.load("CIFAR10", tmp_path)
+    assert str(error.value) == f"{folder}: cannot be read (Permission denied)"
 
 
-def sort_val(folder, move=True, images="images"):
-    """What everybody's script does: a folder per class in val/."""
-    for line in (folder / "val/val_annotations.txt").read_text().splitlines():
-        file, wnid = line.split("\t")[:2]
-        (folder / "val" / wnid / images).mkdir(parents=True, exist_ok=True)
-        put = shutil.move if move else shutil.copy
-        put(folder / "val/images" / file, folder / "val" / wnid / images / file)
+def test_an_official_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    written("MNIST", tmp_path, monkeypatch)
+    path = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte"
 
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
 
-def first_val(folder):
-    file, wnid = (folder / "val/val_annotations.txt").read_text().split("\t")[:2]
-    return folder / "val/images" / file, wnid
-
-
-@pytest.mark.parametrize("images", ["images", ""], ids=["images", "bare"])
-@pytest.mark.parametrize("annotated", [True, False])
-def test_val_may_be_sorted_into_class_folders(images, annotated, tiny):
-    root, folder, splits = tiny
-    sort_val(folder, images=images)
-    if not annotated:
-        (folder / "val/val_annotations.txt").unlink()
-    assert not assert_whole(root, splits)
-
-
-def test_pictures_found_twice_count_once(tiny):
-    root, folder, splits = tiny
-    sort_val(folder, move=False)
-    (line,) = assert_whole(root, splits)
-    assert line.startswith("TinyImageNet: counted once, though found twice: 200 (val/n")
-
-
-def test_train_and_val_need_no_images_folders(tiny):
-    root, folder, splits = tiny
-    for images in [*folder.glob("train/*/images"), folder / "val/images"]:
-        for picture in images.iterdir():
-            picture.rename(images.parent / picture.name)
-        images.rmdir()
-    assert not assert_whole(root, splits)
-
-
-@pytest.mark.parametrize("ending", [".jpeg", ".jpg", ".JPG"])
-def test_the_ending_of_pictures_does_not_matter(ending, tiny):
-    root, folder, splits = tiny
-    for picture in list(folder.rglob("*.JPEG")):
-        picture.rename(picture.with_suffix(ending))
-    assert not assert_whole(root, splits)
-
-
-def test_pictures_may_be_converted(tiny):
-    root, folder, splits = tiny
-    for picture in list(folder.rglob("*.JPEG")):
-        with Image.open(picture) as image:
-            image.save(picture.with_suffix(".png"))
-        picture.unlink()
-    assert not assert_whole(root, splits)
-
-
-@pytest.mark.parametrize("links", ["folder", "splits", "beside", "classes", "images", "files"])
-def test_links_are_followed(links, tiny):
-    root, folder, splits = tiny
-    far = root / "far"
-    if links == "folder":
-        linked = [folder]
-    elif links in ("splits", "beside"):
-        linked = [folder / "train", folder / "val"]
-    elif links == "classes":
-        linked = list((folder / "train").iterdir())
-    elif links == "images":
-        linked = [folder / "val/images", *folder.glob("train/*/images")]
-    else:
-        linked = list(folder.rglob("*.JPEG"))
-    for i, place in enumerate(linked):
-        target = far / f"{i}_{place.name}"
-        if links == "beside":
-            target = folder / f"a_{place.name}_elsewhere"  # comes before the link that leads to it
-        target.parent.mkdir(exist_ok=True)
-        place.rename(target)
-        place.symlink_to(target)
-    said = assert_whole(root, splits)
-    assert len(said) == (1 if links == "beside" else 0)  # they lie outside train/ and val/, too
-    assert all("in no class folder of train/ or val/: 400 (" in line for line in said)
-
-
-def test_a_loop_of_links_ends(tiny):
-    root, folder, splits = tiny
-    (folder / "loop").symlink_to(folder)
-    (folder / "train/loop").symlink_to(folder / "train")
-    assert not assert_whole(root, splits)
-
-
-def test_a_link_to_nothing_is_named_and_nothing_is_fetched(tiny):
-    root, folder, _ = tiny
-    folder.rename(root / "old")
-    folder.symlink_to(root / "gone")
-    assert refusal(root) == f"{folder}: a link to {root / 'gone'}, which is not there"
-    folder.unlink()
-    (root / "old").rename(folder)
-    shutil.rmtree(folder / "val/images")
-    (folder / "val/images").symlink_to(root / "gone")
-    images = folder / "val/images"
-    assert refusal(root) == f"{images}: a link to {root / 'gone'}, which is not there"
-
-
-@pytest.mark.parametrize("form", ["nested", "bare zip", "mac zip", "dotted zip"])
-def test_folders_in_folders_and_foreign_zips_are_read(form, tiny):
-    root, folder, splits = tiny
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    folder.rename(root / "elsewhere")
-    if form == "nested":
-        shutil.move(root / "elsewhere", folder / "tiny-imagenet-200")
-    else:
-        top = "tiny-imagenet-200/"
-        before = {"bare zip": "", "mac zip": top, "dotted zip": f"./{top}"}[form]
-        with zipfile.ZipFile(root / "tiny-imagenet-200.zip", "w") as z:
-            for path in (file.relative_to(folder) for file in files):
-                z.write(root / "elsewhere" / path, before + path.as_posix())
-                if form == "mac zip":
-                    shadow = path.with_name(f"._{path.name}").as_posix()
-                    z.writestr(f"__MACOSX/{top}{shadow}", b"Mac OS X")
-    assert not assert_whole(root, splits)
-
-
-def test_hidden_copies_do_not_count(tiny):
-    root, folder, splits = tiny
-    for picture in list(folder.rglob("*.JPEG"))[:5]:
-        (picture.parent / ".ipynb_checkpoints").mkdir(exist_ok=True)
-        shutil.copy(picture, picture.parent / f".ipynb_checkpoints/{picture.stem}-checkpoint.JPEG")
-        (picture.parent / f"._{picture.name}").write_bytes(b"Mac OS X")
-    assert not assert_whole(root, splits)
-
-
-@pytest.mark.parametrize("byte", [b"\xe9", b"\xff", b"\x00"])
-def test_a_bad_byte_in_a_text_stops_nothing(byte, tiny):
-    root, folder, splits = tiny
-    wnids = sorted(path.name for path in (folder / "train").iterdir())
-    goldfish = f"{wnids[0]}\tgoldfish, Carassius\n".encode()
-    cafe = wnids[1].encode() + b"\tcaf" + byte + b"\n"
-    (folder / "words.txt").write_bytes(goldfish + cafe)
-    annotations = folder / "val/val_annotations.txt"
-    of_windows = annotations.read_bytes().replace(b"\n", b"\r\n")
-    annotations.write_bytes(b"\xef\xbb\xbf" + of_windows + byte)
-    assert not assert_whole(root, splits)
-    dataset, _ = load(root)
-    assert dataset.classes[0] == "goldfish" and dataset.classes[1].startswith("caf")
-    assert dataset.classes[2:] == wnids[2:]
-
-
-# What cannot be understood
-
-
-def test_a_picture_whose_folder_contradicts_the_annotations_is_named(tiny):
-    root, folder, _ = tiny
-    picture, wnid = first_val(folder)
-    other = next(path.name for path in (folder / "train").iterdir() if path.name != wnid)
-    (folder / "val" / other).mkdir()
-    picture.rename(folder / "val" / other / picture.name)
-    text = refusal(root)
-    assert f"val/{other}/{picture.name} is of class {wnid} by val_annotations.txt" in text
-
-
-def test_pictures_without_a_class_are_counted_and_named(tiny):
-    root, folder, _ = tiny
-    (folder / "val/val_annotations.txt").unlink()
-    text = refusal(root)
-    assert "val/images/1_0.JPEG (200 such pictures): neither its folder nor" in text
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("left", ["nothing", "another layout"])
-def test_a_split_without_pictures_is_named(split, left, tiny):
-    root, folder, _ = tiny
-    if left == "nothing":
-        shutil.rmtree(folder / split)
-    else:
-        (folder / split).rename(folder / "x")
-        (folder / "x").rename(folder / f"{split}ing")
-    text = refusal(root)
-    assert f"{folder}: no pictures in {split}/, as {split}/n01443537/images/*.JPEG" in text
-    assert ("but" in text and f"{split}ing/" in text) == (left != "nothing")
-
-
-def test_classes_that_found_nothing_are_named(tiny):
-    root, folder, _ = tiny
-    wnids = sorted(path.name for path in (folder / "train").iterdir())
-    shutil.rmtree(folder / "train" / wnids[3])
-    for picture in (folder / "train" / wnids[5] / "images").iterdir():
-        picture.unlink()
-    text = refusal(root)
-    assert f"no pictures in train/ of classes in wnids.txt: 2 ({wnids[3]}, {wnids[5]})" in text
-
-
-def test_pictures_in_other_folders_are_counted_in_one_line(tiny):
-    root, folder, splits = tiny
-    picture, _ = first_val(folder)
-    for place in ("train/misc/x.JPEG", "overview.png", "test/images/test_0.JPEG"):
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, folder / place)
-    where = "in no class folder of train/ or val/"
-    expected = f"TinyImageNet: ignored what is {where}: 2 (overview.png, train/misc/x.JPEG)"
-    assert assert_whole(root, splits) == [expected]
-
-
-@pytest.mark.parametrize("locked", ["", "val", "train"])
-def test_a_folder_that_may_not_be_read_is_named(locked, tiny, monkeypatch):
-    root, folder, _ = tiny
-    scandir = os.scandir
-
-    def guarded(path):
-        if os.fspath(path) == str(folder / locked):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", guarded)
+    monkeypatch.setattr("torchvision.datasets.mnist.read_label_file", refuse)
     with pytest.raises(UserError) as error:
-        load(root)
-    assert str(error.value) == f"{folder / locked}: cannot be read (Permission denied)"
+        loading.load("MNIST", tmp_path)
+    assert str(error.value) == f"{path}: cannot be read (Permission denied)"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("MNIST", "MNIST/raw/train-images-idx3-ubyte"),
+        ("CIFAR10", "cifar-10-batches-py/data_batch_3"),
+        ("CIFAR100", "cifar-100-python/meta"),
+        ("SVHN", "test_32x32.mat"),
+    ],
+)
+def test_damaged_official_file_is_named_and_not_downloaded_over(name, path, tmp_path, monkeypatch):
+    written(name, tmp_path, monkeypatch)
+    path = tmp_path / path
+    path.write_bytes(path.read_bytes()[:-7])
+    refused(name, tmp_path, path)
+
+
+def test_incomplete_mnist_is_named_and_not_downloaded_over(tmp_path, monkeypatch):
+    written("MNIST", tmp_path, monkeypatch)
+    path = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte"
+    path.unlink()
+    refused("MNIST", tmp_path, path, "missing")
+
+
+def test_digits_need_no_file_and_never_change(tmp_path):
+    pytest.importorskip("sklearn")
+    digits = loading.load("Digits", tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert (digits.channels, digits.im_size, digits.num_classes) == (1, (8, 8), 10)
+    assert (len(digits.images_train), len(digits.images_test)) == (1201, 596)
+    assert digits.fingerprint == "92f1a952aad140fc9d1fc12d7ac0e20656e20772a51d3adc5ba008cdd65524fa"
+    train, test = (torch.bincount(labels) for labels in (digits.labels_train, digits.labels_test))
+    assert ((train - 2 * test).abs() <= 2).all()  # two thirds of every class
+    pixels = digits.images_train.double() / 255
+    assert pixels.max() == 1 and pixels.min() == 0
+    assert digits.mean == (pytest.approx(pixels.mean().item(), abs=5e-5),)
+    assert digits.std == (pytest.approx(pixels.std(correction=0).item(), abs=5e-5),)

@@ -27,7 +27,7 @@ from scripts import run_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "docs" / "slurm"
-SMALL = [
+OF_A_JOB = [
     "--dataset=Digits",
     "--model=ConvNetW32",
     "--ipc=1",
@@ -376,7 +376,7 @@ def long_enough(cluster, folder, launcher, flags):
 
 @pytest.fixture
 def flags(digits_folder):
-    return [*SMALL, f"--data_path={digits_folder}", "--resume"]
+    return [*OF_A_JOB, f"--data_path={digits_folder}", "--resume"]
 
 
 def test_a_job_that_is_preempted_and_then_stopped_by_its_time_limit(cluster, flags, tmp_path):

@@ -1,0 +1,74 @@
+"""Facts about the table of datasets: the script of each, the mean and std of its images.
+
+With BACON_REAL_DATA naming a folder of real images (MNIST/raw, cifar10.pt, cifar100.pt,
+tiny-imagenet-200/, any of them, whole or fewer images per class), these are loaded; nothing is
+written there.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bacon import flags
+from bacon.data import datasets, loading
+
+
+def test_every_dataset_is_distilled_by_the_script_that_others_send_there():
+    for name, spec in datasets.DATASETS.items():
+        module = importlib.import_module(spec.script.removesuffix(".py"))
+        assert name in module.DATASETS and datasets.of_script(spec.script) == module.DATASETS
+
+
+def test_a_row_of_the_table_of_datasets_is_a_dataset_of_its_script(monkeypatch):
+    row = datasets.DATASETS["MNIST"]._replace(mean=(0.19,), std=(0.35,))
+    monkeypatch.setitem(datasets.DATASETS, "KMNIST", row)
+    names = datasets.of_script("/somewhere/BACON_mnist.py")
+    assert names == ("MNIST", "FashionMNIST", "Digits", "KMNIST")
+    parsed = flags.parse_args(names, "", ["--dataset", "kmnist", "--ipc", "10"])
+    none = "(none is published for BACON on KMNIST at ipc 10)"
+    assert parsed.recipe == f"BACON's for MNIST at ipc 10 {none}"
+    ours = flags.parse_args(names, "", ["--dataset=KMNIST", "--ipc=10", "--recipe=ours"])
+    assert ours.recipe == "ours for MNIST at ipc 10" and ours.args.chroma == "full"
+    assert flags.run_name(ours.args) == "ours_KMNIST_ConvNet_10ipc"
+    assert "KMNIST" in flags.build_parser(names, "").format_help()
+
+
+@pytest.fixture
+def real_images(tmp_path):
+    """tmp_path with links to the real files, so that caches are written here and not there."""
+    source = os.environ.get("BACON_REAL_DATA")
+    if not source or not os.path.isdir(source):
+        pytest.skip("BACON_REAL_DATA names no folder")
+    for path in Path(source).resolve().iterdir():
+        if path.name not in ("mnist.pt", "tinyimagenet.pt"):
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "whole"),
+    [
+        ("MNIST", "MNIST", (60000, 10000)),
+        ("CIFAR10", "cifar10.pt", (50000, 10000)),
+        ("CIFAR100", "cifar100.pt", None),
+        ("TinyImageNet", "tiny-imagenet-200", None),
+    ],
+)
+def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_images):
+    if not (real_images / file).exists():
+        pytest.skip(f"no {file} there")
+    dataset = loading.load(name, real_images)
+    if whole:
+        assert (len(dataset.images_train), len(dataset.images_test)) == whole
+    assert len(set(dataset.classes)) == dataset.num_classes
+    images = dataset.images_train[:: max(1, len(dataset.images_train) // 5000)].double() / 255
+    # The field's std of CIFAR-10 is the mean of its images' std, 0.05 below the std of all pixels;
+    # TinyImageNet is normalised by the numbers of ImageNet at full size.
+    std = images.std((2, 3)).mean(0) if name == "CIFAR10" else images.std((0, 2, 3))
+    np.testing.assert_allclose(
+        images.mean((0, 2, 3)), dataset.mean, atol=0.03 if name == "TinyImageNet" else 0.01
+    )
+    np.testing.assert_allclose(std, dataset.std, atol=0.06 if name == "TinyImageNet" else 0.01)

@@ -1,0 +1,158 @@
+"""Facts about judging sets: the logged accuracy again, baselines, fair scores, what is recorded."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bacon.score import command, fair, judging
+
+
+def test_scoring_a_set_of_ours_gives_the_logged_accuracy_to_the_digit(digit_runs, score):
+    rows = score(digit_runs / "BACON", "--eval_mode=C")
+    (path,) = (digit_runs / "BACON").glob("res_*.pt")
+    logged = torch.load(path, weights_only=True)["accs_all_exps"]
+    assert [row["network"] for row in rows] == ["ConvNetW32", "ConvNet"] == list(logged)
+    for row in rows:
+        assert [a for experiment in row["accuracy"] for a in experiment] == logged[row["network"]]
+        assert row["logged, the same networks"] and (
+            row["stored per class"],
+            row["decoded per class"],
+        ) == ("2", "8")
+        assert row["networks"] == 4 and row["std_experiments"] is not None and row["epochs"] == 2
+    (one,) = score(path, "--exp=1", "--num_eval=1")
+    assert one["accuracy"] == [logged["ConvNetW32"][2:3]] and one["logged, the same networks"]
+
+
+def test_the_best_epoch_is_shown_on_request_only_and_called_biased(digit_runs, score):
+    (plain,) = score(digit_runs / "no_tv")
+    (both,) = score(digit_runs / "no_tv", "--biased=1")
+    assert both["accuracy"] == plain["accuracy"] and both["mean"] == plain["mean"]
+    assert both["best epoch on test (biased)"] >= both["mean"] and not any(
+        "biased" in key for key in plain
+    )
+
+
+def test_baselines_are_judged_beside_the_set(digit_runs, score):
+    rows = score(digit_runs / "random", "--baseline=random,random4,herding,full", "--full_epochs=1")
+    assert [row["set"] for row in rows[1:]] == ["random", "random4", "herding", "full"]
+    assert [row["stored per class"] for row in rows[1:4]] == ["2"] * 3 and rows[4]["epochs"] == 1
+    # random4 is what a run with --Iteration 0 distils: the same images, judged alike.
+    assert rows[2]["accuracy"] == rows[0]["accuracy"] and rows[2]["decoded per class"] == "8"
+
+
+def test_fair_scores_are_those_of_the_baselines_which_are_computed_once(
+    digit_runs, score, capsys, tmp_path, digits_folder
+):
+    line = [digit_runs / "no_tv", "--baseline=random,full", "--full_epochs=1"]
+    ours, random, full = score(*line)
+    found = fair.scores(ours["accuracy"], None, random["accuracy"], full["accuracy"])
+    assert found.keys() == set(fair.NAMES)
+    for name, fraction in found.items():
+        assert (ours[name], ours[f"{name} spread"]) == (fraction.value, fraction.spread)
+    with pytest.MonkeyPatch.context() as patch:
+        inner = judging.score
+        patch.setattr(judging, "score", lambda one, *rest: one.meta and inner(one, *rest))
+        again = score(*line)  # no baseline is judged
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in (ours, random, full)]
+    (one, _) = score(digit_runs / "no_tv", "--baseline=random", "--ipc=1")
+    assert "IOR" not in one  # that is not equal storage
+    line = [*map(str, line), f"--save_path={tmp_path / 'cache'}", f"--data_path={digits_folder}"]
+    assert command.main(None, line) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert "baselines.json" in said.err and len(lines) == 4 and max(map(len, lines)) <= 120
+    assert (
+        lines[0].split()[:5] == ["accuracy", "%", "recorded", "%", "IOR"]
+        and f"{ours['LRS']:.3f}" in lines[1]
+    )
+
+
+def test_soft_labels_miss_the_whole_set_by_their_hard_ones(score, tmp_path, digits):
+    images = digits.real("train").take(np.arange(20))
+    soft = F.one_hot(torch.arange(20) % 10, 10) * 2.0
+    torch.save({"data": [[images, soft]]}, tmp_path / "soft.pt")
+    torch.save({"data": [[images, soft.argmax(1)]]}, tmp_path / "hard.pt")
+    line = [
+        "--dataset=Digits",
+        "--model=ConvNetW32",
+        "--num_eval=1",
+        "--epoch_eval_train=3",
+        "--full_epochs=1",
+    ]
+    soft, hard, *_ = score(
+        tmp_path / "soft.pt", tmp_path / "hard.pt", *line, "--baseline=random,full"
+    )
+    assert soft["HLR"] == hard["HLR"] and soft["hard"] == hard["accuracy"]
+
+
+def test_recorded_accuracies_stand_beside_ours(score, tmp_path, digits, capsys):
+    sets = [
+        [digits.real("train").take(np.arange(10 * k, 10 * k + 10)), torch.arange(10)]
+        for k in range(3)
+    ]
+    line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
+    torch.save(
+        {"data": sets, "accs_all_exps": {"ConvNetW32": [0.1, 0.2, 0.3] * 2, "MLP": []}},
+        tmp_path / "x.pt",
+    )
+    (row,) = score(tmp_path / "x.pt", *line)
+    assert (row["recorded"], row["recorded networks"], row["networks"]) == (pytest.approx(20), 6, 3)
+    assert "in order" in row["assumed"] and "logged" not in row
+    (last,) = score(tmp_path / "x.pt", *line, "--exp=2")
+    assert last["recorded"] == pytest.approx(25)  # the fifth and the sixth
+    torch.save(
+        {"data": sets, "accs_all_exps": {"ConvNetW32": [np.float64(0.5)] * 10}}, tmp_path / "x.pt"
+    )
+    rows = score(tmp_path / "x.pt", *line)  # three states of one experiment
+    assert [row.get("recorded") for row in rows] == [None, None, 50] and rows[2][
+        "recorded networks"
+    ] == 10
+    assert [row["name"][-3:] for row in rows] == [
+        " #0",
+        " #1",
+        " #2",
+    ] and "the last one's (--exp 2)" in rows[0]["assumed"]
+    assert [row_["accuracy"][0] for row_ in rows] == row["accuracy"]  # and are judged as before
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown", "words"),
+    [
+        ([10.0, 20.0, 60.0], 30, "up to 60, taken for percent"),
+        ([0.1, 0.2, 0.6], 30, ""),
+        ([0.1, float("nan"), 0.6], None, "1 of 3 are NaN or infinite, so none is shown"),
+        ([0.1, -0.2, 0.6], None, "-0.2 to 0.6 are no accuracies"),
+    ],
+)
+def test_recorded_accuracies_that_are_none_are_said(
+    recorded, shown, words, score, tmp_path, digits, capsys
+):
+    one = [digits.real("train").take(np.arange(10)), torch.arange(10)]
+    torch.save({"data": [one], "accs_all_exps": {"ConvNetW32": recorded}}, tmp_path / "x.pt")
+    line = [
+        str(tmp_path / "x.pt"),
+        "--dataset=Digits",
+        "--model=ConvNetW32",
+        "--num_eval=1",
+        "--epoch_eval_train=1",
+    ]
+    (row,) = score(*line)
+    assert row.get("recorded") == (shown if shown is None else pytest.approx(shown))
+    assert command.main(None, [*line, f"--save_path={tmp_path}"]) == 0
+    said = capsys.readouterr()
+    assert ("recorded accuracies of ConvNetW32: " + words in said.err) == bool(
+        words
+    ) and "nan" not in said.out
+
+
+def test_a_baseline_needs_no_set(score):
+    line = [
+        "--baseline=random",
+        "--dataset=Digits",
+        "--ipc=1",
+        "--num_eval=1",
+        "--epoch_eval_train=1",
+    ]
+    (row,) = score(*line, "--model=ConvNetW32")
+    assert row["stored per class"] == row["decoded per class"] == "1"

@@ -1,0 +1,58 @@
+"""Facts about the rows of the scorer's table and the names of its sets."""
+
+import json
+
+import pytest
+import torch
+from scripts import JUDGED_TWICE, run
+
+from bacon.score import command
+from bacon.score.rows import distinct_names
+
+
+def test_sets_with_the_same_end_of_path_have_names_that_differ(tmp_path, score, capsys):
+    paths = [f"{name}/run/res.pt" for name in ("a", "b/c", "d/c")] + ["a/other/res.pt"]
+    line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
+    for k, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(parents=True)
+        images = torch.full((10, 1, 8, 8), float(k))
+        torch.save({"data": [[images, torch.arange(10)]]}, tmp_path / path)
+    rows = score(tmp_path, "--recursive", *line)
+    names = [row["name"] for row in rows]
+    assert names == ["other/res.pt", "a/run/res.pt", "b/c/run/res.pt", "d/c/run/res.pt"]
+    # Rows that were kept by commands of their own have the short name; the table tells them apart.
+    for row in rows:
+        row["name"] = "/".join(row["set"].split("/")[-2:])
+    (tmp_path / "kept.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run("BACON_mnist.py", *JUDGED_TWICE, "--save_path", tmp_path / "ours") == 0
+    capsys.readouterr()
+    assert command.main(None, ["--table", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert all(table.count(f"  {name}  ") == 1 for name in names), table
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/run/res.pt"], ["run/res.pt"]),
+        (["res.pt", "run/res.pt"], ["res.pt", "run/res.pt"]),
+        (["run/res.pt", "/x/run/res.pt"], ["run/res.pt", "x/run/res.pt"]),
+        (["a/x/y/z.pt", "b/x/y/z.pt", "b/y/z.pt"], ["a/x/y/z.pt", "b/x/y/z.pt", "b/y/z.pt"]),
+    ],
+)
+def test_a_name_is_as_long_as_it_takes(paths, names):
+    assert list(distinct_names(paths).values()) == names
+
+
+def test_tables_are_printed_as_text_and_markdown(digit_runs, narrow, capsys, digits_folder):
+    line = [str(digit_runs / "no_tv"), f"--data_path={digits_folder}"]
+    assert command.main(None, line) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["accuracy", "%"] and "reproduced" in row and "2 (8)" in row
+    assert len(row) <= 120 and "seconds" not in head
+    assert command.main(None, [*line, "--format=markdown", "--details"]) == 0
+    main, title, behind = capsys.readouterr().out.strip().split("\n\n")
+    head, rule, row = main.splitlines()
+    assert head.count("|") == rule.count("|") == row.count("|") == 7 and set(rule) <= set("|- ")
+    assert title.startswith("### ") and "reproduced" in row
+    assert all(word in behind for word in ("accuracy %", "std experiments", "epochs", "seconds"))
