@@ -487,8 +487,6 @@ def test_an_earlier_run_is_replaced_only_on_request(finished, monkeypatch, capsy
     assert run("BACON_mnist.py", *SMALL, "--overwrite", "--save_path", folder) == 3
     assert not list(folder.glob("res_*"))
 
-    assert not list(folder.glob("res_*"))
-
 
 def test_a_flag_that_an_older_run_did_not_have_was_at_its_default():
     theirs = {"lr_img": 0.2, "seed": 0}
