@@ -6,21 +6,21 @@
 import contextlib
 import functools
 import io
-import os
 import shutil
-import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from layouts import written
+from layouts import written, zip_tiny
 from scripts import run
 
 from bacon import canvases, flags
 from bacon.data import loading
 from bacon.errors import UserError
 from bacon.files import load_torch
+from bacon.recipes import DATASETS
 from bacon.run import cost
 from bacon.run import run as runner
 from bacon.run.experiment import Experiment
@@ -242,34 +242,52 @@ def damages(draw):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """Per kind of input: the folder of an intact data path, the file to damage, the dataset."""
+    """Per kind of input: the folder of an intact data path, the file to damage, the dataset and
+    its row of the table."""
     root, kinds = tmp_path_factory.mktemp("originals"), {}
+
+    def keep(kind, folder, file, name):
+        copy = root / f"copy of {kind}"
+        shutil.copytree(root / folder, copy)
+        intact = loading.load(name, copy)
+        kinds[kind] = (root / folder, root / folder / file, intact, DATASETS[name])
+
     with pytest.MonkeyPatch.context() as patch:
         written("MNIST", root / "idx", patch, train=2)
         shutil.copytree(root / "idx", root / "pt")
         loading.load("MNIST", root / "pt")
         shutil.rmtree(root / "pt/MNIST")
-    raw = root / "idx/MNIST/raw"
-    kinds["images"] = (root / "idx", raw / "train-images-idx3-ubyte", "MNIST")
-    kinds["labels"] = (root / "idx", raw / "t10k-labels-idx1-ubyte", "MNIST")
-    kinds["pt"] = (root / "pt", root / "pt/mnist.pt", "MNIST")
-    legacy = root / "legacy"
-    legacy.mkdir()
-    torch.save(
-        load_torch(root / "pt/mnist.pt"), legacy / "mnist.pt", _use_new_zipfile_serialization=False
-    )
-    kinds["legacy pt"] = (legacy, legacy / "mnist.pt", "MNIST")
-    tiny = root / "tiny"
-    tiny.mkdir()
-    with zipfile.ZipFile(tiny / "tiny-imagenet-200.zip", "w", zipfile.ZIP_DEFLATED) as z:
-        z.writestr(
-            "tiny-imagenet-200/val/val_annotations.txt",
-            "val_0.JPEG\tn00000001\t0\t0\t63\t63\n" * 20,
-        )
-        for i in range(20):
-            z.writestr(f"tiny-imagenet-200/train/n{i:08d}/images/n{i:08d}_0.JPEG", os.urandom(200))
-    kinds["zip"] = (tiny, tiny / "tiny-imagenet-200.zip", "TinyImageNet")
+        (root / "legacy").mkdir()
+        entries = load_torch(root / "pt/mnist.pt")
+        torch.save(entries, root / "legacy/mnist.pt", _use_new_zipfile_serialization=False)
+        three = DATASETS["TinyImageNet"]._replace(num_classes=3)
+        patch.setitem(DATASETS, "TinyImageNet", three)
+        written("TinyImageNet", root / "tiny", patch, train=2)
+        zip_tiny(root / "tiny")
+        shutil.rmtree(root / "tiny/tiny-imagenet-200")
+
+        keep("images", "idx", "MNIST/raw/train-images-idx3-ubyte", "MNIST")
+        keep("labels", "idx", "MNIST/raw/t10k-labels-idx1-ubyte", "MNIST")
+        keep("pt", "pt", "mnist.pt", "MNIST")
+        keep("legacy pt", "legacy", "mnist.pt", "MNIST")
+        keep("zip", "tiny", "tiny-imagenet-200.zip", "TinyImageNet")
     return kinds
+
+
+def assert_holds_what_the_file_does(kind, dataset, intact, content):
+    """What was loaded from a damaged file: what it says where nothing checks it, else the truth."""
+    numbers = np.frombuffer(content, np.uint8)
+    if kind == "images":
+        pixels = numbers[16 : 16 + intact.images_train.numel()]
+        assert dataset.images_train.flatten().tolist() == pixels.tolist()
+    elif kind == "labels":
+        assert dataset.labels_test.tolist() == numbers[8 : 8 + len(intact.labels_test)].tolist()
+    elif kind == "legacy pt":
+        entries = torch.load(io.BytesIO(content), weights_only=True)
+        for split, ours in (("train", dataset.images_train), ("val", dataset.images_test)):
+            assert torch.equal(ours, entries[f"images_{split}"])
+    else:  # there is a check sum
+        assert dataset.fingerprint == intact.fingerprint
 
 
 @pytest.mark.parametrize("kind", ["images", "labels", "pt", "legacy pt", "zip"])
@@ -279,18 +297,19 @@ def test_damaged_data_files_give_one_line_and_stay_as_they_are(
     kind, damage, originals, tmp_path, monkeypatch
 ):
     count("test_damaged_data_files_give_one_line_and_stay_as_they_are")
-    monkeypatch.setattr("urllib.request.urlopen", functools.partial(refuse, "no internet"))
-    folder, file, name = originals[kind]
+    folder, file, intact, spec = originals[kind]
+    monkeypatch.setitem(DATASETS, intact.name, spec)
     copy = tmp_path / "data"
     shutil.copytree(folder, copy)
     path = copy / file.relative_to(folder)
     path.write_bytes(damage(file.read_bytes()))
     before = contents(copy)
     try:
-        dataset = loading.load(name, copy)
-        assert dataset.images_train.dtype == torch.uint8 and len(dataset.fingerprint) == 64
+        dataset = loading.load(intact.name, copy)
     except UserError as error:
         assert "\n" not in str(error) and str(copy) in str(error)
+    else:
+        assert_holds_what_the_file_does(kind, dataset, intact, before[path])
     after = contents(copy)
     assert {path: after.get(path) for path in before} == before
     shutil.rmtree(copy)
@@ -363,9 +382,13 @@ def test_damaged_checkpoints_are_kept_and_resumed_around_or_refused(
 @given(damage=damages())
 def test_damaged_results_are_refused_in_one_line(damage, stopped, tmp_path):
     count("test_damaged_results_are_refused_in_one_line")
+    (tmp_path / "intact.pt").write_bytes(stopped[1])
     (tmp_path / "res.pt").write_bytes(damage(stopped[1]))
-    for read in (canvases.load_distilled, canvases.read_result):
+    for read in (canvases.load_distilled, lambda path: canvases.read_result(path)["data"][0]):
+        intact, *_ = read(tmp_path / "intact.pt")
         try:
-            read(tmp_path / "res.pt")
+            images, *_ = read(tmp_path / "res.pt")
         except UserError as error:
             assert "\n" not in str(error) and "res.pt" in str(error)
+        else:
+            assert torch.equal(images, intact)  # there is a check sum
