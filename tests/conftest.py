@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import resource
+import shutil
 import sys
 import urllib.error
 import urllib.request
@@ -206,11 +207,20 @@ def at_event(monkeypatch):
     return plan
 
 
+@pytest.fixture(scope="session")
+def stopped_run(tmp_path_factory):
+    """A folder for the run of `stopped`, which is made once."""
+    return tmp_path_factory.mktemp("stopped") / "run"
+
+
 @pytest.fixture
-def stopped(script, at_event, tmp_path):
+def stopped(script, at_event, tmp_path, stopped_run):
     """The folder of a run that was stopped and has two checkpoints."""
-    at_event(9, ask("SIGTERM"))
-    assert script("--checkpoint_minutes=0") == 75
+    if not stopped_run.exists():
+        at_event(9, ask("SIGTERM"))
+        assert script("--checkpoint_minutes=0") == 75
+        shutil.copytree(tmp_path / "run", stopped_run)
+    shutil.copytree(stopped_run, tmp_path / "run", dirs_exist_ok=True)
     return tmp_path / "run/result"
 
 

@@ -64,10 +64,9 @@ def test_names_of_any_characters_are_shown_as_they_are(name, tmp_path, monkeypat
     assert len(legends) == 4 and {
         text._preprocess_math(text.get_text())[1] for text in legends
     } == {False}
-    black, of_class = torch.zeros(2, 1, 8, 8), torch.arange(2)
-    for file, first in {"named": name, "nameless": ""}.items():
-        figures.grid(black, of_class, [first, "b"], tmp_path / f"{file}.png")
-    assert (tmp_path / "named.png").read_bytes() != (tmp_path / "nameless.png").read_bytes()
+    figures.grid(torch.ones(2, 1, 8, 8), torch.arange(2), [name, ""], tmp_path / "grid.png")
+    ink = np.asarray(Image.open(tmp_path / "grid.png").convert("L"))
+    assert ink.min() < 128  # the images are white
 
 
 def test_the_images_of_a_class_stand_from_left_to_right_in_their_order(tmp_path):

@@ -25,11 +25,9 @@ from bacon.run import run as runner
     "flags",
     [
         [],
-        ["--optim=adam", "--lr_img=0.05"],
-        ["--method=DM", "--model=ConvNetBN"],
-        ["--zca", "--no_net_decay"],
-        ["--eval_mode=C", "--outer_loop=2", "--train_net_num=2"],
-        ["--init=cluster", "--judge_steps=3", "--validate=2"],
+        ["--method=DM", "--model=ConvNetBN", "--judge_steps=3"],
+        ["--zca", "--no_net_decay", "--optim=adam", "--lr_img=0.05"],
+        ["--init=cluster", "--validate=2", "--eval_mode=C", "--outer_loop=2", "--train_net_num=2"],
     ],
     ids=lambda flags: flags[0] if flags else "BACON",
 )
@@ -73,13 +71,13 @@ def resume_after_signals(flags, script, at_event, assert_same, capsys):
 
 @pytest.mark.parametrize(
     ("n", "owner", "name"),
-    [(n, distiller.Distiller, "iterate") for n in (1, 4, 6, 7, 11)]
-    + [(n, experiment, "judge") for n in (1, 2, 4, 6)]
-    + [(n, torch, "save") for n in (1, 2, 7, 20)]
-    + [(n, os, "replace") for n in (1, 2, 3, 20)]
-    + [(n, experiment.Experiment, "save_picture") for n in (1, 2)]
+    [(n, distiller.Distiller, "iterate") for n in (1, 6, 7)]
+    + [(n, experiment, "judge") for n in (1, 4, 6)]
+    + [(n, torch, "save") for n in (1, 20)]
+    + [(n, os, "replace") for n in (1, 2, 20)]
+    + [(n, experiment.Experiment, "save_picture") for n in (1,)]
     + [(n, runner.Run, "save_result") for n in (1, 2)]
-    + [(n, record.RunLog, "write") for n in (1, 2, 4)]
+    + [(n, record.RunLog, "write") for n in (1, 2)]
     + [(1, folders.Files, "claim"), (1, folders.Files, "finish")],
     ids=lambda v: getattr(v, "__name__", str(v)),
 )
