@@ -292,3 +292,29 @@ def test_initial_images_by_cluster_are_real_ones_of_the_class_and_the_same_for_t
         )
         distance = (quadrants[:, None] - of_class).abs().amax((2, 3, 4))
         assert (distance.min(1).values < 1e-6).all() and len(set(distance.argmin(1).tolist())) == 8
+
+
+def test_the_command_of_the_plain_lines_judges_canvases_of_0_and_of_100_iterations(
+    quick, monkeypatch, capsys
+):
+    def distil(args, real, iterations):
+        judged.append(iterations)
+        return torch.arange(10.0)[:, None, None, None].expand(10 * args.ipc, 1, 8, 8)
+
+    def judge(network, images, labels, test, num_classes, protocol, rng, arithmetic):
+        # Four images to a canvas, each with the label of its class.
+        assert images.shape == (40, 1, 8, 8)
+        assert torch.equal(images, labels.float()[:, None, None, None].expand(images.shape))
+        assert len(test) == 50 and num_classes == 10  # of the few digits
+        drawn.append(rng.random())
+        return judged[-1] / 200
+
+    judged, drawn = [], []
+    monkeypatch.setattr(plain, "distil", distil)
+    monkeypatch.setattr(plain.judge, "judge", judge)
+    plain.main()
+    assert drawn[0] == drawn[1]  # both begin with the same network and batches
+    assert capsys.readouterr().out.splitlines() == [
+        "after 0 iterations: 0.00 % of the test digits",
+        "after 100 iterations: 50.00 % of the test digits",
+    ]

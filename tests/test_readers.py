@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -275,3 +276,43 @@ def test_a_folder_that_may_not_be_read_is_named(locked, tiny, monkeypatch):
     with pytest.raises(UserError) as error:
         load(root)
     assert str(error.value) == f"{folder / locked}: cannot be read (Permission denied)"
+
+
+def test_a_class_of_val_that_train_lacks_is_named(tiny):
+    root, folder, _ = tiny
+    picture, wnid = first_val(folder)
+    shutil.rmtree(folder / "train" / wnid)
+    (folder / "wnids.txt").unlink()
+    expected = f"val/images/{picture.name} has class {wnid}, train/ has none such"
+    assert refusal(root) == f"{folder}: {expected}"
+
+
+def test_a_lack_of_memory_is_not_called_damage(tmp_path, monkeypatch):
+    written("SVHN", tmp_path, monkeypatch)
+
+    def lack(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("scipy.io.loadmat", lack)
+    with pytest.raises(MemoryError):
+        loading.load("SVHN", tmp_path)
+
+
+def test_digits_without_scikit_learn_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r"^Digits: .*pip install scikit-learn$"):
+        loading.load("Digits", tmp_path)
+
+
+def test_a_file_that_a_disk_does_not_give_is_named(tmp_path, monkeypatch):
+    """Whatever reads it: here the check of its md5."""
+    written("SVHN", tmp_path, monkeypatch)
+
+    def broken(path, md5):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("torchvision.datasets.utils.check_integrity", broken)
+    path = tmp_path / "train_32x32.mat"
+    with pytest.raises(UserError) as error:
+        loading.load("SVHN", tmp_path)
+    assert str(error.value) == f"{path}: cannot be read (Input/output error)"
