@@ -156,8 +156,6 @@ def check(outputs, read):
 def _check(output, read):
     """UserError unless this output can be written; see `check`."""
     kind = output.kind
-    if not output.name:
-        raise UserError(f"{output.flag} '': an empty name; name the place of {kind.words}")
     path = path_of(output.name)
     target = Path(os.path.realpath(path))
     linked = f" (a link to {target})" if os.path.islink(path) else ""
@@ -240,9 +238,6 @@ def _check_new(output, target, refused, linked):
         folder = folder.parent
     if not kind.required:
         return
-    if not folder.is_dir():
-        why = f"{folder} is no folder; give another name"
-        raise UserError(f"{refused}{linked}: cannot be written, {why}")
     try:
         with tempfile.TemporaryFile(dir=folder):  # more than permissions: read-only disks, /proc
             pass

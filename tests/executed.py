@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ["utils.py", "networks.py", "augment.py", "bacon/*"]
+MOST = 60  # seconds of tests for a mutant; those of the module's own file run in any case
 
 
 def tree_files(root):
@@ -63,18 +64,22 @@ def record(folder, tests):
         f"[run]\nparallel = true\ndata_file = {folder}/coverage\ninclude = {included}\n"
         "context = ${PYTEST_CURRENT_TEST-}\npatch = _exit\ndisable_warnings = no-data-collected\n"
     )
-    measured = coverage.Coverage(config_file=str(settings))
+    # In memory: a test that limits the size of files would break a file of coverage for good.
+    measured = coverage.Coverage(data_file=None, config_file=str(settings))
     recorder = Recorder(measured)
     measured.start()
     os.environ["COVERAGE_PROCESS_START"] = str(settings)  # of the processes that tests start
     pytest.main(["-p", "no:cacheprovider", *tests], plugins=[recorder])
     del os.environ["COVERAGE_PROCESS_START"]
     measured.stop()
-    measured.save()
-    measured.combine()
+    data = measured.get_data()
+    for path in folder.glob("coverage.*"):
+        of_process = coverage.CoverageData(str(path))
+        of_process.read()
+        data.update(of_process)
     lines = {}
-    for path in measured.get_data().measured_files():
-        found = measured.get_data().contexts_by_lineno(path)
+    for path in data.measured_files():
+        found = data.contexts_by_lineno(path)
         lines[str(Path(path).relative_to(Path.cwd()))] = found
     held = {"seconds": recorder.seconds, "failing": sorted(recorder.failing), "lines": lines}
     (folder / "record.json").write_text(json.dumps(held))
@@ -98,14 +103,22 @@ def by_test(tree, tests):
 
 def tests_of(file, lines, on_import, held):
     """The tests that execute lines of a file, those of the module's own test file first, then the
-    quick ones. on_import: of what a module does on import all tests that execute any of it."""
+    quick ones, as many as take MOST seconds together. on_import: of what a module does on import
+    all tests that execute any of it."""
     contexts = held["lines"].get(file, {})
     touched = {one for line in lines for one in contexts.get(str(line), [])}
     if touched and (on_import or not any(one.endswith(" (call)") for one in touched)):
         touched = set().union(*contexts.values())  # the setup of a fixture may serve many tests
     tests = {one.rpartition(" (")[0] for one in touched} - {"", *held["failing"]}
     own = f"/test_{Path(file).stem}.py::"
-    return sorted(tests, key=lambda test: (own not in test, held["seconds"].get(test, 1), test))
+    seconds = {test: held["seconds"].get(test, 1) for test in tests}
+    kept = []
+    total = 0
+    for test in sorted(tests, key=lambda test: (own not in test, seconds[test], test)):
+        total += seconds[test]
+        if own in test or total <= MOST:
+            kept.append(test)
+    return kept
 
 
 def environment():

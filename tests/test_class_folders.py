@@ -146,3 +146,11 @@ def test_exported_folders_are_in_label_order_for_every_number_of_classes(count, 
     if count == 12:
         (again,) = layouts.read(layouts.recognise(tmp_path / "out"), own)
         assert again.labels.tolist() == list(range(count))
+
+
+def test_classes_whose_names_differ_in_case_alone_are_told_apart_by_their_exact_names():
+    names = ["crane", "Crane", "maillot", "maillot, tank suit"]
+    found = order(["Crane", "maillot", "maillot, tank suit", "crane"], "x", names)
+    assert found.labels == [1, 2, 3, 0]
+    with pytest.raises(UserError, match=r"1 are not \(CRANE\)"):
+        order(["CRANE", "crane", "maillot", "maillot, tank suit"], "x", names)

@@ -218,3 +218,69 @@ def test_soft_labels_are_logits_that_train_by_soft_cross_entropy():
         strict=True,
     ):
         torch.testing.assert_close(p, q - grad, rtol=1e-4, atol=1e-5)
+
+
+def test_on_an_apple_gpu_nothing_is_compiled_and_numbers_are_fp32(monkeypatch):
+    monkeypatch.setattr(compute, "working", lambda name: "mps")
+    assert str(compute.choose("auto", "auto", None, 1e30)) == "mps, fp32"
+
+
+@pytest.mark.parametrize(("count", "filled"), [(0, 32), (1, 32), (32, 32), (33, 64)])
+def test_a_share_of_a_batch_is_filled_up_with_images_that_weigh_nothing(count, filled):
+    """However many images a process has: its gradients are those of its images, over `total`."""
+
+    class World:
+        def sum_(self, tensor):
+            """There is no other process."""
+
+    arithmetic = compute.Arithmetic("cpu")
+    net = arithmetic.build("MLP", (1, 8, 8), 10, np.random.default_rng(0))
+    classify = net.classify
+    images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(count) % 10
+    logits = classify(images)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / 40
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    expected = [
+        parameter.detach() - gradient
+        for parameter, gradient in zip(net.parameters(), gradients, strict=True)
+    ]
+    seen = []
+    net.classify = lambda images: seen.append(len(images)) or classify(images)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    correct = arithmetic.training_step(net, optimizer, images, labels, 40, World())
+    assert seen == [filled]
+    assert correct == (logits.argmax(1) == labels).sum()
+    torch.testing.assert_close(list(net.parameters()), expected)
+
+
+def git(folder, *words):
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    command = ["git", "-C", str(folder), *author, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_result_names_the_revision_of_the_code_and_whether_it_was_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(compute, "__file__", str(tmp_path / "bacon/compute.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert compute.versions()["git"] == "unknown"
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "code.py").write_text("1")
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "commit", "--quiet", "-m", "first")
+    revision = git(tmp_path, "rev-parse", "HEAD")[:12]
+    assert compute.versions()["git"] == revision
+    (tmp_path / "code.py").write_text("2")
+    assert compute.versions()["git"] == f"{revision}-dirty"
+
+
+@pytest.mark.parametrize("platform", ["darwin", "linux"])
+def test_an_allocator_that_is_not_glibcs_is_left_alone(platform, monkeypatch):
+    def library(name):
+        assert platform == "linux"
+        return object()  # without mallopt
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(compute.ctypes, "CDLL", library)
+    assert compute.keep_freed_memory() is None

@@ -162,3 +162,62 @@ def test_the_flags_override_what_a_layout_implies(made, digits, tmp_path):
     torch.testing.assert_close(read.canvases, made[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(read.labels[:, ORDER], soft(made[1]))
     assert "in [0,255]" in read.assumed and "logits" in read.assumed
+
+
+def test_large_numbers_are_not_tried_as_probabilities(made, digits, tmp_path):
+    images, labels = made[2]
+    facts = sets.Facts.of("Digits", digits, lambda: digits.classes)
+    far_from_one = F.one_hot(labels, 10) * 9 + noise(len(labels), 10).abs()
+    for stored, kinds in {
+        soft(labels): {"probabilities", "logits", "hard"},
+        far_from_one: {"logits", "hard"},
+    }.items():
+        torch.save({"data": [[images, stored]]}, tmp_path / "x.pt")
+        found = layouts.recognise(tmp_path / "x.pt")
+        candidates = diagnose._candidates(found, facts, layouts.Way(), None)
+        assert {one.saved.soft for one in candidates} == kinds
+
+
+def test_of_large_images_no_whitening_is_fitted_and_that_is_said(
+    made, digits_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(diagnose, "LARGEST", 63)
+    monkeypatch.setattr(diagnose, "SEEN", 1)
+    monkeypatch.setattr(diagnose, "EPOCHS", 1)
+    monkeypatch.setattr(diagnose.Whitening, "fit", None)
+    torch.save({"data": [list(made[2])]}, tmp_path / "x.pt")
+    assert main(tmp_path / "x.pt", digits_folder) == 0
+    text = capsys.readouterr()
+    why = "not tried as whitened, that takes too long with 64 pixels"
+    assert f"{tmp_path / 'x.pt'}: {why}" in text.err and "whitened" not in text.out
+
+
+def main(path, folder):
+    flags = ["--dataset=Digits", "--diagnose", f"--data_path={folder}"]
+    return command.main(None, [str(path), *flags])
+
+
+def test_a_diagnosis_says_whose_images_it_took_for_those_of_the_set(
+    made, digits_folder, tmp_path, capsys, monkeypatch
+):
+    """Without --dataset it is that of a set of ours beside it."""
+
+    def found(*args):
+        return diagnose.Diagnosis(layouts.Way(), [], 10)
+
+    monkeypatch.setattr(diagnose, "diagnose", found)
+    args = {"dataset": "Digits", "epoch_eval_train": 1, "batch_train": 1, "lr_net": 0.1}
+    meta = {"args": args | {"dsa_strategy": ""}, "factor": 1, "zca": None}
+    ours = {"data": [list(made[:2])], "accs_all_exps": {}, "meta": meta}
+    torch.save(ours, tmp_path / "ours.pt")
+    torch.save({"data": [list(made[:2])]}, tmp_path / "x_mnist.pt")
+    torch.save({"data": [list(made[:2])]}, tmp_path / "y.pt")
+    line = [str(tmp_path / "ours.pt"), str(tmp_path / "y.pt"), "--diagnose", "--format=json"]
+    assert command.main(None, line) == 0
+    said = capsys.readouterr().err.splitlines()
+    assumed = "assumed: of Digits as ours.pt beside it (--dataset if it is not)"
+    assert said == [f"{tmp_path / 'y.pt'}: {assumed}"]
+    line = [str(tmp_path / "x_mnist.pt"), "--diagnose", "--dataset=Digits", "--format=json"]
+    assert command.main(None, line) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"{tmp_path / 'x_mnist.pt'}: its name says MNIST, but it is read as Digits"]

@@ -5,6 +5,8 @@ import logging
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from heard import hearing
 from saved_sets import read, save_ours, to_pixels
 from torchvision.datasets import ImageFolder
 
@@ -89,3 +91,24 @@ def test_half_chroma_is_exported_in_colour_every_image_with_its_label(kind, half
     for image, label in zip(pixels, labels, strict=True):
         distance = (colours - image.mean((1, 2))).abs().amax(2)
         assert distance.min() < 2 / 255 and (distance.argmin() // 4 < 2) == (label == 0)
+
+
+def test_an_export_of_soft_labels_has_the_likeliest_class_and_says_so(canvases, facts, tmp_path):
+    images, labels = canvases
+    torch.save({"data": [[images, F.one_hot(labels, 10).float() * 5]]}, tmp_path / "x.pt")
+    (saved,) = read(tmp_path / "x.pt", facts)
+    with hearing() as said:
+        export.export(saved, "dc", tmp_path / "out.pt")
+    assert said[-1].endswith("; the likeliest class of soft labels")
+    (exported,) = read(tmp_path / "out.pt", facts)
+    assert torch.equal(exported.labels, labels)
+
+
+def test_an_export_that_cannot_be_written_is_one_line(canvases, facts, tmp_path):
+    save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
+    (saved,) = read(tmp_path / "ours.pt", facts)
+    (tmp_path / "file").touch()
+    out = tmp_path / "file/x.pt"
+    with pytest.raises(UserError) as error:
+        export.export(saved, "dc", out)
+    assert str(error.value).startswith(f"--export dc {out}: cannot write there (")

@@ -1,11 +1,14 @@
 """Facts about the pictures: they stay readable at every size, and show what they are given."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from bacon import figures
+from bacon.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -140,3 +143,28 @@ def test_dots_and_stars_of_a_class_share_the_colour_of_its_name(plotted, tmp_pat
         shown[name].append(collection.get_offsets().tolist())
     for c, name in names.items():
         assert shown[name] == [points[:6][labels == c].tolist(), points[6:][stars == c].tolist()]
+
+
+def test_images_of_a_large_grid_are_magnified_less(tmp_path):
+    def zoom(count):
+        """How often a pixel of one of `count` images is repeated: its first row is white."""
+        images = torch.zeros(count, 1, 8, 8)
+        images[:, :, 0] = 1
+        images[:, :, 1:] = 0.5
+        figures.grid(images, torch.zeros(count, dtype=torch.int64), [""], tmp_path / "x.png")
+        with Image.open(tmp_path / "x.png") as picture:
+            grey = np.asarray(picture.convert("L")) == 128
+        rows = np.flatnonzero(grey.any(1))
+        return (np.flatnonzero(np.diff(rows, append=10**6) > 1)[0] + 1) / 7
+
+    few = zoom(2)
+    many = zoom(3000)
+    assert few == int(few) and many == int(many)
+    assert 8 * few >= figures.SIDE > 8 * (few - 1)
+    assert 8 * (many + 1) > figures.SIDE // 2 and many < few
+
+
+def test_a_plot_without_matplotlib_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=r"^plots need matplotlib: pip install matplotlib$"):
+        figures.curve({"a": {1: [1.0]}}, {}, "title", tmp_path / "curve.png")

@@ -203,3 +203,11 @@ def test_a_released_switch_without_effect_is_accepted_and_said_where_it_is_on(na
     assert not settings(f"--no_{name}")[1].notes
     (note,) = settings(f"--{name}")[1].notes
     assert note.startswith(f"--{name} True has no effect: ")
+
+
+@pytest.mark.parametrize("dataset", ["CIFAR10", "ImageFolder"])
+def test_a_size_is_for_pictures_in_folders_alone(dataset):
+    parsed = flags.parse_args(("CIFAR10", "ImageFolder"), "", ["--dataset", dataset, "--im_size=8"])
+    idle = dataset == "CIFAR10"
+    said = ["--im_size 8 has no effect: only ImageFolder resizes"] if idle else []
+    assert parsed.notes == said and parsed.args.im_size == (None if idle else 8)

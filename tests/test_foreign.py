@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -396,3 +397,77 @@ def test_settings_and_arrays_are_read_by_this_module_alone(tmp_path):
     assert foreign.load(tmp_path / "x.pt")["args"].ipc == 2
     with pytest.raises(UserError, match=r"it holds argparse\.Namespace, whose code is not run"):
         load_torch(tmp_path / "x.pt")
+
+
+def test_nothing_is_read_from_a_pipe_which_might_never_end(images, facts, tmp_path):
+    torch.save({"data": [[images, LABELS]]}, tmp_path / "a.pt")
+    os.mkfifo(tmp_path / "pipe.pt")
+    handle = os.open(tmp_path / "pipe.pt", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        os.write(handle, b"waiting")
+        with told() as lines:
+            (found,) = finding.found_at(tmp_path)
+        assert found.path.name == "a.pt"
+        (line,) = lines
+        assert line.startswith(f"skipped: {tmp_path / 'pipe.pt'}: damaged or not a .pt file")
+        assert os.read(handle, 99) == b"waiting"
+    finally:
+        os.close(handle)
+
+
+def test_a_file_that_may_not_be_read_is_named(images, tmp_path):
+    """As root may read all, the file goes between looking for it and reading it."""
+    with pytest.raises(UserError) as error:
+        foreign.load(tmp_path / "gone.pt")
+    assert str(error.value) == f"{tmp_path / 'gone.pt'}: No such file or directory"
+
+
+RATES = {
+    "text": ("fast", "holds str, no learning rate"),
+    "two": (torch.ones(2), "holds 2 numbers in place of one learning rate; see --lr_net"),
+    "none": ([], "holds 0 numbers in place of one learning rate; see --lr_net"),
+    "below 0": (-0.1, "holds -0.1, which is no learning rate; without that file"),
+    "infinite": (float("inf"), "holds inf, which is no learning rate; without that file"),
+    "not a number": (float("nan"), "holds nan, which is no learning rate; without that file"),
+}
+
+
+@pytest.mark.parametrize("kind", RATES)
+def test_a_file_of_rates_holds_one_number_above_0(kind, images, tmp_path):
+    rate, words = RATES[kind]
+    torch.save(images, tmp_path / "images.pt")
+    torch.save(LABELS, tmp_path / "labels.pt")
+    torch.save(rate, tmp_path / "lr.pt")
+    with pytest.raises(UserError) as error:
+        layouts.recognise(tmp_path / "images.pt")
+    assert str(error.value).startswith(f"{tmp_path / 'lr.pt'}: {words}")
+
+
+def test_an_archive_of_arrays_whose_entries_are_misplaced_is_damaged(tmp_path):
+    path = tmp_path / "x.npz"
+    npz(path)
+    content = bytearray(path.read_bytes())
+    content[:4] = b"PK\0\0"  # where the first entry begins
+    path.write_bytes(content)
+    assert zipfile.is_zipfile(path)
+    assert "damaged, or holds Python objects, which are not read" in refusal(path)
+
+
+def test_a_damaged_part_of_a_job_array_is_told_by_itself(images, facts, tmp_path):
+    torch.save({"data": [[images, LABELS]]}, tmp_path / "dm.pt")
+    (tmp_path / "dm_exp1.pt").write_text("hello " * 99)
+    with told() as lines:
+        (found,) = finding.found_at(tmp_path)
+    assert found.path.name == "dm.pt"
+    (line,) = lines
+    assert line.startswith(f"skipped: {tmp_path / 'dm_exp1.pt'}: damaged or not a .pt file")
+
+
+@pytest.mark.parametrize("name", ["Digits2", "ImageFolder2"])
+def test_a_dataset_that_only_another_version_knows_is_named(name, images, tmp_path):
+    args = {"dataset": name, "epoch_eval_train": 1, "batch_train": 1, "lr_net": 0.1}
+    meta = {"args": args | {"dsa_strategy": ""}, "factor": 1, "zca": None}
+    ours = {"data": [[images, LABELS]], "accs_all_exps": {}, "meta": meta}
+    torch.save(ours, tmp_path / "ours.pt")
+    with pytest.raises(UserError, match=f"^dataset {name}: unknown; choose from .* or ImageFolder"):
+        finding.find(command.build_parser(None).parse_args([str(tmp_path / "ours.pt")]))

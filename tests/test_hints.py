@@ -129,3 +129,20 @@ def test_a_gpu_that_is_named_as_elsewhere_is_answered_with_cuda(value, capsys):
     assert stop.value.code == 2
     text = capsys.readouterr().err
     assert "say cuda; CUDA_VISIBLE_DEVICES" in text and "did you mean cpu" not in text
+
+
+def test_a_file_may_be_called_what_looks_like_a_flag(capsys, tmp_path, monkeypatch):
+    def parse(line):
+        return command.build_parser("").parse_args(shlex.split(line))
+
+    monkeypatch.chdir(tmp_path)
+    assert "holds EN DASH (U+2013); type --set.pt" in refusal("\u2013set.pt", capsys, parse)
+    (tmp_path / "\u2013set.pt").touch()
+    assert parse("\u2013set.pt").paths == ["\u2013set.pt"]
+    assert "type --set.pt" in refusal("\u2013set.pt", capsys)  # these take no paths
+
+
+def test_half_a_character_is_shown_as_an_escape_of_it(capsys):
+    """Half of a pair of surrogates is in a name of Windows only."""
+    assert hints.decoded("\ud800") == "\ud800"
+    assert "'\\ud800'" in refusal("--ipc \ud800", capsys)

@@ -195,3 +195,93 @@ def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys, monkeypatch)
     assert text.err.count("\n") == 1 and "Traceback" not in text.err and text.out == ""
     assert all(word in text.err for word in words), text.err
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+def hot(labels, classes):
+    return torch.nn.functional.one_hot(labels, classes).float()
+
+
+FLOATS = "torch.float32"
+
+
+# what is saved, how it is to be read, and how the line ends that refuses it
+UNSOUND = {
+    "flat images": (
+        lambda x, y: {"data": [[x.flatten(1), y]]}, {},
+        f"images are {FLOATS} (20, 64), not a tensor (n,C,H,W)",
+    ),
+    "labels of other classes": (
+        lambda x, y: {"data": [[x, hot(y, 11)]]}, {},
+        f"soft labels are {FLOATS} (20, 11), but Digits has 10 classes",
+    ),
+    "labels that are not finite": (
+        lambda x, y: {"data": [[x, hot(y, 10).log().neg()]]}, {},
+        f"soft labels are {FLOATS} (20, 10), but Digits has 10 classes",
+    ),
+    "labels between classes": (
+        lambda x, y: {"data": [[x, y + 0.5]]}, {},
+        f"labels are {FLOATS} (20,), not whole numbers",
+    ),
+    "labels below 0": (
+        lambda x, y: {"data": [[x, y - 1]]}, {},
+        "labels are -1..8, but Digits has 10 classes",
+    ),
+    "labels from 1 on": (
+        lambda x, y: {"data": [[x, y + 1]]}, {},
+        "labels are 1..10, but Digits has 10 classes",
+    ),
+    "colours as unit": (
+        lambda x, y: {"data": [[x.expand(-1, 3, -1, -1).clamp(0, 1), y]]}, {"pixels": "unit"},
+        "images are 3x8x8, but Digits's are 1x8x8",
+    ),
+    "colours as bytes": (
+        lambda x, y: {"data": [[x.expand(-1, 3, -1, -1).byte(), y]]}, {"pixels": "bytes"},
+        "images are 3x8x8, but Digits's are 1x8x8",
+    ),
+    "a size of NCFM": (
+        lambda x, y: [x.clamp(0, 1)[:, :, 1:], y], {},
+        "images are 1x7x8, but Digits's are 1x8x8",
+    ),
+    "arrays of no known shape": (
+        lambda x, y: {"images": x[:, :, 1:].flatten(1), "labels": y}, {},
+        f"images are {FLOATS} (20, 56), not a tensor (n,C,H,W)",
+    ),
+    "pixels of NCFM as whitened": (
+        lambda x, y: [x.clamp(0, 1), y], {"zca": True},
+        "x.pt holds pixels in [0,1], which are not whitened",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNSOUND)
+def test_a_set_that_does_not_fit_is_one_line_with_what_it_holds(kind, canvases, facts, tmp_path):
+    make, way, words = UNSOUND[kind]
+    torch.save(make(*canvases), tmp_path / "x.pt")
+    with pytest.raises(UserError) as error:
+        read(tmp_path / "x.pt", facts, **way)
+    assert str(error.value).endswith(words)
+
+
+def test_whole_numbers_are_labels_however_they_are_stored(canvases, facts, tmp_path):
+    images, labels = canvases
+    for stored in (labels, labels.int(), labels.float(), labels[:, None], labels[:, None].double()):
+        torch.save({"images": images, "labels": stored}, tmp_path / "x.pt")
+        (saved,) = read(tmp_path / "x.pt", facts)
+        assert saved.labels.dtype == torch.int64 and torch.equal(saved.labels, labels)
+
+
+def test_a_set_of_ours_is_read_with_the_pixels_that_are_given(canvases, facts, tmp_path):
+    images, labels = canvases
+    save_ours(tmp_path / "x.pt", to_pixels(images, facts), labels, facts, 2)
+    (saved,) = read(tmp_path / "x.pt", facts, pixels="unit")
+    torch.testing.assert_close(saved.canvases, images)
+    assert saved.assumed == "pixels in [0,1], normalised here"
+    assert saved.factor == 2 and saved.whitened_from is None
+    assert read(tmp_path / "x.pt", facts, pixels="zca")[0].whitened_from == "pixels"
+
+
+@pytest.mark.parametrize("recorded", [["a"], 0.5, {"ConvNet": 0.5}, {"ConvNet": ["a"]}, {1: []}])
+def test_a_set_is_read_whatever_it_records(recorded, canvases, facts, tmp_path):
+    torch.save({"data": [list(canvases)], "accs_all_exps": recorded}, tmp_path / "x.pt")
+    (saved,) = read(tmp_path / "x.pt", facts)
+    assert saved.recorded == {} and torch.equal(saved.canvases, canvases[0])

@@ -263,3 +263,36 @@ def test_a_disk_that_cannot_be_written_is_told_before_anything_is_computed(place
 def test_null_takes_any_picture(place, monkeypatch):
     monkeypatch.setattr(figures, "grid", lambda *args: None)
     assert command.main(None, ["set.pt", "--dataset=Digits", "--grid", os.devnull]) == 0
+
+
+def test_a_cache_that_cannot_be_kept_stops_nothing(place):
+    for name in ("order.json/baselines.json", f"{'x' * 300}.json", "/proc/nowhere/baselines.json"):
+        cache = outputs.Output("--save_path", name, outputs.CACHE, "--baseline random")
+        outputs.check([cache], outputs.Inputs())
+    read_only = outputs.Output("--grid", "order.json/x.png", outputs.PICTURE, "set.pt")
+    with pytest.raises(UserError, match=r"--grid order.json/x.png: cannot be written"):
+        outputs.check([read_only], outputs.Inputs())
+
+
+def test_an_empty_file_is_replaced_by_what_its_name_promises(place):
+    for name in ("empty.png", "empty.json", "empty.txt"):
+        (place / name).touch()
+    kinds = {"empty.png": outputs.PICTURE, "empty.json": outputs.ORDER, "empty.txt": outputs.ORDER}
+    for name, kind in kinds.items():
+        outputs.check([outputs.Output("--x", name, kind, "set.pt")], outputs.Inputs())
+    with pytest.raises(UserError, match="which is an empty file of another kind"):
+        outputs.check([outputs.Output("--x", "empty.json", outputs.PICTURE, "")], outputs.Inputs())
+
+
+def test_an_old_file_that_may_not_be_written_is_told(place, monkeypatch):
+    """As root may write all, the system refuses by hand."""
+
+    def refuse(path, flags):
+        assert flags == os.O_WRONLY
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    output = outputs.Output("--grid", "old.png", outputs.PICTURE, "set.pt")
+    refused = r"^--grid old.png: cannot be written \(Permission denied\)$"
+    with pytest.raises(UserError, match=refused):
+        outputs.check([output], outputs.Inputs())

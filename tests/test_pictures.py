@@ -273,3 +273,33 @@ def test_damaged_exif_data_turn_nothing(tmp_path):
     Image.fromarray(plain).save(tmp_path / "a/x.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     _, images, _ = pictures.read_class_folders(tmp_path)
     np.testing.assert_array_equal(images[0].numpy().transpose(1, 2, 0), plain)
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path):
+    assert refusal(tmp_path / "gone").startswith(f"{tmp_path / 'gone'}: cannot be read (No such")
+
+
+def test_a_lack_of_memory_is_not_called_a_damaged_picture(tmp_path, monkeypatch):
+    classes(tmp_path, "a")
+
+    def lack(file):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", lack)
+    with pytest.raises(MemoryError):
+        pictures.read_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize(("levels", "refused"), [((7, 7), True), ((7, 8), True), ((7, 10), False)])
+def test_images_of_one_colour_cannot_be_normalised(levels, refused, tmp_path):
+    """Their standard deviation is 0, or below one level of 255."""
+    for split in ("train", "val"):
+        for k, level in enumerate(levels):
+            put(tmp_path / split / f"a/{k}.png", level)
+    if not refused:
+        dataset, _ = loaded(tmp_path)
+        assert np.allclose(dataset.std, 1.5 / 255, atol=1e-4)
+        return
+    with pytest.raises(UserError) as error:
+        loaded(tmp_path)
+    assert str(error.value) == f"{tmp_path / 'train'}: all pixels of a channel are the same"

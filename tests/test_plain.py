@@ -41,3 +41,29 @@ def test_iterations_equal_the_plain_reference(make_distiller, flags):
     # float32, with other orders of summation: rounding, far below what any change of the algorithm
     # would move
     torch.testing.assert_close(ours, plain_ones, rtol=0, atol=2e-4 * float(moved))
+
+
+def test_the_command_of_the_plain_lines_judges_canvases_of_0_and_of_100_iterations(
+    quick, monkeypatch, capsys
+):
+    def distil(args, real, iterations):
+        judged.append(iterations)
+        return torch.arange(10.0)[:, None, None, None].expand(10 * args.ipc, 1, 8, 8)
+
+    def judge(network, images, labels, test, num_classes, protocol, rng, arithmetic):
+        # Four images to a canvas, each with the label of its class.
+        assert images.shape == (40, 1, 8, 8)
+        assert torch.equal(images, labels.float()[:, None, None, None].expand(images.shape))
+        assert len(test) == 50 and num_classes == 10  # of the few digits
+        drawn.append(rng.random())
+        return judged[-1] / 200
+
+    judged, drawn = [], []
+    monkeypatch.setattr(plain, "distil", distil)
+    monkeypatch.setattr(plain.judge, "judge", judge)
+    plain.main()
+    assert drawn[0] == drawn[1]  # both begin with the same network and batches
+    assert capsys.readouterr().out.splitlines() == [
+        "after 0 iterations: 0.00 % of the test digits",
+        "after 100 iterations: 50.00 % of the test digits",
+    ]

@@ -14,7 +14,7 @@ import torch
 from bacon import compute, judge
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
-from bacon.score import command, protocols, sets
+from bacon.score import command, finding, judging, protocols, sets
 from bacon.score.protocols import Subject
 from bacon.score.rows import BIASED
 
@@ -375,3 +375,19 @@ def test_the_rate_that_a_set_was_learnt_with_is_the_judges():
     assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.02
     args = command.build_parser(None).parse_args(["--lr_net=0.5"])
     assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.5
+
+
+def test_the_judge_of_dc_has_an_augmentation_that_no_flag_changes():
+    assert protocol("--protocol=dc", "--dsa_strategy=").augmentation == "DC"
+    with pytest.raises(UserError, match=r"^--dsa_strategy: has no effect here, --protocol dc has"):
+        protocol("--protocol=dc", "--dsa_strategy=flip")
+
+
+def test_epochs_of_the_whole_set_have_no_effect_on_judges_of_equal_steps(digits_folder):
+    """Whose number a set's run may say: by --judge_steps."""
+    args = parsed("--baseline=full", "--full_epochs=3", f"--data_path={digits_folder}")
+    real = finding.RealImages("Digits", args)
+    with pytest.raises(UserError, match=r"^--full_epochs: .* the judges train for 7 steps"):
+        judging._judges_of_baseline("full", real, {"args": {"judge_steps": 7}}, None, args)
+    (judges,) = judging._judges_of_baseline("full", real, {"args": {}}, None, args)
+    assert judges.protocol.epochs == 3

@@ -1,6 +1,7 @@
 """Facts about the readers of official files: exact images, and what is wrong with a file."""
 
 import gzip
+import sys
 
 import pytest
 import torch
@@ -110,3 +111,34 @@ def test_digits_need_no_file_and_never_change(tmp_path):
     assert pixels.max() == 1 and pixels.min() == 0
     assert digits.mean == (pytest.approx(pixels.mean().item(), abs=5e-5),)
     assert digits.std == (pytest.approx(pixels.std(correction=0).item(), abs=5e-5),)
+
+
+def test_a_lack_of_memory_is_not_called_damage(tmp_path, monkeypatch):
+    written("SVHN", tmp_path, monkeypatch)
+
+    def lack(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("scipy.io.loadmat", lack)
+    with pytest.raises(MemoryError):
+        loading.load("SVHN", tmp_path)
+
+
+def test_digits_without_scikit_learn_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r"^Digits: .*pip install scikit-learn$"):
+        loading.load("Digits", tmp_path)
+
+
+def test_a_file_that_a_disk_does_not_give_is_named(tmp_path, monkeypatch):
+    """Whatever reads it: here the check of its md5."""
+    written("SVHN", tmp_path, monkeypatch)
+
+    def broken(path, md5):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("torchvision.datasets.utils.check_integrity", broken)
+    path = tmp_path / "train_32x32.mat"
+    with pytest.raises(UserError) as error:
+        loading.load("SVHN", tmp_path)
+    assert str(error.value) == f"{path}: cannot be read (Input/output error)"

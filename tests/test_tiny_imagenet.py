@@ -387,3 +387,12 @@ def test_an_incomplete_folder_is_read_again_once_it_is_repaired(split, tmp_path,
     assert cache.exists() and said[1:] == [
         f"TinyImageNet: wrote {cache}, which the next start reads instead of {folder}"
     ]
+
+
+def test_a_class_of_val_that_train_lacks_is_named(tiny):
+    root, folder, _ = tiny
+    picture, wnid = first_val(folder)
+    shutil.rmtree(folder / "train" / wnid)
+    (folder / "wnids.txt").unlink()
+    expected = f"val/images/{picture.name} has class {wnid}, train/ has none such"
+    assert refusal(root) == f"{folder}: {expected}"

@@ -379,8 +379,6 @@ def _look(pixels):
 
 def _meant(readings, given):
     """The Reading that the set is meant in, or None if all are at chance."""
-    if not readings:
-        return None
     alive = [one for one in readings if _is_above_chance(one)]
     if not alive:
         return None
