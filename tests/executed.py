@@ -1,10 +1,13 @@
 """Which test executes which line of the product, measured once for a state of the tree."""
 
 import collections
+import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ["utils.py", "networks.py", "augment.py", "bacon/*"]
+# Tests run in processes that are forked from one with these packages, which take seconds to import.
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["pytest", "torchvision", "sklearn.cluster"])
 MOST = 60  # seconds of tests for a mutant; those of the module's own file run in any case
 
 
@@ -119,6 +125,32 @@ def tests_of(file, lines, on_import, held):
         if own in test or total <= MOST:
             kept.append(test)
     return kept
+
+
+def passes(tree, tests, limit):
+    """Whether tests pass in a copy of the tree within so many seconds."""
+    process = FORKED.Process(target=run, args=(tree, tests))
+    process.start()
+    process.join(limit)
+    passed = process.exitcode == 0
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # with what its tests started
+    process.join()
+    return passed
+
+
+def run(tree, tests):
+    """Run tests in a copy of the tree and end this process with the exit code of pytest."""
+    import pytest
+
+    os.setsid()
+    os.chdir(tree)
+    os.environ |= environment()
+    sys.dont_write_bytecode = True
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", *tests]))
 
 
 def environment():
