@@ -1,6 +1,8 @@
 """Facts about an experiment on its way: what it logs when, its evaluations, and the picture of its
 canvases."""
 
+import argparse
+import functools
 import types
 from unittest import mock
 
@@ -147,3 +149,16 @@ def test_seconds_in_the_log_are_those_of_one_iteration(make_args, digits, monkey
         (10, 0.5),
         (15, 2.0),
     ]
+
+
+def test_of_an_odd_number_of_judges_one_process_trains_none():
+    class OfTwo(World):
+        def gather_objects(self, value):
+            return [0.25, value]  # the other process trained the last judge
+
+    args = argparse.Namespace(num_eval=3)
+    this = types.SimpleNamespace(args=args, world=OfTwo(1, 2))
+    this.judge = functools.partial(Experiment.judge, this)
+    scores = [0.5, 0.75]
+    Experiment.judge_all(this, "ConvNet", scores, None, mock.Mock(), mock.Mock())
+    assert scores == [0.5, 0.75, 0.25]

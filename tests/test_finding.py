@@ -1,16 +1,18 @@
 """Facts about finding the sets that a command line names, and the real images of each."""
 
 import sys
+import types
 
 import pytest
 import torch
+from heard import hearing
 from saved_sets import read, save_mtt, save_ours
 from scripts import JUDGED_TWICE, run
 from torchvision.utils import save_image
 
 from bacon import figures, recipes
 from bacon.data import known_classes, loading, pt_layout
-from bacon.score import command
+from bacon.score import command, finding
 
 
 def test_a_set_named_twice_is_judged_once(digit_runs, score):
@@ -136,3 +138,18 @@ def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_pat
         "res_y_exp0.pt",
     ]  # 2 is not in the whole
     assert [path.rsplit("/", 1)[1] for path in found] == names
+
+
+@pytest.mark.parametrize("needs_real", [True, False])
+@pytest.mark.parametrize("whitened_from", [None, "normalised"])
+@pytest.mark.parametrize("theirs", ["there", "here", None])
+def test_a_set_of_other_images_is_said_where_these_are_needed(theirs, whitened_from, needs_real):
+    saved = types.SimpleNamespace(
+        meta={"data_sha256": theirs and theirs * 16}, whitened_from=whitened_from, path="x.pt"
+    )
+    real = types.SimpleNamespace(dataset=types.SimpleNamespace(fingerprint="here" * 16))
+    with hearing() as said:
+        finding._say_of_other_data(finding.SetsOfFile([saved], real), needs_real)
+    differs = theirs == "there" and (needs_real or whitened_from)
+    line = "x.pt: distilled from data with hash therethe, judged on herehere"
+    assert said == ([line] if differs else [])

@@ -1,7 +1,9 @@
 """Facts about the files of a run: none is lost, overwritten or taken for another's."""
 
+import contextlib
 import dataclasses
 import io
+import json
 import os
 import pickle
 import shutil
@@ -15,6 +17,7 @@ from stops import NAME, Killed, ask, held, kill
 from bacon import (
     canvases,
     errors,
+    flags,
     tables,
 )
 from bacon.data import loading
@@ -493,3 +496,41 @@ def test_a_flag_that_an_older_run_did_not_have_was_at_its_default():
     assert folders.flags_apart(theirs, {"lr_img": 0.2, "spread_weight": 0.0, "cooldown": 0.0}) == []
     apart = folders.flags_apart(theirs, {"lr_img": 0.2, "spread_weight": 1.5, "cooldown": 0.0})
     assert apart == ["--spread_weight 0.0 there, 1.5 here"]
+
+
+OTHER_LOGS = ["", "hello\n", "[1]\n", "{}\n", '{"args": 3}\n', b"\xff\n"]
+
+
+@pytest.mark.parametrize("content", OTHER_LOGS, ids=repr)
+def test_a_log_of_another_kind_gives_a_run_no_name(content, make_args, tmp_path):
+    args = make_args(save_path=tmp_path)
+    earlier = "BACON_Digits_ConvNetW32_2ipc"
+    log = tmp_path / f"log_{earlier}.jsonl"
+    log.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert folders.Files(args).name == flags.run_name(args) != earlier
+    log.write_text(json.dumps({"args": vars(args)}))  # as an earlier version named this run
+    assert folders.Files(args).name == earlier
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_not_replaced(make_args, tmp_path):
+    files = folders.Files(make_args(save_path=tmp_path))
+    files.admit(False, False, 0)
+    files.result.touch()
+    with contextlib.ExitStack() as stack, pytest.raises(errors.UserError) as error:
+        files.claim(stack, {}, resume=False, overwrite=False)
+    assert f"holds {files.result.name} of an earlier run" in str(error.value)
+    assert files.result.exists()
+
+
+def test_unfinished_runs_beside_are_named_up_to_three(make_args, tmp_path):
+    files = folders.Files(make_args(save_path=tmp_path))
+    assert files._beside() == ""
+    like = "Digits_ConvNetW32_2ipc"
+    for name in (f"DM_{like}", f"DM_{like}_previous", f"DM_{like}_damaged", f"{files.name}_exp1"):
+        (tmp_path / f"ckpt_{name}.pt").touch()
+    (tmp_path / "ckpt_DM_Digits_ConvNet_2ipc.pt").touch()  # of another network
+    assert files._beside() == f" (unfinished here, with other flags: ckpt_DM_{like}.pt)"
+    for k in range(3):
+        (tmp_path / f"ckpt_IDM_{like}_{k}.pt").touch()
+    named = f"ckpt_DM_{like}.pt, ckpt_IDM_{like}_0.pt, ckpt_IDM_{like}_1.pt and 1 more"
+    assert files._beside() == f" (unfinished here, with other flags: {named})"

@@ -87,6 +87,7 @@ def test_evaluate_names_its_own_flags_only(capsys):
         "--zca True": "--zca: takes no value, found 'True'; say --zca, or leave it out",
         "\u2014table x": "holds EM DASH (U+2014); type --table",
         "--momentum 1": "no such flag; see --help",
+        "--nproc_per_node 2": "no such flag; see --help",  # it runs in one process
         "''": "must be a path, found ''",
         "'x.pt\r'": "which holds a carriage return",
     }.items():

@@ -99,3 +99,17 @@ def test_sgd_on_planes_is_projected_sgd_on_pixels():
             ours.drift_after_(planes)
     torch.testing.assert_close(spaces.from_planes(planes), pixels.detach(), rtol=0, atol=1e-12)
     assert (pixels.detach() - start).abs().max() > 0.1
+
+
+def test_adam_that_has_not_stepped_goes_on_as_a_new_one():
+    def made():
+        return optimizers.PerClassAdam(torch.ones(3, 2), 0.1, [range(3)], range(3))
+
+    state = made().state_dict(lambda rows: rows)
+    fresh, restored = made(), made()
+    restored.load_state_dict(state)
+    canvases = [torch.ones(3, 2), torch.ones(3, 2)]
+    for optimizer, ours in zip((fresh, restored), canvases, strict=True):
+        optimizer.adam.param_groups[0]["params"] = [ours]
+        optimizer.step_(ours, range(3), torch.arange(6.0).view(3, 2))
+    assert torch.equal(*canvases) and not torch.equal(canvases[0], torch.ones(3, 2))

@@ -1,5 +1,6 @@
 """Facts about one distillation over several processes, which torchrun starts, on CPUs with gloo."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -346,3 +347,79 @@ def test_indices_mean_the_same_image_in_every_share(digits):
     assert torch.equal(part.take(mine), whole.take(mine))
     with pytest.raises(IndexError):
         part.take(indices)
+
+
+def test_what_the_leader_alone_does_ends_every_process_where_it_fails():
+    class World(parallel.World):
+        def gather_objects(self, value):
+            return [led, value] if self.rank else [value, None]
+
+    def fail():
+        raise UserError("no such file")
+
+    with pytest.raises(UserError, match="no such file"):
+        World(0, 2).from_leader(fail)
+    assert World(0, 2).from_leader(lambda: [5]) == [5]
+    led = ([5], False)
+    assert World(1, 2).from_leader(fail) == [5]  # which the leader had
+    led = (None, True)
+    with pytest.raises(SystemExit) as stop:
+        World(1, 2).from_leader(fail)
+    assert stop.value.code == 2
+
+
+@pytest.fixture
+def started_by_torchrun(monkeypatch):
+    """The second of two processes on a machine with one GPU."""
+    variables = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+
+NO_GPU = "--nproc_per_node: process 1 has no GPU of its own, there are 1; start one process per GPU"
+
+
+@pytest.mark.usefixtures("started_by_torchrun")
+@pytest.mark.parametrize(
+    ("device", "words"), [("mps", "--device mps: several"), ("cuda", NO_GPU), ("auto", NO_GPU)]
+)
+def test_a_device_that_processes_cannot_share_is_refused(device, words, monkeypatch):
+    monkeypatch.setattr(parallel, "_connect", None)
+    with pytest.raises(UserError, match=f"^{words}"), parallel.joined(device):
+        pass
+
+
+@pytest.mark.usefixtures("started_by_torchrun")
+@pytest.mark.parametrize("error", [None, UserError("no")])
+def test_a_group_lasts_as_long_as_the_work(error, monkeypatch):
+    """Whether that fails or not. The group is one of a single process here."""
+
+    def connect(cuda, local):
+        assert not cuda and local == 1
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        return torch.distributed.new_group(backend="gloo")
+
+    monkeypatch.setattr(parallel, "_connect", connect)
+    waited = []
+    monkeypatch.setattr(parallel.World, "gather_objects", lambda *args: waited.append(args))
+    with contextlib.suppress(UserError), parallel.joined("cpu") as world:
+        assert (world.rank, world.size, world.leads) == (1, 2, False)
+        assert torch.distributed.is_initialized()
+        if error:
+            raise error
+    assert not torch.distributed.is_initialized()
+    assert len(waited) == (0 if error else 1)  # nobody hangs up while another is listening
+
+
+@pytest.mark.usefixtures("started_by_torchrun")
+def test_processes_that_cannot_reach_each_other_say_which(monkeypatch):
+    def connect(cuda, local):
+        raise RuntimeError("timed out")
+
+    monkeypatch.setattr(parallel, "_connect", connect)
+    words = r"^process 1 of 2 cannot reach the others \(timed out\)$"
+    with pytest.raises(ParallelError, match=words), parallel.joined("cpu"):
+        pass

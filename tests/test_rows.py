@@ -1,13 +1,15 @@
 """Facts about the rows of the scorer's table and the names of its sets."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 from scripts import JUDGED_TWICE, run
 
-from bacon.score import command
-from bacon.score.rows import distinct_names
+from bacon import tables
+from bacon.score import command, fair
+from bacon.score.rows import Recorded, Row, distinct_names
 
 
 def test_sets_with_the_same_end_of_path_have_names_that_differ(tmp_path, score, capsys):
@@ -56,3 +58,35 @@ def test_tables_are_printed_as_text_and_markdown(digit_runs, narrow, capsys, dig
     assert head.count("|") == rule.count("|") == row.count("|") == 7 and set(rule) <= set("|- ")
     assert title.startswith("### ") and "reproduced" in row
     assert all(word in behind for word in ("accuracy %", "std experiments", "epochs", "seconds"))
+
+
+def test_a_row_goes_into_a_json_line_and_back():
+    row = Row(
+        set="a/x.pt",
+        name="x.pt",
+        baseline="",
+        layout="DC",
+        assumed="normalised",
+        dataset="Digits",
+        stored="10",
+        decoded="40",
+        numbers="640",
+        network="ConvNet",
+        accuracy=[[0.25, 0.5], [0.5, 0.75]],
+        summary=tables.summary([[0.25, 0.5], [0.5, 0.75]]),
+        protocol="1000 epochs",
+        protocol_settings={"epochs": 1000},
+        epochs=1000,
+        seconds=1.5,
+    )
+    everything = dataclasses.replace(
+        row,
+        recorded=Recorded(50.0, 2.5, 4, of_ours=True, reproduced=True),
+        best_epoch=62.5,
+        hard=[[0.25, 0.25], [0.5, 0.5]],
+        fair={"IOR": fair.Fraction(0.25, 0.0625), "HLR": fair.Fraction(0.5, 0.125)},
+    )
+    of_theirs = dataclasses.replace(row, recorded=Recorded(50.0, 2.5, 4))
+    baseline = dataclasses.replace(row, set="random", baseline="random", layout="baseline")
+    for one in (row, everything, of_theirs, baseline):
+        assert Row.from_json(json.loads(json.dumps(one.as_json()))) == one

@@ -274,3 +274,21 @@ def test_an_old_run_of_other_flags_is_left_alone_and_named(left_by_an_earlier_ve
     beside = f"(unfinished here, with other flags: ckpt_{OLD}.pt)"
     assert f"nothing to resume yet: starting from the beginning {beside}\n" in text
     assert {path: path.read_bytes() for path in folder.iterdir() if path in before} == before
+
+
+def test_a_name_holds_as_many_tags_as_fit_it(monkeypatch):
+    line = "--ipc 10 --lr_img 0.3 --seed 3 --no_aug --tv_weight 2 --batch_real 77 --optim adam"
+    whole = name(line)
+    shorter = []
+    for longest in range(41, len(whole) + 3):
+        monkeypatch.setattr(flags, "LONGEST_NAME", longest)
+        found = name(line)
+        if longest >= len(whole):
+            assert found == whole
+            continue
+        kept, ending = found.split("_more-")
+        assert len(found) <= longest and whole.startswith(f"{kept}_")
+        following = whole[len(kept) + 1 :].split("_")[0]
+        assert len(f"{kept}_{following}_more-{ending}") > longest
+        shorter.append(kept)
+    assert len(set(shorter)) > 3

@@ -289,6 +289,19 @@ def test_a_folder_that_may_not_be_read_is_named(locked, tiny, monkeypatch):
     assert str(error.value) == f"{folder / locked}: cannot be read (Permission denied)"
 
 
+def test_a_picture_that_may_not_be_read_is_not_called_damaged(tiny, monkeypatch):
+    root, folder, _ = tiny
+    picture, _ = first_val(folder)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(picture))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(UserError) as error:
+        load(root)
+    assert str(error.value) == f"{picture}: cannot be read (Permission denied)"
+
+
 def test_tiny_imagenet_zip_equals_its_folder(tmp_path, monkeypatch):
     folder, other = tmp_path / "folder", tmp_path / "zip"
     other.mkdir()

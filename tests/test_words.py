@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from bacon import messages
+from bacon import flags, messages
 from bacon.run import run as runner
 from bacon.run import words
 
@@ -41,3 +41,12 @@ def test_another_thread_count_is_mentioned(two_threads, script, capsys, monkeypa
     assert script("--resume") == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "bitwise" in line)
     assert re.search("distilling cpu, 1 threads, (.*), now cpu, 2 threads, \\1", line)
+
+
+def test_what_departs_from_a_recipe_is_said_with_the_recipes_value():
+    def said(*line):
+        return words._recipe(flags.parse_args(("CIFAR10",), "", ["--ipc=10", *line]))
+
+    alone = said()
+    assert "except" not in alone and "--" not in alone
+    assert said("--lr_img=0.3") == f"{alone}, except --lr_img 0.3 (not 0.2)"
