@@ -64,8 +64,10 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name_and_the_name_is_brought_
 ):
     path = tmp_path / "x.pt"
     synced = []
+    handles = []
 
     def note(handle):
+        handles.append(handle)
         status = os.fstat(handle)
         synced.append((stat.S_ISDIR(status.st_mode), status.st_size, path.exists()))
 
@@ -74,6 +76,9 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name_and_the_name_is_brought_
     of_file, of_folder = synced
     assert of_file == (False, path.stat().st_size, False)
     assert of_folder[0] and of_folder[2]
+    for handle in handles:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(handle)
 
 
 def test_a_file_system_that_syncs_no_folders_is_saved_to(tmp_path, monkeypatch):
