@@ -248,3 +248,34 @@ def test_a_saved_set_with_half_chroma_loads_as_colour_images(tmp_path):
         torch.equal(images, augment.split(from_planes(planes)))
         and targets.tolist() == labels.tolist() * 4
     )
+
+
+@pytest.mark.parametrize("chroma", ["full", "half"])
+@pytest.mark.parametrize("init", ["real", "noise"])
+def test_canvases_start_in_single_precision_and_each_class_by_its_own_stream(init, chroma):
+    real = colour_images(per_class=12)
+    streams = {c: utils.stream(0, "init", c) for c in range(3)}
+    every = canvases.initial(real, 2, init, 2, streams, chroma)
+    assert every.dtype == torch.float32
+    alone = canvases.initial(real, 2, init, 2, {1: utils.stream(0, "init", 1)}, chroma)
+    assert torch.equal(every[1:2], alone)
+
+
+def test_chosen_images_are_put_on_the_canvases_in_their_order(real):
+    rows = {c: np.flatnonzero(real.labels.numpy() == c)[:8] for c in (3, 7)}
+    made = canvases.initial(real, 2, "cluster", 2, dict.fromkeys(rows), chosen=rows)
+    expected = [augment.tile(real.take(rows[c])) for c in (3, 7)]
+    assert torch.equal(made, torch.stack(expected))
+
+
+def test_a_result_is_told_by_its_keys():
+    meta = {"args": {}, "factor": 1, "zca": None}
+    result = {"data": [], "accs_all_exps": {}, "meta": meta}
+    assert canvases.is_result(result | {"more": 1})
+    for key in result:
+        assert not canvases.is_result({name: result[name] for name in result if name != key})
+    for key in meta:
+        less = {name: meta[name] for name in meta if name != key}
+        assert not canvases.is_result(result | {"meta": less})
+    assert not canvases.is_result(result | {"meta": list(meta)})
+    assert not canvases.is_result(list(result))

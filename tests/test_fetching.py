@@ -1,8 +1,11 @@
 """Facts about downloads that fail: what is to be put where, and that nothing is left behind."""
 
+import contextlib
+
 import pytest
 from loads import refused
 
+from bacon.data import fetching
 from bacon.recipes import DATASETS
 
 OFFICIAL = [name for name in DATASETS if name != "Digits"]
@@ -52,3 +55,20 @@ def test_a_link_to_nothing_is_named_and_nothing_is_fetched_in_its_place(name, li
     (tmp_path / link).symlink_to("/scratch/gone")
     refused(name, tmp_path, f"{tmp_path / link}: a link to /scratch/gone, which is not there")
     assert (tmp_path / link).is_symlink()
+
+
+def test_folders_that_are_left_empty_go_again_and_all_others_stay(tmp_path):
+    (tmp_path / "before/empty").mkdir(parents=True)
+    names = ["before", "before/empty", "new", "new/deep", "new/deep/er", "full", "full/empty", "no"]
+    for fails in (False, True):
+        folders = {tmp_path / name for name in names}
+        with contextlib.suppress(KeyboardInterrupt), fetching.tidied(folders):
+            (tmp_path / "new/deep/er").mkdir(parents=True)
+            (tmp_path / "full/empty").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "full/file").touch()
+            if fails:
+                raise KeyboardInterrupt
+        left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+        kept = ["full/empty"] if fails else []  # was there before the second time
+        assert left == sorted(["before", "before/empty", "full", "full/file", *kept])
+        (tmp_path / "full/empty").mkdir(exist_ok=True)

@@ -1,6 +1,8 @@
 """Facts about the flags: what a command line comes to, and what is said of idle and wrong ones."""
 
+import argparse
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -211,3 +213,58 @@ def test_a_size_is_for_pictures_in_folders_alone(dataset):
     idle = dataset == "CIFAR10"
     said = ["--im_size 8 has no effect: only ImageFolder resizes"] if idle else []
     assert parsed.notes == said and parsed.args.im_size == (None if idle else 8)
+
+
+LEAST = {
+    0: "Iteration net_push_num fetch_net_num model_train_steps judge_steps validate exp_index seed",
+    1: "ipc outer_loop net_num net_generate_interval train_net_num trained_bs meter_reset "
+    "eval_interval num_eval epoch_eval_train batch_train num_exp",
+    2: "batch_real",  # their standard deviation is taken
+    4: "im_size",
+}
+
+
+@pytest.mark.parametrize("least", LEAST)
+def test_a_number_of_things_is_whole_and_not_below_what_makes_sense(least):
+    for name in LEAST[least].split():
+        parse, _ = flags.SHARED[name]
+        assert (parse(str(least)), parse("1000000000")) == (least, 10**9)
+        with pytest.raises(argparse.ArgumentTypeError, match=f"of at least {least}, found"):
+            parse(str(least - 1))
+        with pytest.raises(argparse.ArgumentTypeError, match="of at most 1e"):
+            parse("1000000001")
+        with pytest.raises(argparse.ArgumentTypeError, match="a whole number"):
+            parse(f"{least}.5")
+
+
+@pytest.mark.parametrize(
+    ("names", "taken", "refused"),
+    [
+        ("net_begin net_end embed_last", ["-1000000000", "-1", "0"], ["-1000000001", "0.5"]),
+        ("lr_img lr_net", ["1e-30", "1e30"], ["0", "-1", "1e31", "inf", "nan", "x"]),
+        (
+            "ce_weight lh_weight tv_weight clip_weight spread_weight checkpoint_minutes",
+            ["0", "1e-40", "1e30"],
+            ["-1e-9", "1e31", "nan"],
+        ),
+        ("cooldown", ["0", "0.5", "1"], ["-0.1", "1.1", "nan"]),
+    ],
+)
+def test_other_numbers_are_within_their_bounds(names, taken, refused):
+    for name in names.split():
+        parse, _ = flags.SHARED[name]
+        assert [parse(text) for text in taken] == [float(text) for text in taken]
+        for text in refused:
+            with pytest.raises(argparse.ArgumentTypeError, match=re.escape(f"found {text!r}")):
+                parse(text)
+
+
+def test_every_number_of_the_command_line_has_its_bounds_tested():
+    numbers = {
+        name
+        for name, (kind, _) in flags.SHARED.items()
+        if callable(kind) and kind not in (str, flags.path)
+    }
+    others = "net_begin net_end embed_last lr_img lr_net cooldown checkpoint_minutes ce_weight"
+    weights = {f"{name}_weight" for name in ("lh", "tv", "clip", "spread")}
+    assert numbers == {*" ".join(LEAST.values()).split(), *others.split()} | weights

@@ -147,3 +147,44 @@ def test_half_a_character_is_shown_as_an_escape_of_it(capsys):
     """Half of a pair of surrogates is in a name of Windows only."""
     assert hints.decoded("\ud800") == "\ud800"
     assert "'\\ud800'" in refusal("--ipc \ud800", capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("plain text ~!", None),
+        ("", None),
+        ("a\tb\n", "a tab"),
+        ("\x1f", "a character without a name (U+001F)"),
+        ("\x7f", "a character without a name (U+007F)"),
+        ("\u00e9\n", "LATIN SMALL LETTER E WITH ACUTE (U+00E9)"),
+    ],
+)
+def test_the_first_character_that_is_not_plain_is_named(text, first):
+    assert hints.strange(text) == first
+    assert hints.found(text) == f"found {text!r}" + (f", which holds {first}" if first else "")
+
+
+def test_of_a_long_value_the_beginning_is_quoted():
+    assert hints.found("x" * 40) == f"found '{'x' * 40}'" == hints.found("x" * 400)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("\u2013seed", "--seed"),
+        ("\u2014dry\u2011run", "--dry-run"),
+        ("---x", "--x"),
+        ("\u22125", "-5"),  # a number stays one
+        ("a\u00a0b\u200b", "a b"),
+        ("\u3000a\r", "a"),
+        ("\u2013", "-"),
+    ],
+)
+def test_a_pasted_word_is_read_as_it_was_meant(word, meant):
+    assert hints.plain(word) == meant
+
+
+def test_gpus_are_told_from_other_words():
+    assert all(map(hints.names_a_gpu, ["gpu", "GPU", "gpu:0", "cuda:12", "cuda1", "0", "0,1,2"]))
+    assert not any(map(hints.names_a_gpu, ["cuda", "cpu", "", "cuda:", "x0", "0,", "0 1", "mps"]))

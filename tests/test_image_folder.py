@@ -126,3 +126,39 @@ def test_a_folder_of_ones_own_images_is_distilled_and_scored(tmp_path, capsys, d
     assert len(here) == 16 and [path.read_bytes() for path in here] == [
         path.read_bytes() for path in gone
     ]
+
+
+def coloured(folder, count, grey, seed, size=(6, 4)):
+    """Pictures of random pixels: what they hold, (count, H, W, 3)."""
+    folder.mkdir(parents=True)
+    width, height = size
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+    if grey:
+        pixels[:] = pixels[..., :1]
+    for k, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{k}.png")
+    return pixels
+
+
+@pytest.mark.parametrize("grey", [(True, True), (True, False), (False, True), (False, False)])
+def test_pictures_keep_their_colours_unless_all_of_both_splits_are_grey(grey, tmp_path):
+    train = coloured(tmp_path / "train/a", 3, grey[0], 0)
+    test = coloured(tmp_path / "test/a", 2, grey[1], 1)
+    dataset, _ = loaded(tmp_path)
+    channels = 1 if all(grey) else 3
+    assert (dataset.channels, dataset.im_size) == (channels, (4, 6))
+    assert (dataset.train, dataset.test) == (3, 2)
+    for images, pixels in ((dataset.images_train, train), (dataset.images_test, test)):
+        np.testing.assert_array_equal(images.numpy(), pixels.transpose(0, 3, 1, 2)[:, :channels])
+    of_train = train[..., :channels] / 255
+    assert dataset.mean == tuple(of_train.mean((0, 1, 2)).round(4).tolist())
+    assert dataset.std == tuple(of_train.std((0, 1, 2)).round(4).tolist())
+
+
+def test_pictures_of_both_splits_are_resized_to_one_side(tmp_path):
+    coloured(tmp_path / "train/a", 2, False, 0, size=(6, 4))
+    coloured(tmp_path / "val/a", 1, False, 1, size=(5, 9))
+    with pytest.raises(UserError, match=r"images_val is .* 9, 5.* needs .* 4, 6"):
+        loading.load("ImageFolder", tmp_path)
+    dataset = loading.load("ImageFolder", tmp_path, im_size=8)
+    assert dataset.images_train.shape == (2, 3, 8, 8) and dataset.images_test.shape == (1, 3, 8, 8)

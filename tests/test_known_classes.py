@@ -40,3 +40,13 @@ def test_the_names_are_those_that_the_readers_give():
 def test_a_name_is_shown_as_one_line_that_can_be_encoded(name, shown):
     assert known_classes.plain(name) == shown
     known_classes.plain(name).encode()
+
+
+def test_every_character_is_shown_in_one_line_and_only_what_breaks_it_changes():
+    for byte in range(0x80, 0x100):  # of a file name that is no UTF-8
+        name = b"a" + bytes([byte])
+        assert known_classes.plain(name.decode("utf-8", "surrogateescape")) == f"a\\x{byte:02x}"
+    for code in (*range(0x3000), 0xD7FF, *range(0xD800, 0xDC80), 0xDD00, 0xE000, 0xFB01, 0x1F600):
+        shown = known_classes.plain(chr(code))
+        assert shown.encode() and shown.splitlines() == [shown]
+        assert shown == chr(code) or not chr(code).isprintable()

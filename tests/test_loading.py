@@ -169,3 +169,33 @@ def test_a_dataset_without_a_file_or_a_reader_is_told_so(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no scans\.pt is there, and no reader"):
         loading.load("Scans", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_official_files_in_a_folder_that_cannot_be_written_are_read(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    splits = written("MNIST", tmp_path, monkeypatch)
+    monkeypatch.setattr(loading, "lock", refuse)
+    monkeypatch.setattr(loading, "save_torch", refuse)
+    dataset, (line,) = heard("MNIST", tmp_path)
+    assert_holds(dataset, splits)
+    assert line.endswith(
+        "(PermissionError: [Errno 13] Permission denied), so the next start "
+        f"reads {tmp_path / 'MNIST/raw'} again"
+    )
+
+
+def test_images_at_hand_are_read_from_a_pt_that_is_there_and_never_written(
+    tmp_path, monkeypatch, few_digits
+):
+    monkeypatch.setitem(readers.READERS, "Digits", few_digits)
+    dataset, (line,) = heard("Digits", tmp_path)
+    whole = "the whole set 1,201 and 596"
+    assert line == f"Digits: scikit-learn holds 300 training and 50 test images, {whole}"
+    assert not list(tmp_path.iterdir())
+    train = (dataset.images_train[:200], dataset.labels_train[:200])
+    test = (dataset.images_test, dataset.labels_test)
+    entries = pt_layout.layout(dataset.classes, train, test)
+    torch.save(entries, tmp_path / "digits.pt")
+    assert heard("Digits", tmp_path)[0].train == 200

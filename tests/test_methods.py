@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import utils
-from bacon import flags
+from bacon import flags, methods
 from bacon.distill import distiller
 from bacon.methods import METHODS, TERMS, is_zero
 
@@ -56,3 +56,20 @@ def test_only_the_clip_prior_as_released_is_identically_zero():
     assert not is_zero("clip", settings("--clip_prior=residual"))
     assert is_zero("clip", settings("--clip_prior=residual", "--clip_weight=0"))
     assert is_zero("tv", settings("--tv_weight=0")) and not is_zero("match", args)
+
+
+def test_a_term_of_every_method_is_in_use_where_it_has_a_weight():
+    for method, row in METHODS.items():
+        own = list(row.terms)
+        assert methods.terms_of(method) == [*own, "spread"]
+        assert methods.terms_in_use(settings("--method", method)) == own
+        given = settings("--method", method, "--spread_weight=0.5")
+        assert methods.terms_in_use(given) == [*own, "spread"]
+        assert methods.weight_of("spread", given) == 0.5 and not is_zero("spread", given)
+    # A term of its own stays one of the method, whatever its weight.
+    assert methods.terms_in_use(settings("--tv_weight=0")) == ["lh", "tv", "clip"]
+
+
+def test_who_takes_one_step_for_all_classes_and_who_has_our_recipe():
+    assert methods.joint_methods() == ["DM"] and methods.methods_with_ours() == ["BACON"]
+    assert methods.weight_flags(["match", "tv", "spread"]) == ["tv_weight", "spread_weight"]

@@ -5,6 +5,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+import torch
 from heard import hearing
 from own_pictures import classes, loaded, own, put
 from PIL import Image
@@ -303,3 +304,12 @@ def test_images_of_one_colour_cannot_be_normalised(levels, refused, tmp_path):
     with pytest.raises(UserError) as error:
         loaded(tmp_path)
     assert str(error.value) == f"{tmp_path / 'train'}: all pixels of a channel are the same"
+
+
+def test_a_picture_is_grey_where_its_three_channels_are_one_and_the_same():
+    shades = torch.arange(24, dtype=torch.uint8).view(2, 1, 3, 4)
+    assert pictures.is_grey(shades.repeat(1, 3, 1, 1))
+    for channel in range(3):
+        images = shades.repeat(1, 3, 1, 1)
+        images[1, channel, 2, 3] += 1
+        assert not pictures.is_grey(images)

@@ -9,6 +9,8 @@ from loads import assert_holds, refused
 from scripts import SMALL, run
 
 from bacon.data import loading, pt_layout
+from bacon.data.datasets import Spec
+from bacon.errors import UserError
 
 
 def test_storage_details_of_a_pt_do_not_matter(tmp_path):
@@ -82,3 +84,66 @@ def test_wrong_data_files_are_one_line(tmp_path, capsys):
         assert run("BACON_mnist.py", *SMALL, *flags) == 2
         text = capsys.readouterr().err
         assert text.count("\n") == 1 and "mnist.pt" in text and not (tmp_path / "result").exists()
+
+
+SMALL_SPEC = Spec(3, (4, 6), 2, (0.5,) * 3, (0.5,) * 3, 4, 2)
+PIXELS = "torch.uint8 (N > 0, 3, 4, 6)"
+# key: (another value, how it is called, what is needed)
+UNFIT = {
+    "classes": [
+        (["a"], "list of 1", "a list of 2 names"),
+        (("a", "b", "c"), "tuple of 3", "a list of 2 names"),
+        ("ab", "str", "a list of 2 names"),
+    ],
+    "images_train": [
+        (torch.zeros(4, 3, 4, 6), "torch.float32 (4, 3, 4, 6)", PIXELS),
+        (torch.zeros(0, 3, 4, 6).byte(), "torch.uint8 (0, 3, 4, 6)", PIXELS),
+        ([1, 2], "list of 2", PIXELS),
+    ],
+    "images_val": [
+        (torch.zeros(2, 3, 6, 4).byte(), "torch.uint8 (2, 3, 6, 4)", PIXELS),
+    ],
+    "labels_train": [
+        (torch.zeros(4), "torch.float32 (4,)", "4 whole numbers"),
+        (torch.zeros(4, 1).long(), "torch.int64 (4, 1)", "4 whole numbers"),
+        (7, "int", "4 whole numbers"),
+    ],
+    "labels_val": [(torch.zeros(3).long(), "torch.int64 (3,)", "2 whole numbers")],
+}
+BEYOND = [
+    ("labels_train", [0, 1, 2, 0], "labels_train holds 0..2, but Own needs 0..1"),
+    ("labels_val", [-1, 1], "labels_val holds -1..1, but Own needs 0..1"),
+    ("labels_train", [1, 1, 1, 1], "labels_train has no image of class 0 (a)"),
+]
+
+
+def small_entries():
+    train = torch.zeros(4, 3, 4, 6, dtype=torch.uint8), [0, 1, 1, 0]
+    return pt_layout.layout("ab", train, (torch.zeros(2, 3, 4, 6, dtype=torch.uint8), [1, 1]))
+
+
+def said_of(key, value):
+    with pytest.raises(UserError) as error:
+        pt_layout.dataset_of("Own", small_entries() | {key: value}, "x.pt", SMALL_SPEC)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("key", UNFIT)
+def test_an_entry_that_does_not_fit_is_told_beside_what_is_needed(key):
+    for value, found, wanted in UNFIT[key]:
+        assert said_of(key, value) == f"x.pt: {key} is {found}, but Own needs {wanted}"
+
+
+@pytest.mark.parametrize(("key", "labels", "said"), BEYOND)
+def test_labels_of_other_classes_are_told(key, labels, said):
+    assert said_of(key, torch.tensor(labels)) == f"x.pt: {said}"
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_labels_are_whole_numbers_of_any_size(kind):
+    entries = small_entries()
+    entries["labels_train"] = entries["labels_train"].to(kind)
+    dataset = pt_layout.dataset_of("Own", entries, "x.pt", SMALL_SPEC)
+    assert dataset.labels_train.dtype == torch.int64
+    assert dataset.labels_train.tolist() == [0, 1, 1, 0] and dataset.classes == ["a", "b"]
+    assert (dataset.mean, dataset.std) == (SMALL_SPEC.mean, SMALL_SPEC.std)

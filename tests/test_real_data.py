@@ -133,3 +133,78 @@ def test_validation_images_are_the_same_for_every_seed_and_never_among_those_tra
         UserError, match=r"--validate 200: class . \(.\) of Digits has 1\d\d images"
     ):
         digits.validation(200)
+
+
+def test_a_fingerprint_holds_the_shape_beside_the_bytes():
+    images = torch.arange(48, dtype=torch.uint8)
+    found = {
+        real_data.fingerprint_of(*tensors)
+        for tensors in (
+            (images.view(2, 1, 4, 6),),
+            (images.view(2, 1, 6, 4),),
+            (images.view(2, 1, 4, 6)[:1], images.view(2, 1, 4, 6)[1:]),
+        )
+    }
+    assert len(found) == 3
+
+
+def small_dataset(of_class=5, classes=3):
+    """A `Dataset` of so many images of every class, all different."""
+    labels = torch.arange(classes).repeat(of_class)
+    images = torch.arange(4 * len(labels), dtype=torch.uint8).view(-1, 1, 2, 2)
+    names = [f"c{c}" for c in range(classes)]
+    splits = (images, labels, images[:classes], labels[:classes])
+    return real_data.Dataset("Small", names, (0.4,), (0.2,), *splits, "", "")
+
+
+def test_validation_leaves_two_images_of_every_class_at_least():
+    data = small_dataset(of_class=5)
+    assert data.validation(3).train == 2 * 3
+    with pytest.raises(UserError, match=r"class 0 \(c0\) of Small has 5 images"):
+        data.validation(4)
+
+
+def test_a_split_is_normalised_unless_pixels_are_asked_for():
+    data = small_dataset()
+    pixels = data.images_train / 255
+    every = slice(None)
+    torch.testing.assert_close(data.real("train").take(every), (pixels - 0.4) / 0.2)
+    torch.testing.assert_close(data.real("train", normalised=False).take(every), pixels)
+    assert len(data.real("test")) == 3 and data.real("test").classes == ["c0", "c1", "c2"]
+
+
+def test_datasets_are_told_apart_by_identity():
+    data = small_dataset()
+    assert len({data, small_dataset()}) == 2 and data == data
+
+
+@pytest.mark.parametrize("own", [range(1), range(1, 3), range(1, 2), range(3)])
+def test_who_keeps_some_classes_draws_the_same_and_holds_the_images_of_these_alone(own):
+    data = small_dataset()
+    whole, part = data.real("train"), data.real("train", own=own)
+    assert len(part) == len(whole) == 15 and part.counts == whole.counts
+    assert part.images.shape[0] == 5 * len(own)
+    drawn = part.any_indices(9, np.random.default_rng(0))
+    assert (drawn == whole.any_indices(9, np.random.default_rng(0))).all()
+    kept = part.owned(drawn)
+    assert kept.tolist() == [row for row in drawn if data.labels_train[row] in own]
+    assert torch.equal(part.take(kept), whole.take(kept))
+    assert torch.equal(part.labels_of(kept), whole.labels_of(kept))
+    for c in range(3):
+        rows = part.indices(c, 2, np.random.default_rng(c))
+        assert (rows == whole.indices(c, 2, np.random.default_rng(c))).all()
+        if c in own:
+            assert torch.equal(part.take(rows), whole.take(rows))
+        else:
+            with pytest.raises(IndexError, match="of a class that is not kept here"):
+                part.take(rows)
+
+
+def test_a_draw_is_one_from_the_images_of_the_class_in_their_order():
+    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 3, 3000))
+    images = torch.zeros(3000, 1, 1, 1, dtype=torch.uint8)
+    real = real_data.RealData(images, labels, (0.5,), (0.5,), 3, "cpu")
+    assert real.classes == ["0", "1", "2"]
+    for c in range(3):
+        expected = np.random.default_rng(c).choice(np.flatnonzero(labels == c), 9, replace=False)
+        assert (real.indices(c, 9, np.random.default_rng(c)) == expected).all()

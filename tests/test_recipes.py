@@ -216,3 +216,27 @@ def test_our_recipe_is_the_papers_but_for_its_own_settings_and_one_of_bacon():
             "ce_weight"
         ]
         assert "ours" in ours.recipe and "ours" not in theirs.recipe
+
+
+@pytest.mark.parametrize("method", recipes.PAPER)
+def test_the_papers_figures_are_those_of_their_cells(method):
+    for dataset, row in recipes.PAPER[method].items():
+        assert tuple(recipes.paper_figure(method, dataset, ipc) for ipc in (50, 10, 1)) == row
+        assert recipes.paper_figure(method, dataset, 20) is None
+        # More images per class teach more.
+        given = [figure for figure in row if figure is not None]
+        assert given == sorted(given, reverse=True) and all(0 < figure < 100 for figure in given)
+    assert recipes.paper_figure(method, "Digits", 10) is None
+    assert recipes.paper_figure("another", "CIFAR10", 10) is None
+
+
+def test_what_a_recipe_makes_of_a_run(make_args):
+    args = make_args(ipc=3, aug=True, chroma="half", num_exp=4, outer_loop=2, fetch_net_num=3)
+    assert recipes.canvases_per_class(args) == 6 and recipes.images_per_class(args) == 24
+    assert recipes.training_steps(args) == 2 * 3 * args.model_train_steps
+    assert list(recipes.experiments(args)) == [0, 1, 2, 3]
+    assert recipes.judged_on(args) == "test"
+    args = make_args(ipc=3, aug=False, chroma="full", num_exp=4, exp_index=0, validate=5)
+    assert recipes.canvases_per_class(args) == recipes.images_per_class(args) == 3
+    assert list(recipes.experiments(args)) == [0]
+    assert recipes.judged_on(args) == "validation"

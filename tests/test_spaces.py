@@ -1,10 +1,13 @@
 """Facts about the spaces of images: pixels and normalised ones there and back, ZCA whitening."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from layouts import fake
 
+from bacon import flags
 from bacon.data import real_data, spaces
 from bacon.recipes import DATASETS
 
@@ -100,3 +103,56 @@ def test_what_half_size_chroma_loses_is_at_right_angles_to_all_it_can_store():
     images, planes = random_colours(), random_colours(height=4, width=6, channels=6)
     lost = images - spaces.from_planes(spaces.to_planes(images))
     assert (lost * spaces.from_planes(planes)).sum().abs() < 1e-11 < lost.square().sum()
+
+
+def test_whitening_takes_the_eps_that_the_help_of_zca_names():
+    _, about = flags.SHARED["zca"]
+    (eps,) = re.findall(r"\(eps ([\d.]+)\)", about)
+    real = correlated(n=20)
+    x = real.take(slice(None))
+    default, given = spaces.Whitening.fit(real), spaces.Whitening.fit(real, float(eps))
+    assert torch.equal(default.apply(x), given.apply(x))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "suspected"),
+    [
+        (0.0, 1.0, "unit"),
+        (0.3, 0.4, "unit"),
+        (-0.0005, 1.0005, "unit"),
+        (-0.01, 1.0, None),
+        (0.0, 1.01, None),
+        (0.0, 255.0, "bytes"),
+        (0.0, 21.0, "bytes"),
+        (0.0, 19.0, None),
+        (-0.1, 255.0, None),
+        (0.0, 300.0, None),
+    ],
+)
+def test_images_that_look_like_pixels_are_suspected_to_be_these(low, high, suspected):
+    images = torch.tensor([low, high]).view(1, 1, 1, 2)
+    values = f"its pixels are {low:.2f}..{high:.2f}, taken as"
+    for pixels, taken in ((None, "normalised"), ("zca", "whitened")):
+        said = spaces.misread(images, pixels)
+        if suspected:
+            assert said.startswith(f"{values} {taken}; ") and said.endswith(f"--pixels {suspected}")
+        else:
+            assert said == ""
+    for pixels in ("unit", "bytes", "normalised"):
+        assert spaces.misread(images, pixels) == ""
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("unit", 1), ("bytes", 255), ("normalised", None)])
+def test_pixels_are_normalised_by_the_range_they_are_in(kind, scale):
+    unit = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    convert = spaces.PIXELS[kind].convert
+    if scale is None:
+        assert torch.equal(convert(unit, mean, std), unit)
+        return
+    stored = (unit * scale).requires_grad_()
+    converted = convert(stored, mean, std)
+    torch.testing.assert_close(converted, spaces.normalise(unit, mean, std))
+    assert not converted.requires_grad
+    grey = stored[:, :1]
+    assert torch.equal(convert(grey, mean, std), grey)

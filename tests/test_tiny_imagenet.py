@@ -13,6 +13,7 @@ from loads import assert_holds, heard, refused
 from PIL import Image
 
 from bacon.data import loading
+from bacon.data.tiny_imagenet import TinyPicture
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
 
@@ -409,3 +410,26 @@ def test_a_class_of_val_that_train_lacks_is_named(tiny):
     (folder / "wnids.txt").unlink()
     expected = f"val/images/{picture.name} has class {wnid}, train/ has none such"
     assert refusal(root) == f"{folder}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "wnid"),
+    [
+        ("train/n01/images/n01_0.JPEG", "train", "n01"),
+        ("a/b/train/n01/n01_0.JPEG", "train", "n01"),
+        ("train/images/n01_0.JPEG", "train", "n01"),  # by the name of the file
+        ("train/n01_0.JPEG", "train", "n01"),
+        ("train/images/0_n01.JPEG", "train", None),
+        ("val/images/val_0.JPEG", "val", None),
+        ("val/n01_0.JPEG", "val", None),  # there the name of a file is no class
+        ("val/n01/images/val_0.JPEG", "val", "n01"),
+        ("val/train/n01/x.JPEG", None, None),
+        ("train/n01/n02/x.JPEG", None, None),
+        ("train/n01/other/x.JPEG", None, None),
+        ("train/xn01/x.JPEG", None, None),
+        ("test/images/test_0.JPEG", None, None),
+    ],
+)
+def test_the_path_of_a_picture_tells_its_split_and_class(path, split, wnid):
+    expected = split and TinyPicture(split, wnid, Path(path).stem, path)
+    assert TinyPicture.at(path) == expected
