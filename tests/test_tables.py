@@ -38,6 +38,7 @@ def test_cells_hold_any_character_and_stay_one_cell():
     [
         ([[0.1, 0.2], [1.0, 0]], [[0.1, 0.2], [1.0, 0]], ""),
         ([[50, 25.0], [0.5, 100]], [[0.5, 0.25], [0.005, 1]], "percent"),
+        ([[0.5, 1.5]], [[0.005, 0.015]], "up to 1.5, taken for percent"),
         ([[0.1, float("nan")]], None, "1 of 2 are NaN"),
         ([[0.1], [float("inf")]], None, "1 of 2 are NaN or infinite"),
         ([[-0.1, 0.5]], None, "-0.1 to 0.5 are no accuracies"),
