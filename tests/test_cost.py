@@ -2,9 +2,13 @@
 arithmetic."""
 
 import functools
+import resource
+import sys
+import types
 
 import pytest
 import torch
+from heard import hearing
 from scripts import INTERRUPTED, SMALL, run, run_name
 from stops import ask
 
@@ -222,3 +226,47 @@ def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_
     size = (tmp_path / f"run/result/ckpt_{name}.pt").stat().st_size
     announced = cost.checkpoint_bytes(args, recipes.DATASETS["Digits"])
     assert announced < size < 1.2 * announced
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_memory_is_what_was_used_and_the_pool_and_the_images_beside_it(
+    system, unit, make_args, monkeypatch
+):
+    used = types.SimpleNamespace(ru_maxrss=3e9 / unit)
+    monkeypatch.setattr(resource, "getrusage", lambda who: used)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(cost, "seconds_per_image", lambda *args: SECONDS)
+    monkeypatch.setattr(cost, "checkpoint_bytes", lambda *args: 20_500_000_000)
+    cpu = compute.Arithmetic("cpu")
+    spec = DATASETS["Digits"]._replace(train=10**7, test=10**6)  # 0.7 GB
+    with hearing() as said:
+        cost.dry_run(make_args(), spec, cost.Arithmetics(cpu, cpu))
+    assert said[-1] == "peak memory about 24.2 GB"
+    assert said[-2] == "checkpoint about 20,500.0 MB; 61,500.0 MB of disk while one is written"
+
+
+@pytest.mark.parametrize("judges", [{}, {"judge_steps": 1000}, {"judge_steps": 1000, "ipc": 1}])
+def test_judging_is_counted_by_steps_or_by_epochs_and_once_more_for_the_last(judges, make_args):
+    args = make_args(eval_interval=2, num_eval=5, batch_train=60, **judges)
+    images = cost.images_per_kind(args, DATASETS["Digits"])
+    decoded = 4 * 10 * args.ipc
+    each = 1000 * min(60, decoded) if judges else 3 * decoded
+    evaluations = 2  # before the third of three iterations, and at the end
+    assert images["train", "ConvNetW32"] == evaluations * 5 * each
+    assert images["test", "ConvNetW32"] == evaluations * 5 * 596
+
+
+def test_what_is_judged_with_depends_on_one_evaluation(make_args, monkeypatch):
+    """However many there are."""
+    works = []
+    monkeypatch.setattr(compute, "choose", lambda *args: works.append(args[-1]))
+    for interval, several in ((1, 1), (3, 4)):
+        args = make_args(eval_interval=interval, num_exp=several)
+        cost.arithmetics(args, DATASETS["Digits"])
+    spec = DATASETS["Digits"]
+    flop = cost.flop_per_image(args, spec)
+    images = {kind: 3 * 80 if kind[0] == "train" else 596 for kind in flop if cost.is_judging(kind)}
+    assert works[1] == works[3] == pytest.approx(sum(images[kind] * flop[kind] for kind in images))
+    images = cost.images_per_kind(args, spec)
+    distilling = ("real", "synthetic", "train")
+    assert works[0] == works[2] == sum(images[kind] * flop[kind] for kind in distilling)

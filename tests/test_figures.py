@@ -168,3 +168,66 @@ def test_a_plot_without_matplotlib_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"^plots need matplotlib: pip install matplotlib$"):
         figures.curve({"a": {1: [1.0]}}, {}, "title", tmp_path / "curve.png")
+
+
+def boxes(path, colours):
+    """{colour: (top, left, bottom, right)} of all that has one of the colours in a picture, which
+    fills its box; colours that are nowhere are left out."""
+    code = np.array([2**16, 2**8, 1])
+    codes = np.asarray(Image.open(path)) @ code
+    found = {}
+    for colour in colours:
+        rows, columns = np.divmod(np.flatnonzero(codes == colour @ code), codes.shape[1])
+        if len(rows):
+            box = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+            assert len(rows) == (box[2] - box[0]) * (box[3] - box[1])
+            found[colour] = tuple(map(int, box))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("classes", "ipc", "side", "area", "shown", "lines"),
+    [
+        (2, 3, 32, figures.AREA, 3, 1),
+        (3, 25, 8, figures.AREA, 25, 1),
+        (3, 26, 8, figures.AREA, 26, 2),
+        (2, 51, 8, figures.AREA, 51, 3),
+        (12, 2, 16, figures.AREA, 2, 1),
+        (4, 10, 32, 30_000, 6, 1),  # of 34 pixels each with its gap, 7,500 for a class
+        (4, 2, 32, 1_000, 1, 1),  # at least one is shown
+    ],
+)
+def test_every_image_has_a_place_of_its_own_in_lines_below_each_other(
+    classes, ipc, side, area, shown, lines, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(figures, "AREA", area)
+    labels = torch.arange(classes).repeat(ipc)
+    colours = [(100 + int(c), 10 + k // classes, 200) for k, c in enumerate(labels)]
+    images = (torch.tensor(colours) / 255).view(-1, 3, 1, 1).expand(-1, 3, side, side)
+    names = [f"name {c}" for c in range(classes)]
+    figures.grid(images, labels, names, tmp_path / "x.png")
+    found = boxes(tmp_path / "x.png", colours)
+    sizes = {(bottom - top, right - left) for top, left, bottom, right in found.values()}
+    ((height, width),) = sizes
+    assert height == width and height % side == 0
+    blocks = []
+    for c in range(classes):
+        places = [found[colour] for colour in colours[c::classes] if colour in found]
+        assert len(places) == shown and places == sorted(places)  # line by line
+        tops = [top for top, *_ in places]
+        in_lines = [places[tops.index(top) :][: tops.count(top)] for top in sorted(set(tops))]
+        assert len(in_lines) == lines and max(map(len, in_lines)) == -(-shown // lines)
+        for line in in_lines:
+            lefts = [left for _, left, *_ in line]
+            assert lefts == [places[0][1] + k * (width + 2) for k in range(len(line))]
+        assert sorted(set(tops)) == [tops[0] + k * (height + 2) for k in range(lines)]
+        blocks.append((places[0][1], tops[0]))
+    assert blocks == sorted(blocks)  # classes go down, then to the right
+    ink = np.asarray(Image.open(tmp_path / "x.png").convert("L")) < 100
+    first = min(top for top, *_ in found.values())
+    assert ink[:first].any() == (shown < ipc)  # a caption says so
+    for top, left, *_ in found.values():
+        if (left, top) in blocks:
+            before = [right for _, _, _, right in found.values() if right <= left]
+            name = ink[top : top + lines * (height + 2), max(before, default=0) : left]
+            assert name.any() and not name[:, -4:].any()  # each name stands before its images

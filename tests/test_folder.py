@@ -6,12 +6,14 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 
 import pytest
 import torch
 import torture
-from scripts import INTERRUPTED, SMALL, assert_one_line, run, run_name
+from heard import hearing
+from scripts import INTERRUPTED, SMALL, assert_one_line, events, run, run_name
 from stops import NAME, Killed, ask, held, kill
 
 from bacon import (
@@ -23,6 +25,7 @@ from bacon import (
 from bacon.data import loading
 from bacon.distill import distiller
 from bacon.errors import DivergedError
+from bacon.files import save_torch
 from bacon.run import folder, record, words
 from bacon.run import folder as folders
 
@@ -534,3 +537,126 @@ def test_unfinished_runs_beside_are_named_up_to_three(make_args, tmp_path):
         (tmp_path / f"ckpt_IDM_{like}_{k}.pt").touch()
     named = f"ckpt_DM_{like}.pt, ckpt_IDM_{like}_0.pt, ckpt_IDM_{like}_1.pt and 1 more"
     assert files._beside() == f" (unfinished here, with other flags: {named})"
+
+
+@pytest.fixture
+def files_of(make_args, tmp_path):
+    """The `Files` of a small run in tmp_path; keyword arguments are flags."""
+
+    def make(**given):
+        args = make_args(save_path=tmp_path, **given)
+        return folders.Files(args, args.exp_index)
+
+    return make
+
+
+@pytest.mark.parametrize("others", range(5))
+def test_nothing_to_resume_names_up_to_three_unfinished_runs_beside_it(others, files_of, tmp_path):
+    files = files_of()
+    names = sorted(files_of(lr_img=1 + k).checkpoint.name for k in range(others))
+    own_parts = [f"ckpt_{files.name}_exp0.pt"]
+    copies = [
+        name.replace(".pt", end) for name in names for end in ("_previous.pt", "_damaged0.pt")
+    ]
+    of_more_classes = [files_of(ipc=3).checkpoint.name]
+    for name in [*names, *own_parts, *copies, *of_more_classes]:
+        (tmp_path / name).touch()
+    with contextlib.ExitStack() as stack, hearing() as said:
+        assert files.claim(stack, {}, resume=True, overwrite=False) == folders.Left()
+    (line,) = said
+    told = re.search(r"\(unfinished here, with other flags: (.*?)( and (\d+) more)?\)$", line)
+    if others:
+        shown = told[1].split(", ")
+        assert shown == names[:3] and int(told[3] or 0) == max(0, others - 3)
+        assert bool(told[2]) == (others > 3)
+    else:
+        assert line == "nothing to resume yet: starting from the beginning"
+
+
+@pytest.mark.parametrize(("free", "fits"), [(1000, False), (1300, True), (1299, False)])
+def test_checkpoints_that_are_there_need_no_more_room(free, fits, files_of, monkeypatch):
+    """The new ones take their place."""
+    files = files_of()
+    files.result.write_bytes(b"x" * 900)  # this one stays
+    for path, size in zip(files.checkpoints, (700, 1000), strict=True):
+        path.write_bytes(b"x" * size)
+    usage = shutil.disk_usage(files.folder)
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: usage._replace(free=free))
+    with contextlib.nullcontext() if fits else pytest.raises(errors.UserError, match="needs 0 MB"):
+        files.admit(True, False, 1000)
+
+
+def test_a_log_without_an_event_is_no_run(files_of):
+    files = files_of()
+    files.log.touch()
+    assert files.earlier() == []
+    files.admit(False, False, 0)
+    files.log.write_text("{}")
+    assert files.earlier() == [files.log]
+    with pytest.raises(errors.UserError, match="of an earlier run"):
+        files.admit(False, False, 0)
+
+
+def saved_result(files, experiments):
+    about = {"args": vars(files.args), "data_sha256": "a", "factor": 2, "zca": None}
+    save_torch(
+        {
+            "data": [[torch.zeros(1, 1, 2, 2), torch.zeros(1)]] * len(experiments),
+            "accs_all_exps": {"ConvNet": [0.5] * len(experiments)},
+            "meta": {**about, "experiments": experiments},
+        },
+        files.result,
+    )
+
+
+@pytest.mark.parametrize(("experiments", "finished"), [([0, 1], True), ([0], False), ([], False)])
+def test_a_run_has_finished_when_its_result_has_every_experiment(experiments, finished, files_of):
+    files = files_of(num_exp=2)
+    saved_result(files, experiments)
+    about = {"args": vars(files.args), "data_sha256": "a"}
+    with contextlib.ExitStack() as stack:
+        if finished:
+            assert files.claim(stack, about, True, False) == folders.Left(finished=True)
+        else:
+            with pytest.raises(errors.UserError, match=r"^--resume: no valid checkpoint"):
+                files.claim(stack, about, True, False)
+    part = files_of(num_exp=2, exp_index=1)
+    saved_result(part, [1])
+    with contextlib.ExitStack() as stack:
+        assert part.claim(stack, about | {"args": vars(part.args)}, True, False).finished
+
+
+def test_every_damaged_checkpoint_gets_a_name_of_its_own(files_of):
+    files = files_of()
+    kept = []
+    for content in (b"first", b"second", b"third"):
+        files.checkpoint.write_bytes(content)
+        with contextlib.ExitStack() as stack, pytest.raises(errors.UserError):
+            files.claim(stack, {}, True, False)
+        kept.append(content)
+        damaged = sorted(files.folder.glob("*_damaged*"))
+        assert [path.read_bytes() for path in damaged] == kept
+        assert damaged[-1].stem == f"ckpt_{files.stem}_damaged{len(kept) - 1}"
+
+
+def test_a_joined_log_has_the_seconds_and_the_spread_of_all_experiments(files_of):
+    whole = files_of(num_exp=3)
+    about = {"args": vars(whole.args), "data_sha256": "a"}
+    for exp, total in enumerate(("seconds_total", "seconds", "seconds_total")):  # one is of old
+        part = whole.part(exp)
+        saved_result(part, [exp])
+        evaluation = {"event": "evaluation", "exp": exp}
+        end = {"event": "end", "time": str(exp), total: 10.0**exp}
+        logged = [{"event": "start", **about, "time": "begun"}, evaluation, end]
+        part.log.write_text("".join(json.dumps(event) + "\n" for event in logged))
+    with hearing() as said:
+        folders.merge(whole.part(1), whole.args, about)
+    assert said == [f"all 3 experiments have ended: {whole.result}, {whole.log}"]
+    start, *between, end = events(whole.log)
+    assert start["time"] == "begun" and [event["exp"] for event in between] == [0, 1, 2]
+    assert (end["event"], end["time"], end["seconds_total"]) == ("end", "2", 111)
+    assert end["summary_percent"]["ConvNet"] == tables.summary([[0.5]] * 3)
+    joined = torch.load(whole.result, weights_only=True)
+    assert joined["accs_all_exps"] == {"ConvNet": [0.5] * 3} and len(joined["data"]) == 3
+    assert joined["meta"]["experiments"] == [0, 1, 2]
+    assert not list(whole.folder.glob("*.tmp"))

@@ -38,6 +38,7 @@ def test_cells_hold_any_character_and_stay_one_cell():
     [
         ([[0.1, 0.2], [1.0, 0]], [[0.1, 0.2], [1.0, 0]], ""),
         ([[50, 25.0], [0.5, 100]], [[0.5, 0.25], [0.005, 1]], "percent"),
+        ([[0.5, 1.5]], [[0.005, 0.015]], "up to 1.5, taken for percent"),
         ([[0.1, float("nan")]], None, "1 of 2 are NaN"),
         ([[0.1], [float("inf")]], None, "1 of 2 are NaN or infinite"),
         ([[-0.1, 0.5]], None, "-0.1 to 0.5 are no accuracies"),
@@ -273,3 +274,39 @@ def test_scores_that_were_kept_as_json_have_tables_by_protocol_and_other_files_h
     _, table = printed(capsys, "--table", runs).split("Digits: 2 steps, batch 256, sgd 0.01, DSA ")
     assert f"{row['mean']:.2f} +- 0.00  random  ConvNetW32" in table and "somebody" not in table
     assert rows_of(capsys, runs)[-1] == row and len(rows_of(capsys, runs)) == 5
+
+
+@pytest.mark.parametrize("length", [10, 20, 23, 78, 79, 90, 300])
+def test_a_column_that_is_cut_keeps_both_ends_and_loses_no_more_than_a_line_has_too_much(length):
+    name = "ab" + "x" * (length - 4) + "yz"
+    rows = [{"set": name, "other": "o" * 40}, {"set": "short"}]
+    head, line, short = tables.render(rows, cut="set").splitlines()
+    shown, other = line.split()
+    assert other == "o" * 40 and short.split() == ["short", "-"]
+    assert head.index("other") == line.index(other) == short.index("-")
+    if length + 2 + len(other) <= tables.WIDTH:
+        assert shown == name
+    else:
+        assert len(line) == tables.WIDTH and "..." in shown
+        first, last = shown.split("...")
+        assert name.startswith(first) and name.endswith(last)
+        assert abs(len(first) - len(last)) <= 1
+
+
+def test_beside_a_column_that_goes_on_below_a_cut_one_stays_readable():
+    words = {"settings": "word " * 60}
+    for length in (tables.CUT - 1, tables.CUT):
+        assert "x" * length in tables.render([{"set": "x" * length, **words}], cut="set")
+    text = tables.render([{"set": "a" * 30 + "b" * 30, **words}], cut="set")
+    (shown,) = (word for word in text.split() if "..." in word)
+    assert len(shown) == tables.CUT and abs(shown.count("a") - shown.count("b")) <= 1
+    assert text.split().count("word") == 60
+    assert tables.WIDTH - len("word ") < max(map(len, text.splitlines())) <= tables.WIDTH
+
+
+def test_columns_in_which_no_line_has_anything_are_left_out():
+    lines = [{"a": "", "b": None, "c": 0}, {"a": 1, "d": 2}]
+    picked = tables.pick(lines, ("d", "b", "c", "a"))
+    assert picked == [{"d": "-", "c": 0, "a": "-"}, {"d": 2, "c": "-", "a": 1}]
+    assert list(picked[0]) == ["d", "c", "a"]
+    assert tables.render(picked).splitlines() == ["d  c  a", "-  0  -", "2  -  1"]
