@@ -72,3 +72,31 @@ def test_real_images_have_the_mean_and_std_of_the_table(name, file, whole, real_
         images.mean((0, 2, 3)), dataset.mean, atol=0.03 if name == "TinyImageNet" else 0.01
     )
     np.testing.assert_allclose(std, dataset.std, atol=0.06 if name == "TinyImageNet" else 0.01)
+
+
+# Training and test images of a class, where all classes have as many.
+OF_A_CLASS = {
+    "FashionMNIST": (6000, 1000),
+    "CIFAR10": (5000, 1000),
+    "CIFAR100": (500, 100),
+    "TinyImageNet": (500, 50),
+}
+OF_ALL = {"MNIST": 60000 + 10000, "SVHN": 73257 + 26032, "Digits": 1797}
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_a_whole_dataset_has_as_many_images_as_are_published(name):
+    spec = datasets.DATASETS[name]
+    if name in OF_A_CLASS:
+        assert (spec.train, spec.test) == tuple(n * spec.num_classes for n in OF_A_CLASS[name])
+    else:
+        assert spec.train + spec.test == OF_ALL[name]
+
+
+def test_the_row_of_digits_is_that_of_its_images(digits):
+    spec = datasets.DATASETS["Digits"]
+    images = digits.images_train.double() / 255
+    assert (spec.train, spec.test) == (len(images), len(digits.images_test))
+    assert (spec.channels, *spec.im_size) == images.shape[1:]
+    assert round(images.mean().item(), 4) == spec.mean[0]
+    assert round(images.std(correction=0).item(), 4) == spec.std[0]
