@@ -40,3 +40,10 @@ def test_a_line_is_heard_once_where_a_program_has_a_log_of_its_own(capsys, caplo
     with messages.speak("stdout"):
         messages.log.info("ours")
     assert caplog.messages == ["theirs"] and capsys.readouterr().out == "ours\n"
+
+
+def test_a_line_is_in_a_file_as_soon_as_it_is_said(tmp_path, monkeypatch):
+    with open(tmp_path / "job.out", "w") as out, messages.speak("stdout"):
+        monkeypatch.setattr("sys.stdout", out)
+        messages.log.info("a line")
+        assert (tmp_path / "job.out").read_text() == "a line\n"
