@@ -270,3 +270,32 @@ def test_what_is_judged_with_depends_on_one_evaluation(make_args, monkeypatch):
     images = cost.images_per_kind(args, spec)
     distilling = ("real", "synthetic", "train")
     assert works[0] == works[2] == sum(images[kind] * flop[kind] for kind in distilling)
+
+
+@pytest.mark.parametrize(
+    ("flags", "counts", "share"),
+    [
+        ({}, (100, 100, 100, 100, 100), 0.4),  # (3 + 1) of (3 + 1) + (1 + 2 + 3)
+        ({"eval_mode": "C"}, (100, 100, 100, 100, 100), 8 / 14),  # two networks judge
+        ({}, (1000, 0, 0, 0, 2000), 2 / 3),
+        ({}, (0, 100, 0, 100, 0), 3 / 5),
+        ({}, (0, 0, 100, 100, 0), 1 / 2),
+        ({}, (900, 0, 0, 0, 100), 0.1),
+        ({}, (901, 0, 0, 0, 100), None),  # below a tenth nothing is worth saying
+        ({"eval_interval": 20}, (0, 0, 0, 100, 100), None),  # at the end it has to be
+    ],
+)
+def test_the_share_of_judging_is_that_of_its_passes(flags, counts, share, make_args, monkeypatch):
+    """A pass forward for an image tested or embedded, two more to train on it, and one more for
+    the gradient of a synthetic one."""
+    real, synthetic, trained, judges, tested = counts
+    images = {"real": real, "synthetic": synthetic, "train": trained}
+    for name in ("ConvNetW32", "ConvNet"):
+        images |= {("train", name): judges, ("test", name): tested}
+    monkeypatch.setattr(cost, "images_per_kind", lambda *args: images)
+    args = make_args(**{"Iteration": 20, "eval_interval": 5, **flags})
+    said = cost.about_judging(args, DATASETS["Digits"])
+    if share is None:
+        assert said == ""
+    else:
+        assert said.startswith(f"; about {share:.0%} of the work. --eval_interval 20 judges")

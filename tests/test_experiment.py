@@ -14,6 +14,7 @@ from scripts import SMALL, events, run
 
 from bacon import compute, figures, recipes
 from bacon.data import spaces
+from bacon.errors import DivergedError, Stopped
 from bacon.parallel import World
 from bacon.run import experiment
 from bacon.run.experiment import Experiment, Setting
@@ -162,3 +163,128 @@ def test_of_an_odd_number_of_judges_one_process_trains_none():
     scores = [0.5, 0.75]
     Experiment.judge_all(this, "ConvNet", scores, None, mock.Mock(), mock.Mock())
     assert scores == [0.5, 0.75, 0.25]
+
+
+@pytest.fixture
+def begun(make_args, digits):
+    """Make an experiment of two canvases per class that has not begun; keyword arguments are
+    flags."""
+
+    def make(world=None, **given):
+        real = digits.real("train")
+        cpu = compute.Arithmetic("cpu")
+        setting = Setting(make_args(**given), real, real, cpu, cpu, world or World())
+        return Experiment.begin(setting, 0)
+
+    return make
+
+
+def test_the_figures_of_a_report_are_those_in_the_log(begun):
+    one = begun()
+    one.it = 2
+    one.unread = 2
+    losses = {"loss": 12.345678, "lh": 0.0, "tv": 12.345678, "accuracy": 37.2}
+    one.distiller.read_losses = losses.copy
+    record, progress = mock.Mock(), mock.Mock()
+    one.report_losses(record, progress)
+    ((name,), logged) = record.event.call_args
+    assert name == "losses" and {"exp": 0, "it": 2, "lh": 0.0, "tv": 12.345678}.items() <= (
+        logged.items()
+    )
+    assert logged["accuracy_percent"] == 37.2 and logged["pool"] == len(one.distiller.pool.members)
+    line, short = progress.report.call_args.args
+    assert line.startswith("exp 0  2/3  loss 12.35  tv 12.35  accuracy 37 %  ")
+    assert "lh" not in line  # a term that is zero is none
+    assert short == "loss 12.35, accuracy 37 %" and one.unread == 0
+
+
+class SecondOf(World):
+    """The second of several processes, whose judges have these accuracies."""
+
+    def __init__(self, *accuracies):
+        super().__init__(1, len(accuracies))
+        self.found = accuracies
+
+    def gather_objects(self, own):
+        return [own if rank == self.rank else value for rank, value in enumerate(self.found)]
+
+
+def test_several_processes_train_a_judge_each_until_there_are_enough(begun, monkeypatch):
+    one = begun(num_eval=5)
+    one.world = SecondOf(0.0, None, 0.2)
+    numbers = []
+
+    def judge(name, number, *others):
+        numbers.append(number)
+        return None if number >= 5 else number / 10
+
+    monkeypatch.setattr(one, "judge", judge)
+    scores = []
+    record = mock.Mock()
+
+    def all_but_the_first_are_over(*_):
+        if len(scores) == 3:
+            one.world.found = (0.3, None, None)
+
+    record.point.side_effect = all_but_the_first_are_over
+    one.judge_all("ConvNetW32", scores, "the images", record, mock.Mock())
+    assert numbers == [1, 4] and scores == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert record.point.call_count == 2
+
+
+def test_a_judge_that_was_stopped_ends_the_list_of_scores(begun, monkeypatch):
+    """What the processes after it found is done again, or resumed scores would have a gap."""
+    one = begun(num_eval=3)
+    one.world = SecondOf(0.1, None, 0.3)
+    monkeypatch.setattr(one, "judge", lambda *args: None)
+    record = mock.Mock()
+    record.point.side_effect = [None, Stopped]
+    scores = []
+    with pytest.raises(Stopped):
+        one.judge_all("ConvNetW32", scores, "the images", record, mock.Mock())
+    assert scores == [0.1]
+
+
+def test_judges_that_are_there_are_neither_trained_nor_reported_again(begun, monkeypatch):
+    one = begun(num_eval=2, eval_mode="C")
+    one.scores = {"ConvNetW32": [0.5, 0.6]}
+    monkeypatch.setattr(one, "judge", lambda name, number, *others: number / 10)
+    record, progress = mock.Mock(), mock.Mock()
+    one.evaluate(record, progress)
+    assert one.scores == {"ConvNetW32": [0.5, 0.6], "ConvNet": [0.0, 0.1]}
+    ((name,), logged) = record.event.call_args
+    assert (name, logged["network"], logged["accuracy"]) == ("evaluation", "ConvNet", [0.0, 0.1])
+    record.event.assert_called_once()
+    (said,) = progress.say.call_args.args
+    assert said.startswith("exp 0  0/3  ConvNet: test accuracy 5.00 +- 5.00 % over 2 judges, ")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_canvases_that_are_no_numbers_are_not_judged(value, begun):
+    one = begun()
+    one.distiller.canvases.view(-1)[-1] = value
+    with pytest.raises(DivergedError, match="iteration 0: canvases hold NaN or infinite"):
+        one.evaluate(None, None)
+
+
+@pytest.mark.parametrize("init", ["cluster", "real"])
+def test_the_time_of_clustering_is_told_where_there_was_any(init, begun, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(experiment, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    inner = experiment.distiller.begin
+
+    def slow(args, *others):
+        now[0] += 42.0
+        args.init = "real"  # of which the images are
+        made = inner(args, *others)
+        args.init = init
+        return made
+
+    monkeypatch.setattr(experiment.distiller, "begin", slow)
+    one = begun(init=init, Iteration=0)
+    monkeypatch.setattr(one, "evaluate", lambda *args: None)
+    monkeypatch.setattr(one, "save_picture", lambda *args: None)
+    record = mock.Mock()
+    one.run(record)
+    logged = [(call.args[0], call.kwargs) for call in record.event.call_args_list]
+    assert logged == ([("clusters", {"exp": 0, "seconds": 42.0})] if init == "cluster" else [])

@@ -1,5 +1,6 @@
 """Facts about the pictures: they stay readable at every size, and show what they are given."""
 
+import itertools
 import sys
 
 import numpy as np
@@ -223,6 +224,10 @@ def test_every_image_has_a_place_of_its_own_in_lines_below_each_other(
         assert sorted(set(tops)) == [tops[0] + k * (height + 2) for k in range(lines)]
         blocks.append((places[0][1], tops[0]))
     assert blocks == sorted(blocks)  # classes go down, then to the right
+    for (left, top), (next_left, next_top) in itertools.pairwise(blocks):
+        if left == next_left:
+            between = next_top - top - lines * (height + 2)
+            assert (between > 0) == (lines > 1)  # classes of several lines stand apart
     ink = np.asarray(Image.open(tmp_path / "x.png").convert("L")) < 100
     first = min(top for top, *_ in found.values())
     assert ink[:first].any() == (shown < ipc)  # a caption says so

@@ -649,6 +649,13 @@ def test_a_joined_log_has_the_seconds_and_the_spread_of_all_experiments(files_of
         end = {"event": "end", "time": str(exp), total: 10.0**exp}
         logged = [{"event": "start", **about, "time": "begun"}, evaluation, end]
         part.log.write_text("".join(json.dumps(event) + "\n" for event in logged))
+    checkpoint = whole.part(2).checkpoint
+    checkpoint.touch()  # it ended, and has yet to be told so
+    with hearing() as said:
+        folders.merge(whole.part(1), whole.args, about)
+    assert f"{whole.result.name} follows when experiments 2 have ended too" in said[0]
+    assert not whole.result.exists() and not whole.log.exists()
+    checkpoint.unlink()
     with hearing() as said:
         folders.merge(whole.part(1), whole.args, about)
     assert said == [f"all 3 experiments have ended: {whole.result}, {whole.log}"]

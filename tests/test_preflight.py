@@ -190,3 +190,73 @@ def test_a_default_that_the_data_cannot_serve_is_called_so(quick, own_images, tm
     assert_one_line(capsys, "--ipc 50 (the default): class 0 (a) of ImageFolder", "use --ipc 10")
     assert run("BACON_mnist.py", *words, "--ipc=11", "--save_path", tmp_path / "x") == 2
     assert_one_line(capsys, "--ipc 11: class 0 (a)")
+
+
+@pytest.mark.parametrize(
+    ("flags", "most"),
+    [
+        ({"ipc": 116}, None),
+        ({"ipc": 117}, 116),
+        ({"ipc": 117, "init": "noise"}, None),  # noise needs no image
+        ({"ipc": 58, "chroma": "half"}, None),  # of which there are twice as many
+        ({"ipc": 59, "chroma": "half"}, 58),
+    ],
+)
+def test_each_canvas_needs_an_image_of_its_own_to_begin_with(flags, most, digits, make_args):
+    """The smallest class of Digits has 116 training images."""
+    args = make_args(**flags)
+    if most is None:
+        preflight.check_data(args, digits)
+    else:
+        advice = f"--ipc {flags['ipc']}: class 8 .* has 116 .*; use --ipc {most} or less"
+        with pytest.raises(UserError, match=advice):
+            preflight.check_data(args, digits)
+        args.ipc = most
+        preflight.check_data(args, digits)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"lh_weight": 0, "tv_weight": 0, "clip_weight": 0}, "--lh_weight, --tv_weight"),
+        ({"lh_weight": 0, "tv_weight": 0.1}, None),
+        ({"lh_weight": 0, "tv_weight": 0, "syn_ce": True}, None),
+    ],
+)
+def test_a_loss_of_nothing_is_refused_by_the_names_of_its_weights(flags, named, make_args):
+    args = make_args(**{"syn_ce": False, **flags})
+    spec = recipes.DATASETS["Digits"]
+    if named is None:
+        preflight.check_settings(args, spec, parallel.World())
+    else:
+        with pytest.raises(UserError, match=f"^{named}.*: every term of the loss is switched off"):
+            preflight.check_settings(args, spec, parallel.World())
+
+
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        ({"embed_last": 1}, False),
+        ({"embed_last": -11}, False),  # of the 12 modules of three blocks, one is left
+        ({"embed_last": -12}, True),
+        ({"spread_weight": 1, "ipc": 1, "aug": False}, True),
+        ({"spread_weight": 1, "ipc": 2, "aug": False}, False),
+        ({"spread_weight": 1, "ipc": 1}, False),  # four images
+        ({"spread_weight": 0, "ipc": 1, "aug": False}, False),
+        ({"exp_index": 1, "num_exp": 2}, False),
+        ({"exp_index": 2, "num_exp": 2}, True),
+        ({"resume": True}, False),
+        ({"overwrite": True}, False),
+        ({"resume": True, "overwrite": True}, True),
+    ],
+    ids=str,
+)
+def test_what_is_at_the_edge_of_what_works_is_taken(flags, refused, make_args):
+    spec = recipes.DATASETS["Digits"]
+    args = make_args(**{name: value for name, value in flags.items() if value is not True})
+    vars(args).update(flags)
+    if refused:
+        with pytest.raises(UserError, match=f"--({'|'.join(flags)})"):
+            preflight.check_settings(args, spec, parallel.World(0, 1))
+    else:
+        preflight.check_settings(args, spec, parallel.World(0, 10))

@@ -123,3 +123,49 @@ def test_long_work_shows_a_line_every_ten_seconds_where_there_is_no_terminal(mon
     with hearing() as said:
         assert list(progress.track(list("abcdefgh"), "pictures")) == list("abcdefgh")
     assert said == ["pictures: 2 of 8", "pictures: 4 of 8", "pictures: 7 of 8"]
+
+
+def test_a_bar_goes_on_where_a_run_does_and_shows_what_is_new_beside_it(monkeypatch):
+    with monkeypatch.context() as patch:
+        terminal = Terminal(80, patch)
+        patch.setattr(progress, "tqdm", functools.partial(progress.tqdm, mininterval=0))
+        shown = {}
+        with progress.Progress(5, "exp 0", done=2) as bar:
+            shown["begun"] = terminal.shown()
+            bar.count()
+            shown["counted"] = terminal.shown()
+            bar.report("a line of figures", "short")
+            shown["reported"] = terminal.shown()
+            bar.now("judging")
+            shown["now"] = terminal.shown()
+            bar.say("a line of its own")
+            shown["said"] = terminal.shown()
+        with hearing() as said:
+            assert list(progress.track([1, 2, 3], "pictures", every=0)) == [1, 2, 3]
+        shown["tracked"] = terminal.shown()
+    terminal.close()
+    assert "exp 0" in shown["begun"] and "2/5" in shown["begun"] and "3/5" in shown["counted"]
+    assert "short" in shown["reported"] and "judging" in shown["now"]
+    assert "a line of figures" not in "".join(shown.values())
+    assert "a line of its own\r\n" in shown["said"] and "3/5" in shown["said"]
+    assert "pictures" in shown["tracked"] and "3/3" in shown["tracked"] and not said
+
+
+def test_without_a_terminal_every_figure_has_a_line_with_its_time(capsys, monkeypatch):
+    monkeypatch.setattr(progress.time, "strftime", lambda form: form.replace("%H", "11"))
+    with progress.Progress(5, "exp 0") as lines:
+        lines.count()
+        lines.now("judging")
+        lines.report("a line of figures", "short")
+        lines.say("a line of its own")
+    written = capsys.readouterr()
+    assert written.out == "[11:%M:%S] a line of figures\n[11:%M:%S] a line of its own\n"
+    assert written.err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(9.94, "9.9 s"), (9.96, "10 s"), (60, "1.0 min"), (3599, "60 min"), (0, "0.0 s")],
+)  # fmt: skip
+def test_a_time_has_a_digit_behind_the_point_below_ten(seconds, text):
+    assert progress.duration(seconds) == text

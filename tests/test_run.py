@@ -13,10 +13,14 @@ from scripts import SMALL, events, run, run_name
 
 import networks
 import utils
-from bacon import canvases, compute, judge, recipes
+from bacon import canvases, compute, flags, judge, messages, plots, recipes
 from bacon.data import loading
 from bacon.distill import clusters
+from bacon.errors import UserError
+from bacon.parallel import World
 from bacon.run import run as runner
+from bacon.run.experiment import Setting
+from bacon.run.folder import Files
 from bacon.score import layouts
 
 ROOT = Path(__file__).parents[1]
@@ -297,3 +301,78 @@ def test_one_process_fetches_the_data_before_the_others_read_it(leads, make_args
     assert runner.load_once(args, OneOfTwo(leads, happened)) == "the dataset"
     loaded = ("loaded", "Digits", "somewhere")
     assert happened == ([loaded, "met"] if leads else ["met", loaded])
+
+
+@pytest.fixture
+def runs_of(make_args):
+    """Make a Run that has not begun; keyword arguments are flags."""
+
+    def make(**given):
+        cpu = compute.Arithmetic("cpu")
+        return runner.Run(Setting(make_args(**given), None, None, cpu, cpu, World()), {})
+
+    return make
+
+
+@pytest.mark.parametrize(("interval", "evaluations"), [(4, 1), (3, 1), (2, 2), (1, 3)])
+def test_a_plot_is_drawn_of_several_evaluations(interval, evaluations, runs_of, monkeypatch):
+    run_of_three = runs_of(eval_interval=interval)
+    files = Files(run_of_three.args)
+    monkeypatch.setattr(plots, "plot_run", lambda log: ("plot of", log))
+    drawn = [("plot of", files.log)] if evaluations > 1 else []
+    assert run_of_three.plot(files) == drawn
+
+
+@pytest.mark.parametrize("error", [UserError("no matplotlib"), OSError("full"), KeyError("ours")])
+def test_a_plot_that_cannot_be_drawn_costs_no_result(error, runs_of, monkeypatch):
+    def fail(log):
+        raise error
+
+    monkeypatch.setattr(plots, "plot_run", fail)
+    of_several = runs_of(eval_interval=1)
+    if isinstance(error, KeyError):  # a mistake of ours
+        with pytest.raises(KeyError):
+            of_several.plot(Files(of_several.args))
+    else:
+        assert of_several.plot(Files(of_several.args)) == [f"no plot of the accuracy: {error}"]
+
+
+def test_what_does_not_change_a_result_is_not_recorded(digits):
+    words = ["--dataset=Digits", "--resume", "--checkpoint_minutes=3", "--seed=5"]
+    settings = flags.parse_args(("Digits",), "", words)
+    about = runner.about(settings, digits)
+    left_out = vars(settings.args).keys() - about["args"].keys()
+    assert left_out == {"resume", "overwrite", "dry_run", "checkpoint_minutes"}
+    assert about["args"]["seed"] == 5 and about["zca"] is None
+    assert (about["train_images"], about["test_images"]) == (1201, 596)
+
+
+def test_a_run_goes_on_in_the_arithmetic_of_its_checkpoint(monkeypatch):
+    monkeypatch.setattr(compute, "compile_error", lambda device: None)
+    saved = [["cpu", "fp32", True], ["cpu", "bf16", False]]
+    both = runner.restored(saved)
+    found = [[a.device.type, a.precision, a.compiled] for a in (both.distilling, both.judging)]
+    assert found == saved
+    monkeypatch.setattr(compute, "compile_error", lambda device: "no compiler")
+    compiled = "the checkpoint was computed with --compile, which does not work here: no compiler"
+    with pytest.raises(UserError, match=f"^--resume: {compiled}$"):
+        runner.restored(saved)
+    runner.restored(saved[1:] * 2)
+    with pytest.raises(UserError, match=r"^--resume: the checkpoint was computed on mps; "):
+        runner.restored([["mps", "fp32", False], saved[1]])
+
+
+@pytest.mark.parametrize(("validate", "train", "test"), [(0, 1201, 596), (9, 1111, 90)])
+def test_a_dry_run_knows_the_sizes_of_the_splits(validate, train, test, make_args):
+    spec = runner.spec_of(make_args(validate=validate))
+    assert (spec.train, spec.test) == (train, test)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_process_that_does_not_lead_is_not_heard(leads, capsys):
+    with runner.one_voice(World(0 if leads else 1, 2)):
+        messages.log.info("a message")
+        print("progress")
+    assert capsys.readouterr().out == ("a message\nprogress\n" if leads else "")
+    print("heard again")
+    assert capsys.readouterr().out == "heard again\n"

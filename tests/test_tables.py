@@ -310,3 +310,22 @@ def test_columns_in_which_no_line_has_anything_are_left_out():
     assert picked == [{"d": "-", "c": 0, "a": "-"}, {"d": 2, "c": "-", "a": 1}]
     assert list(picked[0]) == ["d", "c", "a"]
     assert tables.render(picked).splitlines() == ["d  c  a", "-  0  -", "2  -  1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "weights"),
+    [
+        ("", {"log-likelihood": 1.0, "total variation": 0.8, "cross-entropy": 0.5}),
+        ("--ce_weight 3", {"total variation": 0.8, "cross-entropy": 3.0}),
+        ("--no_syn_ce", {"total variation": 0.8, "cross-entropy": 0}),
+        ("--method DM", {}),
+        ("--recipe ours", {}),  # whose name says its weights
+        ("--Iteration 0", {}),
+    ],
+)
+def test_the_weights_of_a_loss_are_told_of_methods_that_have_some(line, weights, tmp_path):
+    distilled = "--Iteration" not in line
+    write_log(tmp_path / "run", f"{SHORT} {line}", ended(0.5, it=2 if distilled else 0))
+    (row,) = tables.of_runs(tmp_path)
+    assert weights.items() <= row.weights().items() and bool(row.weights()) == bool(weights)
+    assert row.weights().items() <= row.as_json().items()
