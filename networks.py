@@ -308,18 +308,18 @@ def check(name, channels, num_classes, im_size):
         raise ValueError(f"{name} {error}") from None
 
 
-def flop(name, channels, num_classes, im_size, weights=True, image=False, last=None):
+def flop(name, channels, num_classes, im_size, weights=True, image=False):
     """FLOP (2 per multiply-add) of one image in the network `name`.
 
     They are counted from shapes; nothing is computed. weights, image: whether the gradient with
-    respect to these is counted too. last: of the embedding, see `Network`.
+    respect to these is counted too.
     """
     net = check(name, channels, num_classes, tuple(im_size)).requires_grad_(weights).eval()
     images = torch.empty(1, channels, *im_size, device="meta", requires_grad=image)
     with FlopCounterMode(display=False) as counter:
-        embedding, logits = net.embed_and_classify(images, last)
+        logits = net(images)
         if weights or image:
-            (embedding.sum() + logits.sum()).backward()
+            logits.sum().backward()
     return counter.get_total_flops()
 
 

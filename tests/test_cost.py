@@ -299,3 +299,15 @@ def test_the_share_of_judging_is_that_of_its_passes(flags, counts, share, make_a
         assert said == ""
     else:
         assert said.startswith(f"; about {share:.0%} of the work. --eval_interval 20 judges")
+
+
+@pytest.mark.parametrize(("batch_real", "each_pass"), [(20, 200), (1000, 1201)])
+def test_distilling_is_counted_for_every_pass_and_training_step(batch_real, each_pass, make_args):
+    args = make_args(
+        Iteration=4, outer_loop=3, train_net_num=2, fetch_net_num=5, model_train_steps=7,
+        batch_real=batch_real, trained_bs=16,
+    )  # fmt: skip
+    images = cost.images_per_kind(args, DATASETS["Digits"])
+    assert images["real"] == 4 * 3 * 2 * each_pass  # no more than there are
+    assert images["synthetic"] == 4 * 3 * 2 * 80
+    assert images["train"] == 4 * 3 * 5 * 7 * 16

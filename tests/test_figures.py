@@ -236,3 +236,14 @@ def test_every_image_has_a_place_of_its_own_in_lines_below_each_other(
             before = [right for _, _, _, right in found.values() if right <= left]
             name = ink[top : top + lines * (height + 2), max(before, default=0) : left]
             assert name.any() and not name[:, -4:].any()  # each name stands before its images
+
+
+def test_lines_beside_each_other_look_different_and_any_name_gets_a_png(plotted, tmp_path):
+    lines = {f"line {k}": float(k) for k in range(7)}
+    figures.curve({}, lines, "title", tmp_path / "no_ending")
+    (axes,) = plotted
+    styles = [line.get_linestyle() for line in axes.lines]
+    assert len(styles) == 7
+    assert all(len(set(styles[k : k + 3])) == 3 for k in range(5))
+    with Image.open(tmp_path / "no_ending") as picture:
+        assert picture.format == "PNG"

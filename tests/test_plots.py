@@ -199,3 +199,25 @@ def test_a_run_ends_in_a_plot_of_its_accuracy(digit_runs, drawn, tmp_path, monke
             accuracies += [100 * accuracy for accuracy in event["accuracy"]]
     assert list(curves.values()) == list(logged.values())
     assert not list((digit_runs / "random").glob("acc_*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "images"),
+    [
+        ("--seed 0", None),
+        *((f"--{words}", None) for words in (
+            "ipc 3", "no_aug", "chroma half", "epoch_eval_train 21", "judge_steps 7", "zca",
+            "init noise", "lr_net 1", "batch_train 7", "dsa_strategy flip",
+        )),
+        ("--validate 9", (8, 4)),
+    ],
+)  # fmt: skip
+def test_random_images_that_were_chosen_or_judged_otherwise_are_no_start(
+    flags, images, tmp_path, drawn
+):
+    random = f"{SHORT} --Iteration 0 {flags}"
+    write_log(tmp_path / "random", random, ended(0.3, it=0), images=images)
+    plots.plot_run(write_log(tmp_path / "run", SHORT, ended(0.5)))
+    plots.plot_run(write_log(tmp_path / "alike", f"{SHORT} {flags}", ended(0.5), images=images))
+    lines = {"random images, judged by ConvNetW32": pytest.approx(30)}
+    assert [call[1] for call in drawn] == [lines if flags == "--seed 0" else {}, lines]

@@ -1,5 +1,6 @@
 """Facts about reading finished runs and kept scores."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -118,3 +119,25 @@ def test_kept_scores_are_the_rows_of_evaluate_by_dataset_and_protocol(tmp_path, 
     assert kept.dataset == "CIFAR10" and kept.protocol.startswith("402 steps")
     assert kept.rows == [json.loads(line) for line in text.splitlines()]
     assert "folder.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("iterations", "method"), [(0, None), (1, "BACON"), (2, "BACON")])
+def test_one_iteration_makes_a_distilled_set(iterations, method, tmp_path):
+    line = f"{SHORT} --Iteration {iterations}"
+    run = runs.read_run(write_log(tmp_path / "run", line, ended(0.5, it=iterations)))
+    assert run.kind.method == method and len(run.kind.precisions) == 1 + bool(iterations)
+    assert runs.by_kind([run])[0].last == [[0.5]]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images", "whole"),
+    [
+        ("Digits", (1201, 596), True),
+        ("Digits", (1200, 596), False),
+        ("Digits", (1201, 595), False),
+        ("Unknown", (1201, 596), False),
+    ],
+)
+def test_a_part_of_a_dataset_or_an_unknown_one_is_not_whole(dataset, images, whole, tmp_path):
+    run = runs.read_run(write_log(tmp_path / "run", SHORT, ended(0.5), images=images))
+    assert dataclasses.replace(run.kind, dataset=dataset).whole is whole

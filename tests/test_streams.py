@@ -3,6 +3,8 @@
 It is closed, of ASCII, a terminal that hangs up, a reader that leaves.
 """
 
+import contextlib
+import errno
 import os
 import pty
 import signal
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from scripts import SMALL, events, run_name
+
+from bacon import streams
 
 ROOT = Path(__file__).parents[1]
 ASCII = [
@@ -169,3 +173,46 @@ def test_a_run_with_an_ascii_terminal_and_one_with_none_end_well(digits_folder, 
     assert done.returncode == 0
     log = tmp_path / "silent" / f"log_{name}.jsonl"
     assert events(log)[-1]["event"] == "end"
+
+
+class Failing:
+    """A stream over a file, whose writes fail."""
+
+    def __init__(self, file, error):
+        self.fileno = file.fileno
+        self.error = error
+        self.encoding = "of the stream"
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("name", [None, "standard output"])
+@pytest.mark.parametrize("does", [lambda out: out.write("a line"), lambda out: out.flush()])
+@pytest.mark.parametrize(
+    ("number", "outlived"), [(errno.EPIPE, True), (errno.EIO, True), (errno.ENOSPC, False)]
+)
+def test_a_reader_that_leaves_is_outlived_and_no_other_fault(
+    number, outlived, does, name, tmp_path, capsys
+):
+    with open(tmp_path / "out", "w") as file:
+        out = streams.Outlived(Failing(file, OSError(number, "a fault")), name)
+        with contextlib.nullcontext() if outlived else pytest.raises(OSError, match="a fault"):
+            assert does(out) in (None, len("a line"))
+        os.write(file.fileno(), b"later")
+        said = f"{name}: a fault; going on without it\n" if outlived and name else ""
+    assert capsys.readouterr().err == said and out.encoding == "of the stream"
+    assert (tmp_path / "out").read_bytes() == (b"" if outlived else b"later")
+
+
+@pytest.mark.parametrize("outlived", [False, True])
+def test_streams_are_afterwards_the_callers_own(outlived):
+    before = sys.stdout, sys.stderr
+    with pytest.raises(KeyError), streams.usable(outlived):
+        assert isinstance(sys.stdout, streams.Outlived) == outlived
+        assert isinstance(sys.stderr, streams.Outlived)
+        raise KeyError
+    assert (sys.stdout, sys.stderr) == before

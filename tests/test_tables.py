@@ -6,6 +6,7 @@ import pytest
 from logs import SHORT, ended, write_log, write_runs
 
 from bacon import recipes, tables
+from bacon.runs import by_kind, logs_below, read_runs
 from bacon.score import command
 
 
@@ -329,3 +330,29 @@ def test_the_weights_of_a_loss_are_told_of_methods_that_have_some(line, weights,
     (row,) = tables.of_runs(tmp_path)
     assert weights.items() <= row.weights().items() and bool(row.weights()) == bool(weights)
     assert row.weights().items() <= row.as_json().items()
+
+
+def test_settings_are_said_once_where_all_share_them_and_else_of_each(tmp_path):
+    def said(*lines, **words):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for number, line in enumerate(lines):
+            it = 0 if "--Iteration 0" in line else 3 if "--Iteration 3" in line else 2
+            write_log(folder / str(number), f"{SHORT} {line}", ended(0.1 * number, it=it))
+        judged = by_kind(read_runs(logs_below(folder)))
+        found = tables.settings(judged, **words)
+        return found.shared, found.own
+
+    every = "20 epochs, four per canvas, fp32, all images aaaaaaaa"
+    # Random images go with runs of any number of iterations.
+    assert said("", "--Iteration 0") == (f"2 iterations, {every}", ["", ""])
+    three = said("", "--Iteration 3", "--Iteration 0")
+    assert three == (every, ["2 iterations", "3 iterations", ""])
+    assert said("--Iteration 0") == (every, [""])
+    apart = said("--no_aug", "--judge_steps 4000 --lr_img 1")
+    assert apart == (
+        "2 iterations, fp32, all images aaaaaaaa",
+        ["20 epochs, one per canvas", "4,000 steps, four per canvas, --lr_img 1.0"],
+    )
+    shared, own = said("", "--lr_img 1", networks=True)
+    assert shared == f"ConvNetW32 judged by ConvNetW32, 2 iterations, {every}"
+    assert own == ["", "--lr_img 1.0"]

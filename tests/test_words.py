@@ -69,6 +69,8 @@ def described(tmp_path):
             words.describe(settings, recipes.DATASETS[dataset], "a source", both, files, world)
         lines = [text for text in said if str(tmp_path) not in text]
         assert max(map(len, lines)) <= words.COLUMNS
+        for text in said[1:]:  # a column of titles, and one of what is said
+            assert text[10] == " " and text[11] != " "
         return " ".join(" ".join(said).split())
 
     return say

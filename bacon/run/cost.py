@@ -50,11 +50,10 @@ def flop_per_image(args, spec):
     network; ("train", name) and ("test", name) for judges.
     """
     shape = spec.channels, spec.num_classes, spec.im_size
-    last = args.embed_last
     flop = {
         "train": networks.flop(args.model, *shape),
-        "real": networks.flop(args.model, *shape, weights=False, last=last),
-        "synthetic": networks.flop(args.model, *shape, weights=False, image=True, last=last),
+        "real": networks.flop(args.model, *shape, weights=False),
+        "synthetic": networks.flop(args.model, *shape, weights=False, image=True),
     }
     for name in architectures(args.eval_mode, args.model):
         train, test = of_judge(name)
