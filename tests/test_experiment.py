@@ -124,6 +124,7 @@ def test_a_diverging_run_stops_with_code_3_and_keeps_its_log(tmp_path, capsys):
     assert text.count("\n") == 1 and "iteration" in text and "class" in text
     log = log_of(tmp_path)
     assert [e["event"] for e in log] == ["start", "diverged"] and not list(tmp_path.glob("res_*"))
+    assert text.endswith(f": diverged: {log[-1]['reason']}\n")
 
 
 def test_seconds_in_the_log_are_those_of_one_iteration(make_args, digits, monkeypatch):
@@ -269,7 +270,7 @@ def test_canvases_that_are_no_numbers_are_not_judged(value, begun):
 
 @pytest.mark.parametrize("init", ["cluster", "real"])
 def test_the_time_of_clustering_is_told_where_there_was_any(init, begun, monkeypatch):
-    now = [0.0]
+    now = [1000.0]
     monkeypatch.setattr(experiment, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     inner = experiment.distiller.begin
 

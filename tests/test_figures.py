@@ -245,5 +245,6 @@ def test_lines_beside_each_other_look_different_and_any_name_gets_a_png(plotted,
     styles = [line.get_linestyle() for line in axes.lines]
     assert len(styles) == 7
     assert all(len(set(styles[k : k + 3])) == 3 for k in range(5))
+    assert axes.get_title() == "title"
     with Image.open(tmp_path / "no_ending") as picture:
         assert picture.format == "PNG"

@@ -12,6 +12,8 @@ from bacon.distill import clusters
 from bacon.errors import UserError
 from bacon.run import preflight
 
+MISSING = "cuda" if torch.backends.mps.is_available() else "mps"  # a device that no machine has
+
 
 @pytest.mark.parametrize(
     ("flags", "words"),
@@ -31,6 +33,10 @@ from bacon.run import preflight
         (["--embed_last=-12"], ["--embed_last -12"]),
         (["--exp_index=1"], ["--exp_index 1", "--num_exp"]),
         (["--dataset=MNIST", "--data_path={empty}"], ["MNIST", "{empty}"]),
+        (
+            ["--dataset=MNIST", "--data_path={empty}", f"--device={MISSING}"],
+            [f"--device {MISSING}"],
+        ),
         (["--lh_weight=0", "--tv_weight=0", "--no_syn_ce"], ["--lh_weight"]),
         (["--spread_weight=1", "--ipc=1", "--no_aug"], ["--spread_weight 1", "--no_aug"]),
         (["--cooldown=1.5"], ["--cooldown", "at most 1"]),
