@@ -258,6 +258,14 @@ UNSOUND = {
         lambda x, y: {"images": x[:, :, 1:].flatten(1), "labels": y}, {},
         f"images are {FLOATS} (20, 56), not a tensor (n,C,H,W)",
     ),
+    "pixels of NCFM above 1": (
+        lambda x, y: [x - x.min(), y], {},
+        "but this layout has pixels in [0,1]; see --pixels and --factor",
+    ),
+    "pixels of NCFM below 0": (
+        lambda x, y: [x - x.max(), y], {},
+        "but this layout has pixels in [0,1]; see --pixels and --factor",
+    ),
     "pixels of NCFM as whitened": (
         lambda x, y: [x.clamp(0, 1), y], {"zca": True},
         "x.pt holds pixels in [0,1], which are not whitened",
@@ -346,6 +354,7 @@ def test_all_that_a_file_leaves_open_is_said_and_no_more(kind, canvases, facts, 
     write(tmp_path, *canvases, facts)
     saved = read(tmp_path, facts, **way)[0]
     assert (saved.assumed, saved.exp) == (words, 0)
+    assert saved.whitened_from == ("pixels" if "zca" in way else None)
 
 
 def test_pixels_are_doubted_where_the_layout_has_no_plain_ones(canvases, facts, tmp_path):
