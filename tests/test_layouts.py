@@ -124,7 +124,7 @@ class Bomb:
 
 def nan(images, labels):
     images = images.clone()
-    images[3, 0, 2, 2] = float("nan")
+    images[3, 0, 2:4, 2:4] = float("nan")
     return {"data": [[images, labels]]}
 
 
@@ -324,6 +324,10 @@ SAID = {
         LAYOUTS["DC"][0], {},
         "normalised, factor 1 (--factor 2 for IDM's, BACON's); "
         "2 recorded accuracies are those of the 2 experiments in order",
+    ),
+    "DC's one set": (
+        write_x(lambda x, y: {"data": [[x, y]], "accs_all_exps": {"ConvNet": [0.5]}}), {},
+        "normalised, factor 1 (--factor 2 for IDM's, BACON's)",
     ),
     "DC with flags": (
         write_x(lambda x, y: {"data": [[x, y]]}), {"factor": 2, "pixels": "bytes"},
