@@ -304,7 +304,7 @@ KINDS = {
     "a program": (lambda path: path.write_bytes(program()), ["a program (TorchScript)"]),
     "data alone": (lambda path: torch.save({"data": LABELS}, path), ["'data'", "without labels"]),
     "data by class": (lambda path: torch.save({"data": {0: LABELS}}, path), ["'data' holds dict"]),
-    "half a pair": (lambda path: torch.save({"data": [{"x": LABELS}]}, path), ["holds dict, not ["]),
+    "half a pair": (lambda path: torch.save({"data": [{"x": LABELS}]}, path), ["holds dict, not"]),
     "no data": (lambda path: torch.save({"data": None}, path), ["'data' holds NoneType"]),
     "unnamed": (lambda path: entries(path, LABELS), ["arr_0", "entries named images"]),
     "words": (lambda path: entries(path, images=LABELS, labels=["a"]), ["labels (no numbers)"]),
