@@ -265,3 +265,25 @@ def test_a_set_in_the_order_of_its_dataset_has_no_order_to_write(tmp_path):
         command._write_order(None, "x.pt", tmp_path / "order.json")
     assert said[0].endswith("not written, x.pt was found in no other order of classes")
     assert not (tmp_path / "order.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ("factor", "pixels", "labels", "format", "protocol", "device", "precision", "dataset"),
+)
+def test_another_word_than_those_known_is_refused_by_the_program_and_the_flag(name, capsys):
+    with pytest.raises(SystemExit):
+        parsed(f"--{name}=7")
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate.py: error: ") and f"--{name}" in error
+
+
+PATHS = ("table", "plot", "export", "grid", "tsne", "data_path", "relabel", "save_path")
+
+
+@pytest.mark.parametrize("name", [*PATHS, ""])
+def test_a_path_of_nothing_is_refused(name, capsys):
+    words = {"": [""], "export": ["--export", "png", ""]}.get(name, [f"--{name}", ""])
+    with pytest.raises(SystemExit):
+        command.build_parser(None).parse_args(words)
+    assert name in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Facts about judging sets: the logged accuracy again, baselines, fair scores, what is recorded."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -280,3 +282,19 @@ def test_the_work_of_a_job_is_that_of_its_costliest_network_on_every_image(real,
         judging._arithmetic(job, None)
     epochs = judge.Protocol(3, 256, 0.01, ()).passes
     assert planned == [7 * 5 * epochs * 20, 7 * 5 * epochs * 80]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "b/x.pt"),
+        ({"name": "a/b/x.pt"}, "a/b/x.pt"),
+        ({"exp": 3, "is_snapshot": True}, "b/x.pt #3"),
+        ({"baseline": "random", "path": ""}, "random"),
+    ],
+    ids=str,
+)
+def test_a_set_is_called_by_the_end_of_its_path_or_what_tells_it_from_others(fields, name, real):
+    one = dataclasses.replace(a_set(range(10)), **{"path": "/a/b/x.pt"} | fields)
+    row = judging._row(a_job(real, one), "ConvNet", [judging.Scores([0.5], [], 1)])
+    assert (row.name, row.set) == (name, fields.get("baseline", "/a/b/x.pt"))
