@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from bacon import judge
-from bacon.score import command, fair, finding, judging, protocols, sets
+from bacon.score import baselines, command, fair, finding, judging, protocols, sets
 from bacon.score.rows import Recorded
 
 
@@ -298,3 +298,37 @@ def test_a_set_is_called_by_the_end_of_its_path_or_what_tells_it_from_others(fie
     one = dataclasses.replace(a_set(range(10)), **{"path": "/a/b/x.pt"} | fields)
     row = judging._row(a_job(real, one), "ConvNet", [judging.Scores([0.5], [], 1)])
     assert (row.name, row.set) == (name, fields.get("baseline", "/a/b/x.pt"))
+
+
+def test_real_images_are_judged_once_by_each_network_unless_anything_else_differs(
+    tmp_path, monkeypatch
+):
+    asked = []
+
+    def score(saved, judges, bench):
+        asked.append(judges.names)
+        return {name: judging.Scores([0.5] * judges.num_eval, [], 3) for name in judges.names}
+
+    monkeypatch.setattr(judging, "score", score)
+    random = a_set(range(10), baseline="random")
+    protocol = judge.Protocol(3, 256, 0.01, ())
+    judges = protocols.Judges(["MLP", "ConvNet"], 2, 0, protocol)
+    others = {
+        "fewer": (random, dataclasses.replace(judges, num_eval=1), "data"),
+        "more": (random, dataclasses.replace(judges, num_eval=3), "data"),
+        "another seed": (random, dataclasses.replace(judges, seed=1), "data"),
+        "another protocol": (
+            random, dataclasses.replace(judges, protocol=judge.Protocol(4, 256, 0.01, ())), "data",
+        ),
+        "other data": (random, judges, "others"),
+        "other images": (dataclasses.replace(random, baseline="herding"), judges, "data"),
+    }  # fmt: skip
+    for _ in range(2):  # in the second round all is there
+        found = judging._kept_scores(random, judges, None, baselines.Cache(tmp_path), "data")
+        assert found == dict.fromkeys(judges.names, judging.Scores([0.5, 0.5], [], 3))
+        assert asked == [["MLP"], ["ConvNet"]]
+    for kind, (one, by, data) in others.items():
+        asked.clear()
+        found = judging._kept_scores(one, by, None, baselines.Cache(tmp_path), data)
+        assert len(found["MLP"].accuracies) == by.num_eval
+        assert asked == ([] if kind == "fewer" else [["MLP"], ["ConvNet"]]), kind
