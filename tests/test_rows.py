@@ -134,6 +134,7 @@ def test_a_table_has_what_is_known_of_one_row_for_all():
 
 def test_a_row_that_an_earlier_version_kept_is_read():
     kept = dataclasses.replace(ROW, recorded=Recorded(50.0, 2.5, 4)).as_json()
+    assert "logged" not in kept
     for name in ("assumed", "numbers per class", "protocol settings", "epochs", "recorded std"):
         del kept[name]
     found = Row.from_json(kept)
