@@ -79,6 +79,7 @@ UNCLEAR = {
     "each class by itself": 0.9 * one_hot() + 0.1,
     "one row of nothing": torch.cat((probabilities(), torch.zeros(1, 10))),
     "a tenth less": 0.9 * probabilities(),
+    "7 % less": 0.93 * probabilities(),
     "bytes": 255 * probabilities(),
 }
 
