@@ -38,7 +38,8 @@ def test_random_images_follow_from_the_seed_and_full_is_every_image(real, digits
 
 def test_too_few_images_and_odd_sizes_are_refused(real, digits):
     with pytest.raises(UserError, match="smallest class has 116"):
-        baseline("random", real, 500, 0)
+        baseline("random", real, 117, 0)
+    assert len(baseline("random", real, 116, 0).canvases) == 1160
     odd = real_data.RealData(
         digits.images_train[..., :7], digits.labels_train, (0.5,), (0.5,), 10, "cpu"
     )
