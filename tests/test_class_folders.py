@@ -66,6 +66,12 @@ MEANT = {
     "wnids": (["n01443537", "n01629819", "n01641577"], "TinyImageNet", ["fish", "newt", "frog"]),
     "wnids, named": (["n01443537_goldfish", "n01629819_x"], "TinyImageNet", ["goldfish", "newt"]),
     "own, numbers as text": (AS_TEXT, IMAGE_FOLDER, AS_TEXT),
+    "own, numbered alike": (DIGITS, IMAGE_FOLDER, [f"c{c}" for c in range(10)]),
+    "own, by numbers": (DIGITS[:3], IMAGE_FOLDER, ["cat", "dog", "emu"]),
+    "numbers within words that differ": (
+        [f"{letter}x{9 - c}{'pq'[c % 2]}" for c, letter in enumerate("abcdefghij")],
+        "CIFAR10", CIFAR10,
+    ),
     "own, exported": (["000_digit_3", "001_digit_7"], IMAGE_FOLDER, ["digit 3", "digit 7"]),
 }  # fmt: skip
 

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from heard import hearing
 from PIL import Image
 from saved_sets import save_dc, save_mtt, save_ours, save_pictures
 from torchvision.utils import save_image
 
+from bacon import tables
 from bacon.data import loading
+from bacon.errors import UserError
 from bacon.score import command
 
 
@@ -131,3 +134,156 @@ def test_a_mistake_on_the_command_line_is_one_line(line, words, mistaken, capsys
     errors = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
     assert len(errors) == 1 and all(word in errors[0] for word in words), errors
     assert sorted(mistaken["empty"].parent.rglob("*")) == before
+
+
+def parsed(line):
+    return command.build_parser(None).parse_args(line.split())
+
+
+# a command line, and the flag that has no effect on it
+EFFECTS = [
+    ("x --recursive", None),
+    ("--table x --recursive", "--recursive"),
+    ("x --baseline random", None),
+    ("x --baseline random --tsne y", "--baseline"),
+    ("--table x --grid y", "--export, --grid, --tsne"),
+    ("x --grid y", None),
+    ("x --decode --grid y", None),
+    ("x --decode --tsne y", "--decode"),
+    ("x --diagnose", None),
+    ("x --diagnose --biased 1", "--diagnose"),
+    ("x --diagnose --baseline random", "--diagnose"),
+    ("x --diagnose --export png y", "--diagnose"),
+    ("--table x --diagnose", "--diagnose"),
+    ("x --baseline random --ipc 3", None),
+    ("x --ipc 3", "--ipc"),
+    ("x --baseline random,full --full_epochs 3", None),
+    ("x --baseline random --full_epochs 3", "--full_epochs"),
+    ("x --baseline full --full_epochs 3 --judge_steps 2", "--full_epochs"),
+    ("x --baseline full --judge_steps 2", None),
+    ("x --biased 1", None),
+    ("--table x --biased 1", None),
+    ("x --biased 1 --tsne y", "--biased"),
+    ("x --details", None),
+    ("--table x --details", None),
+    ("--plot x --details", "--details"),
+    ("x --details --export png y", "--details"),
+]
+
+
+@pytest.mark.parametrize(("line", "idle"), EFFECTS)
+def test_a_flag_is_refused_where_it_has_no_effect_and_only_there(line, idle):
+    args = parsed(line)
+    command._check_task(args)
+    command._check_names(args)
+    if idle is None:
+        command._check_effects(args)
+        return
+    with pytest.raises(UserError) as error:
+        command._check_effects(args)
+    assert str(error.value).startswith(f"{idle}: has no effect here")
+
+
+@pytest.mark.parametrize(
+    ("line", "fits"),
+    [
+        ("x --table y", False),
+        ("x --plot y", False),
+        ("--baseline random --plot y", False),
+        ("--table x --plot y", False),
+        ("--dataset Digits", False),
+        ("--plot x y", True),
+        ("--plot x y z", False),
+        ("x y z --baseline random,full", True),
+        ("x --baseline random,best", False),
+        ("x --export png y", True),
+    ],
+)
+def test_a_command_line_has_one_thing_to_do_with_names_that_there_are(line, fits):
+    args = parsed(line)
+    if fits:
+        command._check_task(args)
+        command._check_names(args)
+        return
+    with pytest.raises(UserError):
+        command._check_task(args)
+        command._check_names(args)
+
+
+LEAST = {
+    "im_size": 4, "exp": 0, "num_eval": 1, "biased": 1, "ipc": 1, "full_epochs": 1, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_a_number_is_as_small_as_makes_sense_or_refused(name, capsys):
+    least = LEAST[name]
+    assert getattr(parsed(f"--{name}={least}"), name) == least
+    with pytest.raises(SystemExit):
+        parsed(f"--{name}={least - 1}")
+    assert f"--{name}" in capsys.readouterr().err
+
+
+def test_what_is_not_asked_for_is_off_or_left_to_the_set_and_the_protocol():
+    said_in_help = {
+        "data_path": "data", "save_path": "result", "protocol": "paper", "eval_mode": ["S"],
+        "device": "auto", "precision": "auto", "format": "text", "baseline": [], "paths": [],
+    }  # fmt: skip
+    switches = ("recursive", "diagnose", "zca", "decode", "details")
+    for name, value in vars(parsed("")).items():
+        assert value == said_in_help.get(name, False if name in switches else None), name
+
+
+def test_tables_are_printed_with_their_titles_and_a_line_between_them(capsys):
+    first, second = [{"a": "1"}], [{"b": "2"}]
+    as_text = [tables.render(first), tables.render(second)]
+    as_markdown = [tables.render(first, True), tables.render(second, True)]
+    command._print("text", [], {"": first})
+    assert capsys.readouterr().out == f"{as_text[0]}\n"
+    command._print("text", [], {"": first, "behind": second})
+    assert capsys.readouterr().out == f"{as_text[0]}\n\nbehind\n{as_text[1]}\n\n"
+    command._print("markdown", [], {"behind": first})
+    assert capsys.readouterr().out == f"### behind\n\n{as_markdown[0]}\n\n"
+    command._print("json", [{"a": 1}, {"b": [2]}], {"": first})
+    assert capsys.readouterr().out == '{"a": 1}\n{"b": [2]}\n'
+
+
+@pytest.mark.parametrize(("count", "names"), [(3, "a.pt, b.pt, c.pt;"), (4, "c.pt, ...;")])
+def test_an_order_is_that_of_one_set(count, names, canvases, facts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = ["a.pt", "b.pt", "c.pt", "d.pt"][:count]
+    for name in files:
+        save_ours(tmp_path / name, *canvases, facts, 2)
+    args = parsed(f"{' '.join(files)} --diagnose --relabel order.json --device=cpu")
+    with pytest.raises(UserError) as error:
+        command._diagnose(args)
+    assert f"not of {count}: " in str(error.value) and names in str(error.value)
+
+
+def test_a_set_in_the_order_of_its_dataset_has_no_order_to_write(tmp_path):
+    with hearing() as said:
+        command._write_order(None, "x.pt", tmp_path / "order.json")
+    assert said[0].endswith("not written, x.pt was found in no other order of classes")
+    assert not (tmp_path / "order.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ("factor", "pixels", "labels", "format", "protocol", "device", "precision", "dataset"),
+)
+def test_another_word_than_those_known_is_refused_by_the_program_and_the_flag(name, capsys):
+    with pytest.raises(SystemExit):
+        parsed(f"--{name}=7")
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate.py: error: ") and f"--{name}" in error
+
+
+PATHS = ("table", "plot", "export", "grid", "tsne", "data_path", "relabel", "save_path")
+
+
+@pytest.mark.parametrize("name", [*PATHS, ""])
+def test_a_path_of_nothing_is_refused(name, capsys):
+    words = {"": [""], "export": ["--export", "png", ""]}.get(name, [f"--{name}", ""])
+    with pytest.raises(SystemExit):
+        command.build_parser(None).parse_args(words)
+    assert name in capsys.readouterr().err

@@ -1,7 +1,10 @@
 """Facts about --diagnose: of a set that was damaged in one way, it names that way."""
 
+import dataclasses
 import json
+import types
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -222,3 +225,154 @@ def test_a_diagnosis_says_whose_images_it_took_for_those_of_the_set(
     assert command.main(None, line) == 0
     said = capsys.readouterr().err.splitlines()
     assert said == [f"{tmp_path / 'x_mnist.pt'}: its name says MNIST, but it is read as Digits"]
+
+
+# Readings by hand
+
+
+def a_reading(confusions, brightness=0.0, contrast=1.0, way=None, **fields):
+    """A reading of a set that has nothing but what its words and its choice take."""
+    saved = types.SimpleNamespace(
+        **{"whitened_from": None, "factor": 1, "soft": "", "labels": None} | fields
+    )
+    return diagnose.Reading(way or layouts.Way(), saved, brightness, contrast, np.array(confusions))
+
+
+def by_accuracy(accuracy, shift=0):
+    """Confusion matrices of ten classes, 1000 images each in each half. shift: of their labels."""
+    each = round(1000 * accuracy)
+    matrix = np.full((10, 10), (1000 - each) // 9)
+    matrix[np.arange(10), (np.arange(10) + shift) % 10] = each
+    return [matrix, matrix]
+
+
+def test_the_figures_of_a_reading():
+    one = a_reading([[[8, 2], [3, 7]], [[9, 1], [1, 9]]], brightness=-1.5, contrast=0.25)
+    assert one.confusion.tolist() == [[17, 3], [4, 16]] and one.accuracy == 33 / 40
+    assert one.permuted == 18 / 20 and one.misfit == 2 + 1.5
+    assert one.error == pytest.approx((0.5 * 0.5 / 20) ** 0.5)  # of 20 coins
+    assert not one.reordered and one.best == one.accuracy
+    # On the first half the labels are swapped, on the second four of five are.
+    swapped = a_reading([[[1, 9], [9, 1]], [[2, 8], [8, 2]]])
+    assert (swapped.accuracy, swapped.permuted) == (6 / 40, 16 / 20)
+    assert swapped.reordered and swapped.best == swapped.permuted
+    assert (swapped.order(["a", "b"]).classes.tolist(), swapped.order(["a", "b"]).words) == (
+        [1, 0],
+        "backwards",
+    )
+
+
+def test_an_order_that_is_none_of_the_known_ones_is_its_own():
+    """Label l means the class l + 3."""
+    found = a_reading(by_accuracy(0.7, shift=-3)).order(list("abcdefghij"))
+    assert found.words == "in an order of their own"
+    assert found.classes.tolist() == [3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "shift", "above"),
+    [(0.145, 0, False), (0.16, 0, True), (0.165, 1, False), (0.18, 1, True)],
+)
+def test_a_reading_is_above_chance_by_more_where_the_order_is_chosen(accuracy, shift, above):
+    one = a_reading(by_accuracy(accuracy, shift))
+    assert one.reordered == bool(shift)
+    assert diagnose._is_above_chance(one) == above
+
+
+UNIT = layouts.Way(pixels="unit")
+# readings as (accuracy, contrast, way, fields), the number of that which is meant
+CHOICES = {
+    "at chance": ([(0.1, 1, layouts.Way(), {}), (0.12, 1, UNIT, {})], None),
+    "nearer to real images": ([(0.9, 4, layouts.Way(), {}), (0.65, 1, UNIT, {})], 1),
+    "darker is as far as brighter": ([(0.9, 0.25, layouts.Way(), {}), (0.9, 2, UNIT, {})], 1),
+    "far worse": ([(0.9, 4, layouts.Way(), {}), (0.6, 1, UNIT, {})], 0),
+    "best of one space": (
+        [(0.6, 1, layouts.Way(factor=1), {}), (0.9, 2, layouts.Way(factor=2), {"factor": 2})], 1,
+    ),
+    "as given": ([(0.7, 1, layouts.Way(factor=2), {}), (0.696, 1, layouts.Way(), {})], 1),
+    "far worse as given": ([(0.7, 1, layouts.Way(factor=2), {}), (0.69, 1, layouts.Way(), {})], 0),
+    "probabilities": (
+        [
+            (0.9, 1, layouts.Way(soft="hard"), {"soft": "hard"}),
+            (0.8, 1, layouts.Way(soft="probabilities"), {"soft": "probabilities"}),
+        ],
+        1,
+    ),
+    "logits": (
+        [
+            (0.9, 1, layouts.Way(soft="hard"), {"soft": "hard"}),
+            (0.8, 1, layouts.Way(soft="logits"), {"soft": "logits", "labels": torch.eye(10) * 9}),
+        ],
+        1,
+    ),
+    "flat logits": (
+        [
+            (0.9, 1, layouts.Way(soft="hard"), {"soft": "hard"}),
+            (0.8, 1, layouts.Way(soft="logits"), {"soft": "logits", "labels": torch.eye(10)}),
+        ],
+        0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_the_reading_that_is_meant(kind):
+    described, number = CHOICES[kind]
+    readings = [
+        a_reading(by_accuracy(accuracy), 0, contrast, way, **fields)
+        for accuracy, contrast, way, fields in described
+    ]
+    found = diagnose._meant(readings, layouts.Way())
+    assert found is (None if number is None else readings[number])
+    if kind == "probabilities":
+        assert diagnose._meant(readings, layouts.Way(soft="hard")) is readings[0]
+
+
+@pytest.mark.parametrize(
+    ("way", "fields", "words"),
+    [
+        (layouts.Way(), {}, "normalised, one image a canvas"),
+        (UNIT, {"factor": 2}, "in [0,1], four images a canvas"),
+        (layouts.Way(pixels="bytes"), {}, "in [0,255], one image a canvas"),
+        (layouts.Way(pixels="zca"), {"whitened_from": "pixels"}, "whitened (ZCA), one image a"),
+        (layouts.Way(), {"whitened_from": "normalised"}, "whitened by these scripts, one image"),
+        (layouts.Way(), {"soft": "logits"}, "normalised, one image a canvas, soft labels are logi"),
+        (layouts.Way(), {"soft": "hard"}, "normalised, one image a canvas, the likeliest class of"),
+    ],
+    ids=str,
+)
+def test_a_reading_in_words(way, fields, words):
+    found = a_reading(by_accuracy(0.5), way=way, **fields).words()
+    assert found.startswith(words) and ("label" in found) == ("soft" in fields)
+
+
+def test_a_diagnosis_shows_every_reading_and_the_flags_of_the_one_that_is_meant():
+    given = layouts.Way(factor=1)
+    as_given = a_reading(by_accuracy(0.37), 0.5, 2, given)
+    meant_way = layouts.Way(factor=2, pixels="unit", soft="logits")
+    meant = a_reading(by_accuracy(0.73, 1), -0.25, 0.5, meant_way, factor=2, soft="logits")
+    order = diagnose.Order(np.arange(10), "backwards")
+    found = diagnose.Diagnosis(given, [as_given, meant], 10, meant, order)
+    words = "in [0,1], four images a canvas, soft labels are logits"
+    assert found.advice("x.json") == (
+        "--factor 2 --pixels unit --labels logits --relabel x.json: "
+        f"{words}; classes are numbered backwards"
+    )
+    assert dataclasses.replace(found, meant=as_given, order=None).advice() == (
+        "as given: normalised, one image a canvas"
+    )
+    nothing = dataclasses.replace(found, meant=None, num_classes=8).advice()
+    assert nothing == "no reading is better than chance, 12.5 %"
+    names = ("reading", "accuracy %", "classes permuted", "brightness", "contrast", "")
+    first = ("normalised, one image a canvas (as given)", "37.0", "-", "+0.50", "x 2.00", "")
+    second = (words, "3.0", "73.0", "-0.25", "x 0.50", "<- meant")
+    assert found.table() == [dict(zip(names, row, strict=True)) for row in (first, second)]
+
+
+def test_what_images_look_like_is_that_of_their_channels():
+    """Channels that differ in brightness alone have no contrast."""
+    flat = torch.tensor([0.0, 0.3, 0.9]).view(1, 3, 1, 1).expand(4, 3, 2, 2)
+    mean, std = diagnose._look(flat)
+    assert mean == pytest.approx(0.4) and 0 < std < 1e-6
+    mean, std = diagnose._look(flat + noise(4, 1, 2, 2))
+    assert std == pytest.approx(noise(4, 1, 2, 2).std().item(), rel=1e-5)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from heard import hearing
+from PIL import Image
 from saved_sets import read, save_ours, to_pixels
 from torchvision.datasets import ImageFolder
 
@@ -112,3 +113,23 @@ def test_an_export_that_cannot_be_written_is_one_line(canvases, facts, tmp_path)
     with pytest.raises(UserError) as error:
         export.export(saved, "dc", out)
     assert str(error.value).startswith(f"--export dc {out}: cannot write there (")
+
+
+def test_pictures_are_clipped_and_how_much_of_them_is_said(tmp_path):
+    spec = Spec(1, (2, 2), 2, (0.5,), (0.5,), 1, 1)
+    facts = sets.Facts.of("x", spec, lambda: ["T-shirt/top", "b c"])
+    canvases = torch.tensor([[[-1.0, 1.0], [0.2, 2.0]], [[-1.5, 0.0], [1.0, 1.0]]])[:, None]
+    saved = sets.SavedSet("x.pt", 3, "DC", canvases, torch.tensor([1, 0]), facts=facts)
+    with hearing() as said:
+        export.export(saved, "png", tmp_path / "new/out")
+    clipped = "25.00 % of the pixel values were outside [0,1] and are clipped"
+    assert said == [f"{tmp_path / 'new/out'}: 2 images of x.pt, experiment 3; {clipped}"]
+    written = {}
+    for path in sorted((tmp_path / "new/out").rglob("*.png")):
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L")).tolist()
+        written[str(path.relative_to(tmp_path / "new/out"))] = pixels
+    assert written == {
+        "000_T-shirt_top/00000.png": [[0, 128], [255, 255]],
+        "001_b_c/00000.png": [[0, 255], [153, 255]],
+    }

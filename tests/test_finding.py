@@ -12,6 +12,7 @@ from torchvision.utils import save_image
 
 from bacon import figures, recipes
 from bacon.data import known_classes, loading, pt_layout
+from bacon.errors import UserError
 from bacon.score import command, finding
 
 
@@ -153,3 +154,115 @@ def test_a_set_of_other_images_is_said_where_these_are_needed(theirs, whitened_f
     differs = theirs == "there" and (needs_real or whitened_from)
     line = "x.pt: distilled from data with hash therethe, judged on herehere"
     assert said == ([line] if differs else [])
+
+
+def parsed(*line):
+    return command.build_parser(None).parse_args([*map(str, line)])
+
+
+# what a folder holds, and which of it are sets
+HELD = {
+    "tensors": (["a.PT", "b.pth", "c.npz", "d.txt"], ["a.PT", "b.pth", "c.npz"]),
+    "none": ([".h.pt", "ckpt_x.pt", "a.pt"], ["a.pt"]),
+    "arrays": (["c.npz", "e.npy", "e_labels.npy", "f.npy"], ["c.npz", "e.npy"]),
+    "below": (["a.pt", "below/b.pt"], ["a.pt"]),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_the_sets_of_a_folder_by_their_names(kind, tmp_path):
+    held, chosen = HELD[kind]
+    (tmp_path / "folder.pt").mkdir()
+    for name in held:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert finding.files(tmp_path) == [tmp_path / name for name in chosen]
+    below = [tmp_path / name for name in held if "/" in name]
+    assert set(finding.files(tmp_path, recursive=True)) - set(finding.files(tmp_path)) == set(below)
+
+
+@pytest.mark.parametrize(("others", "lines"), [(-1, 0), (0, 0), (1, 1)])
+def test_files_that_are_no_sets_are_counted_beyond_the_first(
+    others, lines, canvases, facts, tmp_path
+):
+    save_ours(tmp_path / "ours.pt", *canvases, facts, 2)
+    for k in range(finding.REFUSALS + others):
+        (tmp_path / f"x{k:02d}.pt").touch()
+    with hearing() as said:
+        assert len(finding.found_at(tmp_path)) == 1
+    counted = [line for line in said if "others" in line]
+    assert counted == [f"skipped: 1 others at {tmp_path}"] * lines
+    assert len(said) == finding.REFUSALS + others
+
+
+def test_one_file_that_is_no_set_is_refused_alone(tmp_path):
+    (tmp_path / "x.pt").touch()
+    for path in (tmp_path, tmp_path / "x.pt"):
+        with pytest.raises(UserError) as error:
+            finding.found_at(path)
+        assert str(error.value) == f"{tmp_path / 'x.pt'}: is empty (0 bytes); copy it again"
+
+
+def test_how_each_file_was_read_is_said_and_each_doubt_once(
+    canvases, facts, tmp_path, digits, digits_folder
+):
+    save_ours(tmp_path / "ours.pt", *canvases, facts, 2, data_sha256="ab" * 32)
+    unit = canvases[0].clamp(0, 1)
+    torch.save({"data": [[unit, canvases[1]]] * 2}, tmp_path / "theirs.pt")
+    line = [tmp_path / "ours.pt", tmp_path / "theirs.pt", f"--data_path={digits_folder}"]
+    expected = [
+        "ours.pt: these scripts' layout, 1 experiment; assumed: nothing, the file says it all",
+        "theirs.pt: DC layout, 2 experiments; assumed: normalised, factor 1 (--factor 2 for IDM's, "
+        "BACON's), of Digits as ours.pt beside it (--dataset if it is not)",
+        "theirs.pt: its pixels are 0.00..1.00, taken as normalised; if they are in [0,1], "
+        "--pixels unit",
+    ]
+    for needs_real in (False, True):
+        with hearing() as said:
+            ours, theirs = finding.read(parsed(*line), needs_real)
+        here = ours.real.dataset.fingerprint[:8]
+        other = f"ours.pt: distilled from data with hash abababab, judged on {here}"
+        lines = expected + [other] * needs_real
+        assert said == [f"{tmp_path}/{line}" for line in lines]
+        assert (len(ours.sets), len(theirs.sets)) == (1, 2) and ours.real is theirs.real
+        assert all(one.assumed in expected[1] for one in theirs.sets)
+
+
+def test_pictures_of_ones_own_have_the_size_that_is_given_or_else_that_of_the_run(
+    canvases, facts, tmp_path
+):
+    save_ours(tmp_path / "x.pt", *canvases, facts, 2, dataset="ImageFolder", classes=["a"])
+    saved = torch.load(tmp_path / "x.pt", weights_only=True)
+    saved["meta"]["args"]["im_size"] = 16
+    torch.save(saved, tmp_path / "x.pt")
+    (of_run,) = finding.find(parsed(tmp_path / "x.pt"))
+    (given,) = finding.find(parsed(tmp_path / "x.pt", "--im_size=8"))
+    assert (of_run.real.im_size, given.real.im_size) == (16, 8)
+    assert of_run.because == "" and of_run.doubt() == ""
+
+
+def test_real_images_are_made_once_for_each_space(digits_folder):
+    real = finding.RealImages("Digits", parsed(f"--data_path={digits_folder}"))
+    with hearing() as said:
+        whitened = real.test("pixels", "cpu")
+        assert real.test("pixels", "cpu") is whitened
+        plain = real.test(None, "cpu")
+        assert real.test(None, "cpu") is plain is not whitened
+    assert said == [f"fitting the ZCA whitening on {real.dataset.train:,} training images"]
+
+
+def test_a_set_of_ones_own_images_is_read_without_them_unless_it_is_whitened(
+    canvases, facts, tmp_path, monkeypatch
+):
+    def load(*args):
+        raise UserError("these are not here")
+
+    monkeypatch.setattr(loading, "load", load)
+    own = {"dataset": "ImageFolder", "classes": list("abcdefghij")}
+    save_ours(tmp_path / "x.pt", *canvases, facts, 2, **own)
+    save_ours(tmp_path / "zca.pt", *canvases, facts, 2, zca={"eps": 0.1}, **own)
+    (one,) = finding.read(parsed(tmp_path / "x.pt"), needs_real=False)
+    assert torch.equal(one.sets[0].canvases, canvases[0])
+    for name, needs_real in {"x.pt": True, "zca.pt": False}.items():
+        with pytest.raises(UserError, match="these are not here"):
+            finding.read(parsed(tmp_path / name), needs_real)

@@ -78,6 +78,7 @@ PAIRS = [
     ("images_DC_CIFAR10_1_best.pt", "labels_DC_CIFAR10_1_best.pt", None, "images beside labels"),
     ("syn_image.pth", "syn_label.pth", None, "images beside labels"),
     ("x.pt", "x_labels.pt", None, "images beside labels"),
+    ("images_of_image.pt", "labels_of_image.pt", None, "images beside labels"),
 ]
 
 
@@ -169,6 +170,7 @@ FORMS = {
     "its package's": (lambda x, y: {"image_tensor": x, "hard_labels": y}, ""),
     "data and labels": (lambda x, y: {"data": x, "labels": y}, ""),
     "with a rate": (lambda x, y: (x, y, torch.tensor(0.5)), "learnt rate 0.5"),
+    "labels in a list": (lambda x, y: (x, y.tolist(), torch.tensor(0.5)), "learnt rate 0.5"),
 }
 
 
@@ -302,6 +304,7 @@ KINDS = {
     "a program": (lambda path: path.write_bytes(program()), ["a program (TorchScript)"]),
     "data alone": (lambda path: torch.save({"data": LABELS}, path), ["'data'", "without labels"]),
     "data by class": (lambda path: torch.save({"data": {0: LABELS}}, path), ["'data' holds dict"]),
+    "half a pair": (lambda path: torch.save({"data": [{"x": LABELS}]}, path), ["holds dict, not"]),
     "no data": (lambda path: torch.save({"data": None}, path), ["'data' holds NoneType"]),
     "unnamed": (lambda path: entries(path, LABELS), ["arr_0", "entries named images"]),
     "words": (lambda path: entries(path, images=LABELS, labels=["a"]), ["labels (no numbers)"]),

@@ -1,11 +1,15 @@
 """Facts about judging sets: the logged accuracy again, baselines, fair scores, what is recorded."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from bacon.score import command, fair, judging
+from bacon import judge
+from bacon.score import baselines, command, fair, finding, judging, protocols, sets
+from bacon.score.rows import Recorded
 
 
 def test_scoring_a_set_of_ours_gives_the_logged_accuracy_to_the_digit(digit_runs, score):
@@ -156,3 +160,175 @@ def test_a_baseline_needs_no_set(score):
     ]
     (row,) = score(*line, "--model=ConvNetW32")
     assert row["stored per class"] == row["decoded per class"] == "1"
+
+
+# Jobs and rows without judging
+
+
+def parsed(*line):
+    return command.build_parser(None).parse_args([*map(str, line)])
+
+
+@pytest.fixture
+def real(digits_folder):
+    return finding.RealImages("Digits", parsed(f"--data_path={digits_folder}"))
+
+
+def a_set(labels, **fields):
+    canvases = torch.zeros(len(labels), 1, 8, 8)
+    return sets.SavedSet("x.pt", 0, "DC", canvases, torch.as_tensor(labels), **fields)
+
+
+def a_job(real, *of_job, meta=None):
+    judges = protocols.Judges(["ConvNet"], 2, 0, judge.Protocol(3, 256, 0.01, ()))
+    return judging.Job(real, list(of_job), meta or {}, judges)
+
+
+@pytest.mark.parametrize(
+    ("fields", "times", "decoded"),
+    [
+        ({}, 1, "1-2"),
+        ({"factor": 2}, 1, "4-8"),
+        ({"factor": 2, "canvases_per_image": 2}, 2, "8-16"),  # half of the numbers each
+    ],
+    ids=str,
+)
+def test_a_row_tells_how_much_is_stored_of_the_smallest_and_the_largest_class(
+    fields, times, decoded, real
+):
+    labels = torch.tensor([*range(10), 3, 4]).repeat(times)
+    for of_set in (labels, F.one_hot(labels, 10).float()):
+        row = judging._row(
+            a_job(real, a_set(of_set, **fields)), "ConvNet", [judging.Scores([0.5], [], 1)]
+        )
+        assert (row.stored, row.decoded, row.numbers) == ("1-2", decoded, "64-128")
+    even = a_job(real, a_set(torch.arange(10).repeat(times), **fields))
+    row = judging._row(even, "ConvNet", [judging.Scores([0.5], [], 1)])
+    assert (row.stored, row.decoded, row.numbers) == ("1", decoded.split("-")[0], "64")
+
+
+def test_a_row_has_the_accuracies_and_the_time_of_all_experiments(real):
+    job = a_job(real, a_set(range(10)), a_set(range(10)))
+    both = [judging.Scores([0.2, 0.4], [0.5, 0.3], 2), judging.Scores([0.6, 0.8], [0.9, 0.7], 3)]
+    row = judging._row(job, "ConvNet", both)
+    assert row.accuracy == [[0.2, 0.4], [0.6, 0.8]] and row.seconds == 5
+    assert (row.network, row.dataset, row.epochs) == ("ConvNet", "Digits", 3)
+    assert row.summary["mean"] == pytest.approx(50) and row.best_epoch == pytest.approx(60)
+    assert judging._row(job, "ConvNet", [judging.Scores([0.2], [], 2)] * 2).best_epoch is None
+
+
+OF_RUN = {"args": {"seed": 0}}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "meta", "expected"),
+    [
+        ([[0.5, 0.25], [0.75, 0.5]], OF_RUN, Recorded(50, 17.678, 4, True, True)),
+        ([[0.5], [0.75, 0.5, 0.25]], OF_RUN, Recorded(50, 17.678, 4, True, True)),
+        ([[0.5, 0.25], [0.75, 0.25]], OF_RUN, Recorded(43.75, 20.729, 4, True, False)),
+        ([[0.5, 0.25], [0.75, 0.5]], {}, Recorded(50, 17.678, 4, False, False)),
+        ([[0.5, 0.25], []], OF_RUN, None),
+        ([[0.5, 0.25], [float("nan"), 0.5]], OF_RUN, None),
+    ],
+    ids=["the same", "as far as both go", "another", "not by these", "of some", "not a number"],
+)
+def test_what_is_recorded_is_reproduced_if_ours_is_the_same_to_the_digit(
+    recorded, meta, expected, real
+):
+    both = [a_set(range(10), recorded={"ConvNet": one}, meta=meta) for one in recorded]
+    found = judging._recorded(a_job(real, *both, meta=meta), "ConvNet", [[0.5, 0.25], [0.75, 0.5]])
+    assert judging._recorded(a_job(real, *both), "MLP", [[0.5], [0.5]]) is None
+    if expected is None:
+        assert found is None
+        return
+    assert (found.mean, found.std) == pytest.approx((expected.mean, expected.std), abs=1e-3)
+    assert found.networks == expected.networks
+    assert (found.of_ours, found.reproduced) == (expected.of_ours, expected.reproduced)
+
+
+def of_seed(seed):
+    return {"meta": {"args": {"seed": seed}}}
+
+
+@pytest.mark.parametrize(
+    ("stored", "line", "expected"),
+    [
+        ([], ["random"], [("random", 10)]),
+        ([], ["random", "--ipc=3"], [("random", 3)]),
+        ([a_set([*range(10)] * 2)], ["random"], [("random", 2)]),
+        ([a_set([*range(10)] * 2)], ["random", "--ipc=3"], [("random", 3)]),
+        ([a_set([*range(10)] * 2)] * 2, ["random,random"], [("random", 2)]),
+        ([a_set(range(10)), a_set([*range(10)] * 2)], ["random"], [("random", 1), ("random", 2)]),
+        ([a_set(range(10), **of_seed(1)), a_set(range(10))], ["random"], [("random", 1)]),
+        ([a_set(range(10), factor=2)], ["random,random4"], [("random", 1), ("random4", 1)]),
+    ],
+    ids=["10", "asked for", "as the set", "not as the set", "once", "by storage", "seeds", "kinds"],
+)
+def test_baselines_have_the_storage_of_the_sets_each_once(stored, line, expected, real):
+    files = [finding.SetsOfFile([one], real) for one in stored]
+    line = [f"--data_path={real.data_path}", "--dataset=Digits", "--baseline", *line]
+    jobs = judging._jobs_of_baselines(files, parsed(*line))
+    found = [(one.sets[0].baseline, len(one.sets[0].canvases) / 10) for one in jobs]
+    assert found == expected
+
+
+def test_the_work_of_a_job_is_that_of_its_costliest_network_on_every_image(real, monkeypatch):
+    planned = []
+    monkeypatch.setattr(protocols, "arithmetic_of", lambda *args: planned.append(args[2]))
+    monkeypatch.setattr(judging.networks, "flop", lambda name, *args: len(name))
+    for factor in (1, 2):
+        judges = protocols.Judges(["MLP", "ConvNet"], 5, 0, judge.Protocol(3, 256, 0.01, ()))
+        job = judging.Job(real, [a_set([*range(10)] * 2, factor=factor)], {}, judges)
+        judging._arithmetic(job, None)
+    epochs = judge.Protocol(3, 256, 0.01, ()).passes
+    assert planned == [7 * 5 * epochs * 20, 7 * 5 * epochs * 80]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "b/x.pt"),
+        ({"name": "a/b/x.pt"}, "a/b/x.pt"),
+        ({"exp": 3, "is_snapshot": True}, "b/x.pt #3"),
+        ({"baseline": "random", "path": ""}, "random"),
+    ],
+    ids=str,
+)
+def test_a_set_is_called_by_the_end_of_its_path_or_what_tells_it_from_others(fields, name, real):
+    one = dataclasses.replace(a_set(range(10)), **{"path": "/a/b/x.pt"} | fields)
+    row = judging._row(a_job(real, one), "ConvNet", [judging.Scores([0.5], [], 1)])
+    assert (row.name, row.set) == (name, fields.get("baseline", "/a/b/x.pt"))
+
+
+def test_real_images_are_judged_once_by_each_network_unless_anything_else_differs(
+    tmp_path, monkeypatch
+):
+    asked = []
+
+    def score(saved, judges, bench):
+        asked.append(judges.names)
+        return {name: judging.Scores([0.5] * judges.num_eval, [], 3) for name in judges.names}
+
+    monkeypatch.setattr(judging, "score", score)
+    random = a_set(range(10), baseline="random")
+    protocol = judge.Protocol(3, 256, 0.01, ())
+    judges = protocols.Judges(["MLP", "ConvNet"], 2, 0, protocol)
+    others = {
+        "fewer": (random, dataclasses.replace(judges, num_eval=1), "data"),
+        "more": (random, dataclasses.replace(judges, num_eval=3), "data"),
+        "another seed": (random, dataclasses.replace(judges, seed=1), "data"),
+        "another protocol": (
+            random, dataclasses.replace(judges, protocol=judge.Protocol(4, 256, 0.01, ())), "data",
+        ),
+        "other data": (random, judges, "others"),
+        "other images": (dataclasses.replace(random, baseline="herding"), judges, "data"),
+    }  # fmt: skip
+    for _ in range(2):  # in the second round all is there
+        found = judging._kept_scores(random, judges, None, baselines.Cache(tmp_path), "data")
+        assert found == dict.fromkeys(judges.names, judging.Scores([0.5, 0.5], [], 3))
+        assert asked == [["MLP"], ["ConvNet"]]
+    for kind, (one, by, data) in others.items():
+        asked.clear()
+        found = judging._kept_scores(one, by, None, baselines.Cache(tmp_path), data)
+        assert len(found["MLP"].accuracies) == by.num_eval
+        assert asked == ([] if kind == "fewer" else [["MLP"], ["ConvNet"]]), kind

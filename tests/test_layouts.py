@@ -2,6 +2,7 @@
 mistake in a file is one line."""
 
 import dataclasses
+import types
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from bacon import compute, judge
 from bacon.canvases import load_distilled
 from bacon.data import loading
 from bacon.errors import UserError
-from bacon.score import command, judging, protocols
+from bacon.score import command, judging, layouts, protocols
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -123,7 +124,7 @@ class Bomb:
 
 def nan(images, labels):
     images = images.clone()
-    images[3, 0, 2, 2] = float("nan")
+    images[3, 0, 2:4, 2:4] = float("nan")
     return {"data": [[images, labels]]}
 
 
@@ -154,7 +155,14 @@ MISTAKES = {
         ["x.pt", "labels", "20 images"],
     ),
     "no labels": (lambda x, y: x, ["x.pt", "without labels"]),
-    "labels no tensor": (lambda x, y: {"data": [[x, None]]}, ["x.pt", "NoneType"]),
+    "labels no tensor": (
+        lambda x, y: {"data": [[x, None]]},
+        ["x.pt: labels are NoneType, but there are 20 images"],
+    ),
+    "labels of three dimensions": (
+        lambda x, y: {"data": [[x, y.expand(3, 20).T[:, :, None]]]},
+        ["x.pt: labels are torch.int64 (20, 3, 1), but there are 20 images"],
+    ),
     "no images": (lambda x, y: {"data": [[x[:0], y[:0]]]}, ["x.pt", "no images"]),
     "no set": (lambda x, y: {"data": []}, ["x.pt", "no set"]),
     "whole numbers for pixels": (
@@ -228,7 +236,11 @@ UNSOUND = {
     ),
     "labels from 1 on": (
         lambda x, y: {"data": [[x, y + 1]]}, {},
-        "labels are 1..10, but Digits has 10 classes",
+        "x.pt: labels are 1..10, but Digits has 10 classes",
+    ),
+    "labels of the second experiment": (
+        lambda x, y: {"data": [[x, y], [x, y + 1]]}, {},
+        "x.pt, experiment 1: labels are 1..10, but Digits has 10 classes",
     ),
     "colours as unit": (
         lambda x, y: {"data": [[x.expand(-1, 3, -1, -1).clamp(0, 1), y]]}, {"pixels": "unit"},
@@ -245,6 +257,14 @@ UNSOUND = {
     "arrays of no known shape": (
         lambda x, y: {"images": x[:, :, 1:].flatten(1), "labels": y}, {},
         f"images are {FLOATS} (20, 56), not a tensor (n,C,H,W)",
+    ),
+    "pixels of NCFM above 1": (
+        lambda x, y: [x - x.min(), y], {},
+        "but this layout has pixels in [0,1]; see --pixels and --factor",
+    ),
+    "pixels of NCFM below 0": (
+        lambda x, y: [x - x.max(), y], {},
+        "but this layout has pixels in [0,1]; see --pixels and --factor",
     ),
     "pixels of NCFM as whitened": (
         lambda x, y: [x.clamp(0, 1), y], {"zca": True},
@@ -285,3 +305,96 @@ def test_a_set_is_read_whatever_it_records(recorded, canvases, facts, tmp_path):
     torch.save({"data": [list(canvases)], "accs_all_exps": recorded}, tmp_path / "x.pt")
     (saved,) = read(tmp_path / "x.pt", facts)
     assert saved.recorded == {} and torch.equal(saved.canvases, canvases[0])
+
+
+def write_x(content):
+    """A writer of one file x.pt, as those of LAYOUTS."""
+
+    def write(folder, images, labels, facts):
+        torch.save(content(images, labels), folder / "x.pt")
+
+    return write
+
+
+MTT_SAYS = "labels of labels_best.pt, learnt rate 0.0312"
+TO_WHITEN = " (MTT and DATM publish sets in ZCA space: --zca)"
+# how a set is written, the flags, and all that is said of how it was read
+SAID = {
+    "DC": (
+        LAYOUTS["DC"][0], {},
+        "normalised, factor 1 (--factor 2 for IDM's, BACON's); "
+        "2 recorded accuracies are those of the 2 experiments in order",
+    ),
+    "DC's one set": (
+        write_x(lambda x, y: {"data": [[x, y]], "accs_all_exps": {"ConvNet": [0.5]}}), {},
+        "normalised, factor 1 (--factor 2 for IDM's, BACON's)",
+    ),
+    "DC with flags": (
+        write_x(lambda x, y: {"data": [[x, y]]}), {"factor": 2, "pixels": "bytes"},
+        "pixels in [0,255], normalised here, factor 2",
+    ),
+    "MTT": (LAYOUTS["MTT"][0], {}, f"normalised, factor 1, {MTT_SAYS}{TO_WHITEN}"),
+    "MTT with flags": (
+        LAYOUTS["MTT"][0], {"factor": 2, "zca": True},
+        f"pixels whitened by ZCA, factor 2, {MTT_SAYS}",
+    ),
+    "named entries": (
+        write_x(lambda x, y: {"images": x, "labels": y}), {}, "normalised, factor 1",
+    ),
+    "NCFM": (LAYOUTS["NCFM"][0], {}, "pixels in [0,1], normalised here, factor 2"),
+    "NCFM with flags": (
+        LAYOUTS["NCFM"][0], {"factor": 1, "pixels": "normalised"}, "normalised, factor 1",
+    ),
+    "pictures": (
+        LAYOUTS["PNG"][0], {},
+        "pixels of 8 bits, normalised here, factor 1, class folders by their numbers",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_all_that_a_file_leaves_open_is_said_and_no_more(kind, canvases, facts, tmp_path):
+    write, way, words = SAID[kind]
+    write(tmp_path, *canvases, facts)
+    saved = read(tmp_path, facts, **way)[0]
+    assert (saved.assumed, saved.exp) == (words, 0)
+    assert saved.whitened_from == ("pixels" if "zca" in way else None)
+
+
+def test_pixels_are_doubted_where_the_layout_has_no_plain_ones(canvases, facts, tmp_path):
+    images, labels = canvases
+    unit = to_pixels(images, facts).clamp(0, 1)
+    forms = {
+        "DC": {"data": [[unit, labels]]},
+        "named": {"images": unit, "labels": labels},
+        "NCFM": [unit, labels],
+    }
+    doubted = {}
+    for name, content in forms.items():
+        torch.save(content, tmp_path / "x.pt")
+        (saved,) = read(tmp_path / "x.pt", facts)
+        doubted[name] = len(saved.notes)
+    assert doubted == {"DC": 1, "named": 1, "NCFM": 0}
+
+
+def test_accuracies_on_validation_images_are_none_of_the_set(canvases, facts, tmp_path):
+    for validate, recorded in ((0, {"ConvNetW32": [0.5]}), (7, {})):
+        save_ours(tmp_path / "x.pt", *canvases, facts, 2)
+        saved = torch.load(tmp_path / "x.pt", weights_only=True)
+        saved["meta"]["args"]["validate"] = validate
+        torch.save(saved, tmp_path / "x.pt")
+        (found,) = read(tmp_path / "x.pt", facts)
+        assert found.recorded == recorded
+
+
+@pytest.mark.parametrize("chroma", ["full", "half"])
+def test_a_set_of_ones_own_images_says_what_it_fits(chroma, tmp_path):
+    size = (6, 4, 4) if chroma == "half" else (3, 8, 8)
+    save_ours(
+        tmp_path / "x.pt", torch.zeros(2, *size), torch.arange(2),
+        types.SimpleNamespace(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), 1,
+        dataset="ImageFolder", classes=["a", "b"], chroma=chroma,
+    )  # fmt: skip
+    own = layouts.own_facts(layouts.recognise(tmp_path / "x.pt"))
+    assert (own.dataset, own.shape, own.num_classes) == ("ImageFolder", (3, 8, 8), 2)
+    assert (own.mean, own.std, own.names()) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), ["a", "b"])

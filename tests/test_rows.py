@@ -8,8 +8,8 @@ import torch
 from scripts import JUDGED_TWICE, run
 
 from bacon import tables
-from bacon.score import command, fair
-from bacon.score.rows import Recorded, Row, distinct_names
+from bacon.score import command, fair, rows
+from bacon.score.rows import BIASED, Recorded, Row, distinct_names
 
 
 def test_sets_with_the_same_end_of_path_have_names_that_differ(tmp_path, score, capsys):
@@ -60,33 +60,84 @@ def test_tables_are_printed_as_text_and_markdown(digit_runs, narrow, capsys, dig
     assert all(word in behind for word in ("accuracy %", "std experiments", "epochs", "seconds"))
 
 
+ROW = Row(
+    set="a/x.pt",
+    name="x.pt",
+    baseline="",
+    layout="DC",
+    assumed="normalised",
+    dataset="Digits",
+    stored="10",
+    decoded="40",
+    numbers="640",
+    network="ConvNet",
+    accuracy=[[0.25, 0.5], [0.5, 0.75]],
+    summary=tables.summary([[0.25, 0.5], [0.5, 0.75]]),
+    protocol="1000 epochs",
+    protocol_settings={"epochs": 1000},
+    epochs=1000,
+    seconds=1.5,
+)
+EVERYTHING = dataclasses.replace(
+    ROW,
+    recorded=Recorded(50.0, 2.5, 4, of_ours=True, reproduced=True),
+    best_epoch=62.5,
+    hard=[[0.25, 0.25], [0.5, 0.5]],
+    fair={"IOR": fair.Fraction(0.25, 0.0625), "HLR": fair.Fraction(0.5, 0.125)},
+)
+
+
 def test_a_row_goes_into_a_json_line_and_back():
-    row = Row(
-        set="a/x.pt",
-        name="x.pt",
-        baseline="",
-        layout="DC",
-        assumed="normalised",
-        dataset="Digits",
-        stored="10",
-        decoded="40",
-        numbers="640",
-        network="ConvNet",
-        accuracy=[[0.25, 0.5], [0.5, 0.75]],
-        summary=tables.summary([[0.25, 0.5], [0.5, 0.75]]),
-        protocol="1000 epochs",
-        protocol_settings={"epochs": 1000},
-        epochs=1000,
-        seconds=1.5,
-    )
-    everything = dataclasses.replace(
-        row,
-        recorded=Recorded(50.0, 2.5, 4, of_ours=True, reproduced=True),
-        best_epoch=62.5,
-        hard=[[0.25, 0.25], [0.5, 0.5]],
-        fair={"IOR": fair.Fraction(0.25, 0.0625), "HLR": fair.Fraction(0.5, 0.125)},
-    )
-    of_theirs = dataclasses.replace(row, recorded=Recorded(50.0, 2.5, 4))
-    baseline = dataclasses.replace(row, set="random", baseline="random", layout="baseline")
-    for one in (row, everything, of_theirs, baseline):
+    of_theirs = dataclasses.replace(ROW, recorded=Recorded(50.0, 2.5, 4))
+    baseline = dataclasses.replace(ROW, set="random", baseline="random", layout="baseline")
+    for one in (ROW, EVERYTHING, of_theirs, baseline):
         assert Row.from_json(json.loads(json.dumps(one.as_json()))) == one
+
+
+def test_a_table_has_the_figures_of_each_row_and_tells_the_sets_apart():
+    one = dataclasses.replace(ROW, set="r/a/x.pt", name="a/x.pt")
+    state = dataclasses.replace(one, set="s/a/x.pt", name="a/x.pt #1", decoded="10", seconds=7.6)
+    real = dataclasses.replace(one, set="random", name="random", baseline="random", stored="9-10")
+    line = {"accuracy %": "50.00 +- 17.68", "set": "r/a/x.pt", "network": "ConvNet"}
+    lines = [
+        line | {"networks": 4, "ipc (decoded)": "10 (40)"},
+        line | {"set": "s/a/x.pt #1", "networks": 4, "ipc (decoded)": "10"},
+        line | {"set": "random", "networks": 4, "ipc (decoded)": "9-10 (40)"},
+    ]
+    assert rows.shown([one, state, real]) == {"": lines}
+    spreads = {"std networks": "12.50", "std experiments": "12.50"}
+    behind = {"numbers per class": "640", **spreads, "epochs": 1000}
+    found = rows.shown([one, state, real], details=True)
+    title = "what is behind each figure"
+    seconds = (2, 8, 2)
+    assert found == {
+        "": lines,
+        title: [of | behind | {"seconds": one} for of, one in zip(lines, seconds, strict=True)],
+    }
+
+
+def test_a_table_has_what_is_known_of_one_row_for_all():
+    other = dataclasses.replace(ROW, set="random", name="random", baseline="random")
+    theirs = dataclasses.replace(ROW, recorded=Recorded(50.0, 2.5, 4))
+    first, second, third = rows.shown([EVERYTHING, other, theirs])[""]
+    line = {"accuracy %": "50.00 +- 17.68", "set": "x.pt", "network": "ConvNet"}
+    assert first == line | {
+        "recorded %": "50.00 (4) reproduced",
+        "IOR": "0.250 +- 0.062",
+        "HLR": "0.500 +- 0.125",
+        BIASED: "62.50",
+    }
+    nothing = {"recorded %": "-", "IOR": "-", "HLR": "-", BIASED: "-"}
+    assert second == line | {"set": "random"} | nothing
+    assert third == line | nothing | {"recorded %": "50.00 (4)"}
+
+
+def test_a_row_that_an_earlier_version_kept_is_read():
+    kept = dataclasses.replace(ROW, recorded=Recorded(50.0, 2.5, 4)).as_json()
+    assert "logged" not in kept
+    for name in ("assumed", "numbers per class", "protocol settings", "epochs", "recorded std"):
+        del kept[name]
+    found = Row.from_json(kept)
+    assert (found.assumed, found.numbers, found.protocol_settings, found.epochs) == ("", "", {}, "")
+    assert found.recorded == Recorded(50.0, 0.0, 4)
+    assert found.summary == ROW.summary and found.accuracy == ROW.accuracy

@@ -79,6 +79,7 @@ UNCLEAR = {
     "each class by itself": 0.9 * one_hot() + 0.1,
     "one row of nothing": torch.cat((probabilities(), torch.zeros(1, 10))),
     "a tenth less": 0.9 * probabilities(),
+    "7 % less": 0.93 * probabilities(),
     "bytes": 255 * probabilities(),
 }
 
@@ -138,3 +139,28 @@ def test_a_set_is_scored_by_the_likeliest_class_on_request(digits, digits_folder
     (soft,) = layouts.read(layouts.recognise(tmp_path / "x.pt"), facts, layouts.Way(soft="hard"))
     (hard,) = layouts.read(layouts.recognise(tmp_path / "hard.pt"), facts, layouts.Way(soft="hard"))
     assert torch.equal(soft.labels, hard.labels) and (soft.soft, hard.soft) == ("hard", "")
+
+
+@pytest.mark.parametrize(("spreads", "flat"), [([1.9, 1.9, 9], True), ([2.1, 2.1, 0], False)])
+def test_logits_are_flat_if_half_of_the_rows_are(spreads, flat):
+    """Their likeliest class is less than exp(2) times as likely as the least likely one."""
+    labels = torch.tensor([[-1.0, spread - 1, 0.0] for spread in spreads])
+    assert soft_labels.is_flat(labels) == flat
+
+
+def test_what_cannot_be_probabilities_is_refused_though_it_was_asked_for():
+    for labels in (logits(), torch.cat((probabilities(), torch.zeros(1, 10)))):
+        with pytest.raises(UserError, match=r"^--labels probabilities: some of x are negative or"):
+            soft_labels.meaning_of("x", labels, "probabilities")
+
+
+def test_labels_in_words_say_whether_rows_are_divided_by_their_sums():
+    exact = soft_labels.meaning_of("x", probabilities())
+    off = soft_labels.meaning_of("x", one_row_off(0.01))
+    asked = soft_labels.meaning_of("x", 100 * probabilities(), "probabilities")
+    words = "soft labels are probabilities"
+    assert (exact.words, asked.words) == (words, words)
+    assert off.words == f"{words}, renormalised: rows sum up to 1..1.01"
+    taken = soft_labels.meaning_of("x", logits(), "hard")
+    assert (taken.kind, taken.words) == ("hard", "hard labels, the likeliest class of soft ones")
+    assert soft_labels.meaning_of("x", torch.arange(3)).words == ""

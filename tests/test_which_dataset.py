@@ -162,3 +162,20 @@ def test_bytes_are_told_how_they_are_read(folder, said):
     code, err, _ = said(folder / "x.pt", "--dataset=CIFAR10")
     assert code == 2 and "uint8" in err and "--pixels bytes" in err
     assert said(folder / "x.pt", "--dataset=CIFAR10", "--pixels=bytes")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "recorded", "far"),
+    [
+        (19.9, 50, True),  # chance is 10, so a quarter of 40 above it is 20
+        (20.1, 50, False),
+        (10, 20.1, True),
+        (10, 20, False),  # twice chance says nothing
+        (10, 100, True),
+        (10, 100.1, False),  # no accuracy
+    ],
+)
+def test_an_accuracy_is_amiss_below_a_quarter_of_what_is_recorded_above_chance(
+    accuracy, recorded, far
+):
+    assert which_dataset.far_below(accuracy, recorded, 10) == far
