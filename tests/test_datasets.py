@@ -100,3 +100,20 @@ def test_the_row_of_digits_is_that_of_its_images(digits):
     assert (spec.channels, *spec.im_size) == images.shape[1:]
     assert round(images.mean().item(), 4) == spec.mean[0]
     assert round(images.std(correction=0).item(), 4) == spec.std[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("MNIST", (0.1307,), (0.3081,)),
+        ("FashionMNIST", (0.2861,), (0.3530,)),
+        ("SVHN", (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+        ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("CIFAR100", (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        ("TinyImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+def test_images_are_normalised_by_the_numbers_of_dc_and_its_followers(name, mean, std):
+    # Sets of these programs are only read right with the same ones.
+    spec = datasets.DATASETS[name]
+    assert (spec.mean, spec.std) == (mean, std)
