@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from bacon import compute
 from bacon.data import real_data
+from bacon.distill import distiller
 from bacon.errors import UserError
 from bacon.score import baselines
 from bacon.score.baselines import baseline
@@ -112,3 +114,11 @@ def test_four_images_on_a_canvas_need_both_sides_even(size, digits):
     with pytest.raises(UserError, match=f"random4: needs .* the images have {height}x{width}"):
         baseline("random4", odd, 1, 0)
     assert len(baseline("random", odd, 1, 0).canvases) == 10
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_random_images_are_those_that_a_run_of_no_iteration_leaves(seed, make_args, digits):
+    real = digits.real("train")
+    args = make_args(Iteration=0, ipc=2, seed=seed)
+    run = distiller.begin(args, 0, real, compute.Arithmetic("cpu"))
+    assert torch.equal(baseline("random4", real, 2, seed).canvases, run.all_canvases())

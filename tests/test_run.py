@@ -18,6 +18,7 @@ from bacon.data import loading
 from bacon.distill import clusters
 from bacon.errors import UserError
 from bacon.parallel import World
+from bacon.run import record
 from bacon.run import run as runner
 from bacon.run.experiment import Setting
 from bacon.run.folder import Files
@@ -376,3 +377,16 @@ def test_a_process_that_does_not_lead_is_not_heard(leads, capsys):
     assert capsys.readouterr().out == ("a message\nprogress\n" if leads else "")
     print("heard again")
     assert capsys.readouterr().out == "heard again\n"
+
+
+def test_a_checkpoint_is_written_after_each_experiment(script, monkeypatch):
+    ended = []
+    inner = record.Record.save
+
+    def save(self):
+        ended.append(len(self.state()["ended"]))
+        inner(self)
+
+    monkeypatch.setattr(record.Record, "save", save)
+    assert script("--num_exp=2") == 0
+    assert ended == [1, 2]
