@@ -311,3 +311,9 @@ def test_distilling_is_counted_for_every_pass_and_training_step(batch_real, each
     assert images["real"] == 4 * 3 * 2 * each_pass  # no more than there are
     assert images["synthetic"] == 4 * 3 * 2 * 80
     assert images["train"] == 4 * 3 * 5 * 7 * 16
+
+
+def test_no_work_adds_nothing():
+    some = cost.Work(images=3, tflop=0.5, seconds=7.0)
+    assert cost.Work() + some == some
+    assert some + some == cost.Work(images=6, tflop=1.0, seconds=14.0)
