@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import select
 import struct
 import sys
 import threading
@@ -58,7 +59,10 @@ class Terminal:
 
     def shown(self):
         self.stream.flush()
-        return os.read(self.ours, 2**16).decode()
+        written = os.read(self.ours, 2**16)
+        while select.select([self.ours], [], [], 0.1)[0]:  # it may come in pieces
+            written += os.read(self.ours, 2**16)
+        return written.decode()
 
     def close(self):
         self.stream.close()
