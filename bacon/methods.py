@@ -19,6 +19,7 @@ class Term:
     weight: of the term unless a flag says otherwise.
     about: help of that flag, --<name>_weight; None: there is no flag.
     zero_with: {setting: value} with which the term is identically zero; empty: with none.
+    images: synthetic images of a class that it needs at least.
     of_every_method: whether any method takes it where its flag gives it a weight; else it belongs
     to the methods that name it.
     """
@@ -29,6 +30,7 @@ class Term:
     about: str | None = None
     settings: tuple[str, ...] = ()
     zero_with: dict = field(default_factory=dict)
+    images: int = 1
     of_every_method: bool = False
 
 
@@ -60,6 +62,7 @@ TERMS = {
         sees=("synthetic", "s"),
         weight=0.0,
         about="weight of the distance between standard deviations of embeddings (any method)",
+        images=2,
         of_every_method=True,
     ),
 }

@@ -4,7 +4,6 @@ import collections
 import functools
 import json
 import os
-import resource
 import shutil
 import sys
 import urllib.error
@@ -228,6 +227,7 @@ def stopped(script, at_event, tmp_path, stopped_run):
 def small_disk():
     """Files cannot grow beyond 66 kB, which a pool outgrows but a log and a fresh checkpoint do
     not."""
+    resource = pytest.importorskip("resource")  # Windows has none
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (66_000, before[1]))
     yield before

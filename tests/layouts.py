@@ -154,8 +154,7 @@ def zip_tiny(root):
     """The official zip of the folder of `write_tiny` under `root`."""
     archive = root / "tiny-imagenet-200.zip"
     with zipfile.ZipFile(archive, "w") as z:
-        for path in (root / "tiny-imagenet-200").rglob(
-            "*"
-        ):  # in whatever order, directories included
+        # In whatever order, directories included.
+        for path in (root / "tiny-imagenet-200").rglob("*"):
             z.write(path, path.relative_to(root).as_posix())
     return archive

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from heard import hearing
+from scripts import contents
 
 from bacon.data import loading
 from bacon.errors import UserError
@@ -13,10 +14,10 @@ from bacon.errors import UserError
 
 def refused(name, root, *words):
     """`load` raises one line with all the words in it, and leaves every file as it was."""
-    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    before = contents(root)
     with pytest.raises(UserError) as error:
         loading.load(name, root)
-    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert contents(root) == before
     message = str(error.value)
     assert "\n" not in message
     for word in words:
@@ -42,6 +43,18 @@ def heard(name, root):
     with hearing() as said:
         dataset = loading.load(name, root)
     return dataset, said
+
+
+def unlisted(monkeypatch, folder):
+    """Nobody may list `folder`, even where tests run as root."""
+    scandir = os.scandir
+
+    def guarded(path):
+        if os.fspath(path) == str(folder):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
 
 
 def locked(monkeypatch, folder):

@@ -24,14 +24,8 @@ import executed
 from executed import ROOT
 
 MESSAGES = {"info", "warning", "error", "UserError", "flag"}  # calls whose arguments are words
-WORDS = {
-    "help",
-    "description",
-    "epilog",
-    "metavar",
-    "about",
-    "frozen",
-}  # keywords that nothing observes
+# Keywords whose values nothing observes.
+WORDS = {"help", "description", "epilog", "metavar", "about", "frozen"}
 OPPOSITES = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,

@@ -1,9 +1,7 @@
 """Small class folders of pictures, and what loading them says."""
 
-from heard import hearing
+from loads import heard
 from PIL import Image
-
-from bacon.data import loading
 
 
 def put(path, value=0, size=(8, 8), **options):
@@ -28,5 +26,4 @@ def own(tmp_path, train=("a", "b"), val=("a", "b")):
 
 def loaded(root):
     """The dataset of an ImageFolder, and what was said of it."""
-    with hearing() as said:
-        return loading.load("ImageFolder", root), said
+    return heard("ImageFolder", root)

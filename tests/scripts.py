@@ -9,6 +9,7 @@ import pytest
 
 from bacon import flags
 from bacon.run import run as runner
+from bacon.score import command
 
 CIFARS = ("CIFAR10", "CIFAR100")
 # A run on Digits that takes a second: two canvases per class, three iterations.
@@ -88,6 +89,16 @@ def settings(line):
     """(flags, all that is said of them) of a command line of BACON_cifar10.py."""
     parsed = flags.parse_args(CIFARS, "", shlex.split(line))
     return parsed.args, parsed
+
+
+def scorer(*words):
+    """The arguments of a command line of evaluate.py."""
+    return command.build_parser(None).parse_args([str(word) for word in words])
+
+
+def contents(folder):
+    """{path: bytes} of all files below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def refusal(words, capsys, parse=settings):

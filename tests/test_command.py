@@ -6,6 +6,7 @@ import torch
 from heard import hearing
 from PIL import Image
 from saved_sets import save_dc, save_mtt, save_ours, save_pictures
+from scripts import scorer
 from torchvision.utils import save_image
 
 from bacon import tables
@@ -136,10 +137,6 @@ def test_a_mistake_on_the_command_line_is_one_line(line, words, mistaken, capsys
     assert sorted(mistaken["empty"].parent.rglob("*")) == before
 
 
-def parsed(line):
-    return command.build_parser(None).parse_args(line.split())
-
-
 # a command line, and the flag that has no effect on it
 EFFECTS = [
     ("x --recursive", None),
@@ -173,7 +170,7 @@ EFFECTS = [
 
 @pytest.mark.parametrize(("line", "idle"), EFFECTS)
 def test_a_flag_is_refused_where_it_has_no_effect_and_only_there(line, idle):
-    args = parsed(line)
+    args = scorer(*line.split())
     command._check_task(args)
     command._check_names(args)
     if idle is None:
@@ -200,7 +197,7 @@ def test_a_flag_is_refused_where_it_has_no_effect_and_only_there(line, idle):
     ],
 )
 def test_a_command_line_has_one_thing_to_do_with_names_that_there_are(line, fits):
-    args = parsed(line)
+    args = scorer(*line.split())
     if fits:
         command._check_task(args)
         command._check_names(args)
@@ -218,9 +215,9 @@ LEAST = {
 @pytest.mark.parametrize("name", LEAST)
 def test_a_number_is_as_small_as_makes_sense_or_refused(name, capsys):
     least = LEAST[name]
-    assert getattr(parsed(f"--{name}={least}"), name) == least
+    assert getattr(scorer(f"--{name}={least}"), name) == least
     with pytest.raises(SystemExit):
-        parsed(f"--{name}={least - 1}")
+        scorer(f"--{name}={least - 1}")
     assert f"--{name}" in capsys.readouterr().err
 
 
@@ -230,7 +227,7 @@ def test_what_is_not_asked_for_is_off_or_left_to_the_set_and_the_protocol():
         "device": "auto", "precision": "auto", "format": "text", "baseline": [], "paths": [],
     }  # fmt: skip
     switches = ("recursive", "diagnose", "zca", "decode", "details")
-    for name, value in vars(parsed("")).items():
+    for name, value in vars(scorer()).items():
         assert value == said_in_help.get(name, False if name in switches else None), name
 
 
@@ -254,7 +251,7 @@ def test_an_order_is_that_of_one_set(count, names, canvases, facts, tmp_path, mo
     files = ["a.pt", "b.pt", "c.pt", "d.pt"][:count]
     for name in files:
         save_ours(tmp_path / name, *canvases, facts, 2)
-    args = parsed(f"{' '.join(files)} --diagnose --relabel order.json --device=cpu")
+    args = scorer(*files, "--diagnose", "--relabel", "order.json", "--device=cpu")
     with pytest.raises(UserError) as error:
         command._diagnose(args)
     assert f"not of {count}: " in str(error.value) and names in str(error.value)
@@ -273,7 +270,7 @@ def test_a_set_in_the_order_of_its_dataset_has_no_order_to_write(tmp_path):
 )
 def test_another_word_than_those_known_is_refused_by_the_program_and_the_flag(name, capsys):
     with pytest.raises(SystemExit):
-        parsed(f"--{name}=7")
+        scorer(f"--{name}=7")
     error = capsys.readouterr().err
     assert error.startswith("evaluate.py: error: ") and f"--{name}" in error
 

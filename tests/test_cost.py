@@ -2,7 +2,6 @@
 arithmetic."""
 
 import functools
-import resource
 import sys
 import types
 
@@ -232,6 +231,7 @@ def test_a_checkpoint_is_as_large_as_announced(script, at_event, make_args, tmp_
 def test_memory_is_what_was_used_and_the_pool_and_the_images_beside_it(
     system, unit, make_args, monkeypatch
 ):
+    resource = pytest.importorskip("resource")  # Windows has none
     used = types.SimpleNamespace(ru_maxrss=3e9 / unit)
     monkeypatch.setattr(resource, "getrusage", lambda who: used)
     monkeypatch.setattr(sys, "platform", system)

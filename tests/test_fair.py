@@ -3,9 +3,9 @@
 import math
 
 import pytest
+from scored import a_row
 
 from bacon.score import fair
-from bacon.score.rows import Row
 
 
 def test_the_label_robust_score_by_hand():
@@ -45,23 +45,11 @@ def test_scores_are_fractions_with_the_spread_of_their_parts():
 
 def row(baseline, accuracy, **settings):
     """A row of one network: of a baseline, or of a set if that is "". settings: of its protocol."""
-    return Row(
+    return a_row(
         set=baseline or "x.pt",
-        name="",
         baseline=baseline,
-        layout="",
-        assumed="",
-        dataset="Digits",
-        stored="10",
-        decoded="10",
-        numbers="640",
-        network="ConvNet",
         accuracy=[[accuracy]],
-        summary={},
-        protocol="",
         protocol_settings={"epochs": 1000, "steps": 0, "batch": 256, "cutmix": 0.0} | settings,
-        epochs=1000,
-        seconds=0,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from heard import hearing
 from saved_sets import read, save_mtt, save_ours
-from scripts import JUDGED_TWICE, run
+from scripts import JUDGED_TWICE, run, scorer
 from torchvision.utils import save_image
 
 from bacon import figures, recipes
@@ -156,10 +156,6 @@ def test_a_set_of_other_images_is_said_where_these_are_needed(theirs, whitened_f
     assert said == ([line] if differs else [])
 
 
-def parsed(*line):
-    return command.build_parser(None).parse_args([*map(str, line)])
-
-
 # what a folder holds, and which of it are sets
 HELD = {
     "tensors": (["a.PT", "b.pth", "c.npz", "d.txt"], ["a.PT", "b.pth", "c.npz"]),
@@ -219,7 +215,7 @@ def test_how_each_file_was_read_is_said_and_each_doubt_once(
     ]
     for needs_real in (False, True):
         with hearing() as said:
-            ours, theirs = finding.read(parsed(*line), needs_real)
+            ours, theirs = finding.read(scorer(*line), needs_real)
         here = ours.real.dataset.fingerprint[:8]
         other = f"ours.pt: distilled from data with hash abababab, judged on {here}"
         lines = expected + [other] * needs_real
@@ -235,14 +231,14 @@ def test_pictures_of_ones_own_have_the_size_that_is_given_or_else_that_of_the_ru
     saved = torch.load(tmp_path / "x.pt", weights_only=True)
     saved["meta"]["args"]["im_size"] = 16
     torch.save(saved, tmp_path / "x.pt")
-    (of_run,) = finding.find(parsed(tmp_path / "x.pt"))
-    (given,) = finding.find(parsed(tmp_path / "x.pt", "--im_size=8"))
+    (of_run,) = finding.find(scorer(tmp_path / "x.pt"))
+    (given,) = finding.find(scorer(tmp_path / "x.pt", "--im_size=8"))
     assert (of_run.real.im_size, given.real.im_size) == (16, 8)
     assert of_run.because == "" and of_run.doubt() == ""
 
 
 def test_real_images_are_made_once_for_each_space(digits_folder):
-    real = finding.RealImages("Digits", parsed(f"--data_path={digits_folder}"))
+    real = finding.RealImages("Digits", scorer(f"--data_path={digits_folder}"))
     with hearing() as said:
         whitened = real.test("pixels", "cpu")
         assert real.test("pixels", "cpu") is whitened
@@ -261,8 +257,8 @@ def test_a_set_of_ones_own_images_is_read_without_them_unless_it_is_whitened(
     own = {"dataset": "ImageFolder", "classes": list("abcdefghij")}
     save_ours(tmp_path / "x.pt", *canvases, facts, 2, **own)
     save_ours(tmp_path / "zca.pt", *canvases, facts, 2, zca={"eps": 0.1}, **own)
-    (one,) = finding.read(parsed(tmp_path / "x.pt"), needs_real=False)
+    (one,) = finding.read(scorer(tmp_path / "x.pt"), needs_real=False)
     assert torch.equal(one.sets[0].canvases, canvases[0])
     for name, needs_real in {"x.pt": True, "zca.pt": False}.items():
         with pytest.raises(UserError, match="these are not here"):
-            finding.read(parsed(tmp_path / name), needs_real)
+            finding.read(scorer(tmp_path / name), needs_real)

@@ -16,18 +16,13 @@ from heard import hearing
 from scripts import INTERRUPTED, SMALL, assert_one_line, events, run, run_name
 from stops import NAME, Killed, ask, held, kill
 
-from bacon import (
-    canvases,
-    errors,
-    flags,
-    tables,
-)
+from bacon import canvases, errors, flags, tables
 from bacon.data import loading
 from bacon.distill import distiller
 from bacon.errors import DivergedError
 from bacon.files import save_torch
-from bacon.run import folder, record, words
 from bacon.run import folder as folders
+from bacon.run import record, words
 
 
 @pytest.mark.parametrize("below", ["", "seed0/run"])
@@ -472,7 +467,7 @@ def test_a_save_path_that_is_a_file_or_cannot_be_written_is_refused(tmp_path, ca
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folder.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
     assert run("BACON_mnist.py", *SMALL, "--save_path", tmp_path / "folder") == 2
     assert "Permission denied" in capsys.readouterr().err
 
@@ -525,20 +520,6 @@ def test_a_run_that_another_process_finished_meanwhile_is_not_replaced(make_args
     assert files.result.exists()
 
 
-def test_unfinished_runs_beside_are_named_up_to_three(make_args, tmp_path):
-    files = folders.Files(make_args(save_path=tmp_path))
-    assert files._beside() == ""
-    like = "Digits_ConvNetW32_2ipc"
-    for name in (f"DM_{like}", f"DM_{like}_previous", f"DM_{like}_damaged", f"{files.name}_exp1"):
-        (tmp_path / f"ckpt_{name}.pt").touch()
-    (tmp_path / "ckpt_DM_Digits_ConvNet_2ipc.pt").touch()  # of another network
-    assert files._beside() == f" (unfinished here, with other flags: ckpt_DM_{like}.pt)"
-    for k in range(3):
-        (tmp_path / f"ckpt_IDM_{like}_{k}.pt").touch()
-    named = f"ckpt_DM_{like}.pt, ckpt_IDM_{like}_0.pt, ckpt_IDM_{like}_1.pt and 1 more"
-    assert files._beside() == f" (unfinished here, with other flags: {named})"
-
-
 @pytest.fixture
 def files_of(make_args, tmp_path):
     """The `Files` of a small run in tmp_path; keyword arguments are flags."""
@@ -558,8 +539,8 @@ def test_nothing_to_resume_names_up_to_three_unfinished_runs_beside_it(others, f
     copies = [
         name.replace(".pt", end) for name in names for end in ("_previous.pt", "_damaged0.pt")
     ]
-    of_more_classes = [files_of(ipc=3).checkpoint.name]
-    for name in [*names, *own_parts, *copies, *of_more_classes]:
+    of_others = [files_of(ipc=3).checkpoint.name, files_of(model="ConvNet").checkpoint.name]
+    for name in [*names, *own_parts, *copies, *of_others]:
         (tmp_path / name).touch()
     with contextlib.ExitStack() as stack, hearing() as said:
         assert files.claim(stack, {}, resume=True, overwrite=False) == folders.Left()

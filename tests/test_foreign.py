@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import Bomb
+from scripts import scorer
 from torch.utils.data import TensorDataset
 
 import bacon
@@ -473,4 +474,4 @@ def test_a_dataset_that_only_another_version_knows_is_named(name, images, tmp_pa
     ours = {"data": [[images, LABELS]], "accs_all_exps": {}, "meta": meta}
     torch.save(ours, tmp_path / "ours.pt")
     with pytest.raises(UserError, match=f"^dataset {name}: unknown; choose from .* or ImageFolder"):
-        finding.find(command.build_parser(None).parse_args([str(tmp_path / "ours.pt")]))
+        finding.find(scorer(tmp_path / "ours.pt"))

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from layouts import written, zip_tiny
-from scripts import run
+from scripts import contents, run
 
 from bacon import canvases, flags
 from bacon.data import loading
@@ -54,10 +54,6 @@ def outcome(script, *argv):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(script, *argv)
     return code, err.getvalue()
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # Flags
@@ -122,7 +118,6 @@ FLAG = st.tuples(
 def test_any_flags_give_one_line_or_a_run(words, tmp_path, monkeypatch):
     count("test_any_flags_give_one_line_or_a_run")
     begun = []
-    monkeypatch.setattr("urllib.request.urlopen", functools.partial(refuse, "no internet"))
     monkeypatch.setattr(runner.Run, "go", lambda *args: begun.append(1))  # the work itself
     monkeypatch.setattr(cost, "dry_run", lambda *args: begun.append(1))
     monkeypatch.chdir(tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scripts import scorer
 
 from bacon import judge
 from bacon.score import baselines, command, fair, finding, judging, protocols, sets
@@ -165,13 +166,9 @@ def test_a_baseline_needs_no_set(score):
 # Jobs and rows without judging
 
 
-def parsed(*line):
-    return command.build_parser(None).parse_args([*map(str, line)])
-
-
 @pytest.fixture
 def real(digits_folder):
-    return finding.RealImages("Digits", parsed(f"--data_path={digits_folder}"))
+    return finding.RealImages("Digits", scorer(f"--data_path={digits_folder}"))
 
 
 def a_set(labels, **fields):
@@ -267,7 +264,7 @@ def of_seed(seed):
 def test_baselines_have_the_storage_of_the_sets_each_once(stored, line, expected, real):
     files = [finding.SetsOfFile([one], real) for one in stored]
     line = [f"--data_path={real.data_path}", "--dataset=Digits", "--baseline", *line]
-    jobs = judging._jobs_of_baselines(files, parsed(*line))
+    jobs = judging._jobs_of_baselines(files, scorer(*line))
     found = [(one.sets[0].baseline, len(one.sets[0].canvases) / 10) for one in jobs]
     assert found == expected
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import assert_one_line
+from scripts import assert_one_line, contents
 
 from bacon import figures, outputs
 from bacon.data import loading, real_data
@@ -22,10 +22,6 @@ def picture(path, color="white"):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (8, 8), color).save(path, format="PNG")
     return path
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

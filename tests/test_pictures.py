@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from heard import hearing
+from loads import unlisted
 from own_pictures import classes, loaded, own, put
 from PIL import Image
 
@@ -179,14 +180,7 @@ def test_a_link_to_itself_is_named(tmp_path):
 def test_a_folder_that_may_not_be_read_is_never_skipped(locked, tmp_path, monkeypatch):
     classes(tmp_path, "a", "b")
     put(tmp_path / "b/deep/1.png")
-    scandir = os.scandir
-
-    def guarded(path):
-        if os.fspath(path) == str(tmp_path / locked):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", guarded)
+    unlisted(monkeypatch, tmp_path / locked)
     assert refusal(tmp_path) == f"{tmp_path / locked}: cannot be read (Permission denied)"
 
 

@@ -115,8 +115,11 @@ def test_the_bar_counts_each_iteration_without_reading_the_losses(quick, make_ar
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0.2 s"), (12.4, "12 s"), (204, "3.4 min"), (3600, "1.0 h"), (2.016e6, "560 h")],
-)
+    [
+        (0, "0.0 s"), (0.2, "0.2 s"), (9.94, "9.9 s"), (9.96, "10 s"), (12.4, "12 s"),
+        (60, "1.0 min"), (204, "3.4 min"), (3599, "60 min"), (3600, "1.0 h"), (2.016e6, "560 h"),
+    ],
+)  # fmt: skip
 def test_a_time_is_told_in_the_unit_that_fits_it(seconds, text):
     assert progress.duration(seconds) == text
 
@@ -165,11 +168,3 @@ def test_without_a_terminal_every_figure_has_a_line_with_its_time(capsys, monkey
     written = capsys.readouterr()
     assert written.out == "[11:%M:%S] a line of figures\n[11:%M:%S] a line of its own\n"
     assert written.err == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(9.94, "9.9 s"), (9.96, "10 s"), (60, "1.0 min"), (3599, "60 min"), (0, "0.0 s")],
-)  # fmt: skip
-def test_a_time_has_a_digit_behind_the_point_below_ten(seconds, text):
-    assert progress.duration(seconds) == text

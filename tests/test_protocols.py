@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scripts import scorer
 
 from bacon import compute, judge
 from bacon.errors import UserError
@@ -21,12 +22,8 @@ from bacon.score.rows import BIASED
 ALL = "color_crop_cutout_flip_scale_rotate"
 
 
-def parsed(*line):
-    return command.build_parser(None).parse_args(list(line))
-
-
 def protocol(*line, run=None, lr=None, **subject):
-    return protocols.protocol_of(parsed(*line), run or {}, lr, Subject(**subject))
+    return protocols.protocol_of(scorer(*line), run or {}, lr, Subject(**subject))
 
 
 @pytest.mark.parametrize(
@@ -179,12 +176,12 @@ def test_biased_shows_the_best_epoch_of_idc(quick, capsys, monkeypatch, small_se
 
 
 def test_architectures_with_the_same_protocol_are_judged_together():
-    args = parsed("--eval_mode", "S", "N", "--seed=3")
+    args = scorer("--eval_mode", "S", "N", "--seed=3")
     facts = sets.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
     (found,) = protocols.judges_of(args, facts, {})
     assert (found.num_eval, found.seed) == (5, 3) and len(found.names) == len(set(found.names))
     assert found.names[0] == "ConvNet" and "ConvNetBN" in found.names
-    by_dc = protocols.judges_of(parsed("--eval_mode", "N", "--protocol=dc"), facts, {})
+    by_dc = protocols.judges_of(scorer("--eval_mode", "N", "--protocol=dc"), facts, {})
     assert ["ConvNetBN"] in [one.names for one in by_dc]
 
 
@@ -306,10 +303,10 @@ def test_judges_compute_as_the_run_did_on_its_device_where_there_is_one(
 def test_a_set_of_ours_has_as_many_judges_of_the_network_and_seed_as_in_its_run():
     facts = sets.Facts.of("CIFAR10", DATASETS["CIFAR10"], None)
     meta = {"args": {"model": "ConvNetW32", "seed": 7, "num_eval": 3}}
-    (found,) = protocols.judges_of(parsed(), facts, meta)
+    (found,) = protocols.judges_of(scorer(), facts, meta)
     assert (found.names, found.num_eval, found.seed) == (["ConvNetW32"], 3, 7)
     flags = ["--model=ConvNetD2", "--seed=0", "--num_eval=1"]
-    (found,) = protocols.judges_of(parsed(*flags), facts, meta)
+    (found,) = protocols.judges_of(scorer(*flags), facts, meta)
     assert (found.names, found.num_eval, found.seed) == (["ConvNetD2"], 1, 0)
 
 
@@ -331,7 +328,7 @@ def recorded():
     """The steps of a judge on ten Digits by --protocol and other flags."""
 
     def train(*line):
-        args = command.build_parser(None).parse_args(list(line))
+        args = scorer(*line)
         recorder = Recorder()
         net = recorder.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(0))
         images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 8, 8)
@@ -344,7 +341,7 @@ def recorded():
 
 def test_dc_bench_trains_300_epochs_without_augmentation_and_1000_with():
     def epochs(*line):
-        args = command.build_parser(None).parse_args(["--protocol=dc-bench", *line])
+        args = scorer("--protocol=dc-bench", *line)
         return protocols.protocol_of(args, {}).epochs
 
     assert (epochs(), epochs("--dsa_strategy=none")) == (1000, 300)
@@ -371,9 +368,9 @@ def test_ncfm_is_adamw_that_halves_at_each_fifth_with_cutmix_on_half_of_the_batc
 
 
 def test_the_rate_that_a_set_was_learnt_with_is_the_judges():
-    args = command.build_parser(None).parse_args([])
+    args = scorer()
     assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.02
-    args = command.build_parser(None).parse_args(["--lr_net=0.5"])
+    args = scorer("--lr_net=0.5")
     assert protocols.protocol_of(args, {}, lr=0.02).lr == 0.5
 
 
@@ -385,7 +382,7 @@ def test_the_judge_of_dc_has_an_augmentation_that_no_flag_changes():
 
 def test_epochs_of_the_whole_set_have_no_effect_on_judges_of_equal_steps(digits_folder):
     """Whose number a set's run may say: by --judge_steps."""
-    args = parsed("--baseline=full", "--full_epochs=3", f"--data_path={digits_folder}")
+    args = scorer("--baseline=full", "--full_epochs=3", f"--data_path={digits_folder}")
     real = finding.RealImages("Digits", args)
     with pytest.raises(UserError, match=r"^--full_epochs: .* the judges train for 7 steps"):
         judging._judges_of_baseline("full", real, {"args": {"judge_steps": 7}}, None, args)

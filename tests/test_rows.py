@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from scored import a_row
 from scripts import JUDGED_TWICE, run
 
 from bacon import tables
@@ -60,22 +61,15 @@ def test_tables_are_printed_as_text_and_markdown(digit_runs, narrow, capsys, dig
     assert all(word in behind for word in ("accuracy %", "std experiments", "epochs", "seconds"))
 
 
-ROW = Row(
+ROW = a_row(
     set="a/x.pt",
     name="x.pt",
-    baseline="",
     layout="DC",
     assumed="normalised",
-    dataset="Digits",
-    stored="10",
     decoded="40",
-    numbers="640",
-    network="ConvNet",
     accuracy=[[0.25, 0.5], [0.5, 0.75]],
     summary=tables.summary([[0.25, 0.5], [0.5, 0.75]]),
     protocol="1000 epochs",
-    protocol_settings={"epochs": 1000},
-    epochs=1000,
     seconds=1.5,
 )
 EVERYTHING = dataclasses.replace(

@@ -1,6 +1,5 @@
 """Facts about TinyImageNet: all forms that it has on people's disks give the same images."""
 
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from heard import hearing
 from layouts import written, zip_tiny
-from loads import assert_holds, heard, refused
+from loads import assert_holds, heard, refused, unlisted
 from PIL import Image
 
 from bacon.data import loading
@@ -277,14 +276,7 @@ def test_pictures_in_other_folders_are_counted_in_one_line(tiny):
 @pytest.mark.parametrize("locked", ["", "val", "train"])
 def test_a_folder_that_may_not_be_read_is_named(locked, tiny, monkeypatch):
     root, folder, _ = tiny
-    scandir = os.scandir
-
-    def guarded(path):
-        if os.fspath(path) == str(folder / locked):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", guarded)
+    unlisted(monkeypatch, folder / locked)
     with pytest.raises(UserError) as error:
         load(root)
     assert str(error.value) == f"{folder / locked}: cannot be read (Permission denied)"

@@ -7,7 +7,16 @@ import networks
 from bacon import compute, messages, recipes
 from bacon.data.datasets import IMAGE_FOLDER
 from bacon.errors import UserError, flag
-from bacon.methods import METHODS, is_zero, joint_methods, terms_of, weight_flags
+from bacon.methods import (
+    METHODS,
+    TERMS,
+    is_zero,
+    joint_methods,
+    terms_in_use,
+    terms_of,
+    weight_flags,
+    weight_of,
+)
 
 
 def check_flags(settings, spec, world):
@@ -122,10 +131,14 @@ def _check_loss(args, spec, world):
     raise UserError(f"{named}: {nothing}")
 
 
-def _check_spread(args, spec, world):
-    if args.spread_weight and recipes.images_per_class(args) < 2:
-        found = f"one image per class (--ipc {args.ipc} --no_aug) has no standard deviation"
-        raise UserError(f"--spread_weight {args.spread_weight:g}: {found}; leave it out")
+def _check_images_of_terms(args, spec, world):
+    there = recipes.images_per_class(args)
+    for name in terms_in_use(args):
+        needed = TERMS[name].images
+        if there < needed:
+            weight = f"--{name}_weight {weight_of(name, args):g}"
+            found = f"needs {needed} images per class, found {there} (--ipc {args.ipc} --no_aug)"
+            raise UserError(f"{weight}: {found}; leave it out")
 
 
 def _check_processes(args, spec, world):
@@ -147,7 +160,7 @@ CHECKS = (
     _check_ways_to_begin,
     _check_experiment,
     _check_loss,
-    _check_spread,
+    _check_images_of_terms,
     _check_processes,
     _check_device,
 )
