@@ -131,7 +131,8 @@ def test_an_order_is_written_on_request_and_taken_by_scoring_and_exports(
     line = [name, "--dataset=Digits", "--relabel", order, f"--data_path={digits_folder}"]
     assert command.main(None, [*line, "--export", "dc", str(tmp_path / "y.pt")]) == 0
     assert torch.equal(torch.load(tmp_path / "y.pt", weights_only=True)["data"][0][1], made[1])
-    for text in ("[0, 1]", "[0, 0, 1, 2, 3, 4, 5, 6, 7, 8]", "{"):
+    as_text = json.dumps([str(label) for label in ORDER])
+    for text in ("[0, 1]", "[0, 0, 1, 2, 3, 4, 5, 6, 7, 8]", as_text, "5", "{"):
         (tmp_path / "order.json").write_text(text)
         capsys.readouterr()
         assert command.main(None, line) == 2 and "--relabel" in capsys.readouterr().err

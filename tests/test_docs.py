@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts import events
 
 from bacon import flags, recipes
 from bacon.score import command as evaluate
@@ -252,6 +253,28 @@ def page_tables():
 @named(PAGES)
 def test_the_tables_of_a_page_are_those_that_make_tables_writes(page, page_tables):
     assert page_tables.filled(page.read_text()) == page.read_text()
+
+
+def test_the_first_result_of_the_readme_is_that_of_its_logs(page_tables):
+    (text,) = re.findall(
+        r"^\*\*Our recipe passes .*?(?=\n\n)", README.read_text(), re.DOTALL | re.M
+    )
+    wide = page_tables.WIDE
+    cells = [
+        page_tables.cell(page_tables.final(wide, file, run))
+        for file, run in (
+            ("1000_epochs", "ours_seed0"),
+            ("1000_epochs", "BACON_seed0"),
+            ("2002_steps", "ours_seed0"),
+        )
+    ]
+    assert re.findall(r"\d+\.\d+ ± \d+\.\d+", text) == cells
+    paper = recipes.paper_figure("BACON", "CIFAR10", 10)
+    assert f"the paper's BACON has {paper} % after 20,000" in " ".join(text.split())
+    log = events(page_tables.log_of(wide, "ours_seed0"))
+    evaluations = [event for event in log if event["event"] == "evaluation"]
+    distilling = log[-1]["seconds"] - sum(event["seconds"] for event in evaluations)
+    assert f"{evaluations[-1]['it']} iterations, {distilling / 60:.0f} minutes" in text
 
 
 def test_every_table_of_make_tables_stands_in_one_page(page_tables):

@@ -33,6 +33,10 @@ def load_image_folder(data_path, im_size=None):
     advice = "; --im_size makes them equal"
     _, train, train_labels = decode_pictures(of_train, f"{train_folder}: pictures", im_size, advice)
     _, test, test_labels = decode_pictures(of_test, f"{test_folder}: pictures", im_size, advice)
+    if train.shape[2:] != test.shape[2:]:
+        trained, judged = (f"{images.shape[2]}x{images.shape[3]}" for images in (train, test))
+        sizes = f"has pictures of {judged} pixels, {train_folder} of {trained}"
+        raise UserError(f"{test_folder}: {sizes}{advice}")
     test_labels = [names.index(tested[label]) for label in test_labels]
     if is_grey(train) and is_grey(test):
         train = train[:, :1]
