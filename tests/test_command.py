@@ -231,6 +231,11 @@ def test_what_is_not_asked_for_is_off_or_left_to_the_set_and_the_protocol():
         assert value == said_in_help.get(name, False if name in switches else None), name
 
 
+def test_compiling_is_asked_for_refused_or_left_open():
+    asked = [scorer(*flags).compile for flags in (["--compile"], ["--no_compile"], [])]
+    assert asked == [True, False, None]
+
+
 def test_tables_are_printed_with_their_titles_and_a_line_between_them(capsys):
     first, second = [{"a": "1"}], [{"b": "2"}]
     as_text = [tables.render(first), tables.render(second)]

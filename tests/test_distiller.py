@@ -72,6 +72,19 @@ def test_memory_of_a_pass_does_not_grow_with_the_classes():
     assert all_of_them < 2.5 * few  # for eight times the classes
 
 
+@pytest.mark.parametrize(
+    ("sizes", "limit", "expected"),
+    [
+        ([2, 2, 2], 4, [slice(0, 2), slice(2, 3)]),
+        ([2, 2, 2], 6, [slice(0, 3)]),
+        ([3, 1, 1], 2, [slice(0, 1), slice(1, 3)]),  # a class is not divided
+        ([1, 5], 3, [slice(0, 1), slice(1, 2)]),
+    ],
+)
+def test_a_chunk_has_as_many_classes_as_the_limit_holds(sizes, limit, expected):
+    assert list(distiller.chunks(sizes, limit)) == expected
+
+
 @pytest.mark.parametrize("chunk", [1, 50])
 def test_chunks_bound_memory_and_change_only_rounding(make_distiller, monkeypatch, chunk):
     whole = canvases_after(make_distiller(), 2)

@@ -269,7 +269,7 @@ def test_canvases_that_are_no_numbers_are_not_judged(value, begun):
 
 
 @pytest.mark.parametrize("init", ["cluster", "real"])
-def test_the_time_of_clustering_is_told_where_there_was_any(init, begun, monkeypatch):
+def test_the_time_of_clustering_is_told_where_there_was_any(init, begun, monkeypatch, capsys):
     now = [1000.0]
     monkeypatch.setattr(experiment, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     inner = experiment.distiller.begin
@@ -288,4 +288,8 @@ def test_the_time_of_clustering_is_told_where_there_was_any(init, begun, monkeyp
     record = mock.Mock()
     one.run(record)
     logged = [(call.args[0], call.kwargs) for call in record.event.call_args_list]
-    assert logged == ([("clusters", {"exp": 0, "seconds": 42.0})] if init == "cluster" else [])
+    told = "exp 0  initial images, one per cluster: 42 s" in capsys.readouterr().out
+    if init == "cluster":
+        assert logged == [("clusters", {"exp": 0, "seconds": 42.0})] and told
+    else:
+        assert not logged and not told
