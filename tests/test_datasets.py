@@ -22,6 +22,24 @@ def test_every_dataset_is_distilled_by_the_script_that_others_send_there():
         assert name in module.DATASETS and datasets.of_script(spec.script) == module.DATASETS
 
 
+PUBLISHED = {  # side, mean and std per channel as DC, DM and IDM have them; images of both splits
+    "MNIST": (28, [0.1307], [0.3081], 60000, 10000),
+    "FashionMNIST": (28, [0.2861], [0.3530], 60000, 10000),
+    "SVHN": (32, [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970], 73257, 26032),
+    "CIFAR10": (32, [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010], 50000, 10000),
+    "CIFAR100": (32, [0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762], 50000, 10000),
+    "TinyImageNet": (64, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 100000, 10000),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_dataset_is_as_its_users_know_it(name):
+    spec = datasets.DATASETS[name]
+    side, *others = PUBLISHED[name]
+    assert [list(spec.mean), list(spec.std), spec.train, spec.test] == others
+    assert spec.im_size == (side, side) and spec.channels == len(spec.mean)
+
+
 def test_a_row_of_the_table_of_datasets_is_a_dataset_of_its_script(monkeypatch):
     row = datasets.DATASETS["MNIST"]._replace(mean=(0.19,), std=(0.35,))
     monkeypatch.setitem(datasets.DATASETS, "KMNIST", row)

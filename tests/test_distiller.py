@@ -220,6 +220,15 @@ def test_logged_losses_are_means_over_classes_of_unweighted_terms(make_distiller
     assert d.read_losses() == {}
 
 
+def test_the_logged_accuracy_is_percent_of_the_images_of_a_class(make_distiller):
+    d = make_distiller()
+    d.terms = {}
+    logits = torch.eye(10)[[3, 3, 3, 5]].expand(1, -1, -1)  # of one class, three of four are right
+    loss = d.loss(torch.zeros(1, 4, 6), {}, logits, torch.tensor([3]), torch.tensor(0.0))
+    logged = dict(zip(d.loss_names, loss.logged[:, 0].tolist(), strict=True))
+    assert logged["accuracy"] == 75
+
+
 @pytest.mark.parametrize(("method", "own"), [("BACON", ["lh", "tv", "clip"]), ("IDM", ["match"])])
 def test_any_method_adds_the_spread_by_its_weight_and_without_one_knows_nothing_of_it(
     make_distiller, method, own

@@ -155,6 +155,12 @@ def test_flags_take_dashes_and_names_any_letter_case(typed, name, value):
     assert vars(settings(typed)[0])[name] == value
 
 
+def test_the_words_of_the_command_line_are_taken_where_none_are_given(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["BACON_mnist.py", "--ipc=7", "--no_aug"])
+    args = flags.parse_args(("MNIST",), "").args
+    assert (args.ipc, args.aug, args.model) == (7, False, "ConvNet")
+
+
 def test_a_row_of_the_table_of_terms_has_a_flag_and_a_tag():
     program = """
 import dataclasses

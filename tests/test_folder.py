@@ -620,6 +620,19 @@ def test_every_damaged_checkpoint_gets_a_name_of_its_own(files_of):
         assert damaged[-1].stem == f"ckpt_{files.stem}_damaged{len(kept) - 1}"
 
 
+def test_a_job_array_of_one_experiment_is_joined_too(files_of):
+    whole = files_of(num_exp=1)
+    about = {"args": vars(whole.args), "data_sha256": "a"}
+    part = whole.part(0)
+    saved_result(part, [0])
+    logged = [{"event": "start", **about, "time": "begun"}, {"event": "end", "seconds_total": 3}]
+    part.log.write_text("".join(json.dumps(event | {"time": ""}) + "\n" for event in logged))
+    folders.merge(part, whole.args, about)
+    meta = torch.load(whole.result, weights_only=True)["meta"]
+    assert meta["experiments"] == [0] and meta["args"]["exp_index"] is None
+    assert events(whole.log)[-1]["seconds_total"] == 3
+
+
 def test_a_joined_log_has_the_seconds_and_the_spread_of_all_experiments(files_of):
     whole = files_of(num_exp=3)
     about = {"args": vars(whole.args), "data_sha256": "a"}

@@ -92,18 +92,20 @@ def test_a_table_has_the_figures_of_each_row_and_tells_the_sets_apart():
     one = dataclasses.replace(ROW, set="r/a/x.pt", name="a/x.pt")
     state = dataclasses.replace(one, set="s/a/x.pt", name="a/x.pt #1", decoded="10", seconds=7.6)
     real = dataclasses.replace(one, set="random", name="random", baseline="random", stored="9-10")
+    renamed = dataclasses.replace(one, set="s/a/y.pt", name="y of a")
     line = {"accuracy %": "50.00 +- 17.68", "set": "r/a/x.pt", "network": "ConvNet"}
     lines = [
         line | {"networks": 4, "ipc (decoded)": "10 (40)"},
         line | {"set": "s/a/x.pt #1", "networks": 4, "ipc (decoded)": "10"},
         line | {"set": "random", "networks": 4, "ipc (decoded)": "9-10 (40)"},
+        line | {"set": "y of a", "networks": 4, "ipc (decoded)": "10 (40)"},
     ]
-    assert rows.shown([one, state, real]) == {"": lines}
+    assert rows.shown([one, state, real, renamed]) == {"": lines}
     spreads = {"std networks": "12.50", "std experiments": "12.50"}
     behind = {"numbers per class": "640", **spreads, "epochs": 1000}
-    found = rows.shown([one, state, real], details=True)
+    found = rows.shown([one, state, real, renamed], details=True)
     title = "what is behind each figure"
-    seconds = (2, 8, 2)
+    seconds = (2, 8, 2, 2)
     assert found == {
         "": lines,
         title: [of | behind | {"seconds": one} for of, one in zip(lines, seconds, strict=True)],

@@ -26,11 +26,11 @@ ASCII = [
 ]
 
 
-def program(text):
-    """A command that runs `text` as the work of run_program, once with output that it outlives."""
+def program(text, how=", outlives_output=True"):
+    """A command that runs `text` as the work of run_program. how: whether it outlives its output."""
     work = textwrap.indent(textwrap.dedent(text), "    ")
     lines = ["import os, sys, time", "from bacon import errors", "def work():", work]
-    lines.append("sys.exit(errors.run_program('x.py', work, outlives_output=True))")
+    lines.append(f"sys.exit(errors.run_program('x.py', work{how}))")
     return [sys.executable, "-c", "\n".join(lines)]
 
 
@@ -83,6 +83,19 @@ def test_work_goes_on_when_the_reader_of_its_output_leaves(tmp_path):
     done = shell(program(work), f"| head -1; while [ ! -e {tmp_path}/done ]; do sleep 0.05; done")
     assert done.stdout == b"line 0\n"
     assert done.stderr == b"standard output: Broken pipe; going on without it\n"
+
+
+def test_work_whose_output_is_all_of_it_ends_when_the_reader_leaves(tmp_path):
+    work = f"""
+    while not os.path.exists({str(tmp_path / "gone")!r}):
+        print("a line")
+    for _ in range(10000):
+        print("a line that nobody reads")
+    return 0
+    """
+    redirection = f"| head -1; touch {tmp_path}/gone"
+    done = shell(program(work, how=""), redirection)
+    assert (done.stdout, done.stderr) == (b"a line\n", b"x.py: error: writing: Broken pipe\n")
 
 
 def test_other_faults_of_standard_output_are_still_errors():
