@@ -27,7 +27,7 @@ ASCII = [
 
 
 def program(text, how=", outlives_output=True"):
-    """A command that runs `text` as the work of run_program. how: whether it outlives its output."""
+    """A command that runs `text` as the work of run_program, with these other arguments."""
     work = textwrap.indent(textwrap.dedent(text), "    ")
     lines = ["import os, sys, time", "from bacon import errors", "def work():", work]
     lines.append(f"sys.exit(errors.run_program('x.py', work{how}))")
