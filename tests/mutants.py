@@ -23,9 +23,9 @@ from pathlib import Path
 import executed
 from executed import ROOT
 
-MESSAGES = {"info", "warning", "error", "UserError", "flag"}  # calls whose arguments are words
-# Keywords whose values nothing observes.
-WORDS = {"help", "description", "epilog", "metavar", "about", "frozen"}
+MESSAGES = {"info", "warning", "error", "say", "UserError", "flag"}  # calls whose arguments are words
+# Keywords whose values nothing observes, unless another line is wrong.
+WORDS = {"help", "description", "epilog", "metavar", "about", "frozen", "eq", "strict"}
 OPPOSITES = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,

@@ -26,11 +26,11 @@ ASCII = [
 ]
 
 
-def program(text, how=", outlives_output=True"):
+def program(text, more=", outlives_output=True"):
     """A command that runs `text` as the work of run_program, with these other arguments."""
     work = textwrap.indent(textwrap.dedent(text), "    ")
     lines = ["import os, sys, time", "from bacon import errors", "def work():", work]
-    lines.append(f"sys.exit(errors.run_program('x.py', work{how}))")
+    lines.append(f"sys.exit(errors.run_program('x.py', work{more}))")
     return [sys.executable, "-c", "\n".join(lines)]
 
 
@@ -94,7 +94,7 @@ def test_work_whose_output_is_all_of_it_ends_when_the_reader_leaves(tmp_path):
     return 0
     """
     redirection = f"| head -1; touch {tmp_path}/gone"
-    done = shell(program(work, how=""), redirection)
+    done = shell(program(work, more=""), redirection)
     assert (done.stdout, done.stderr) == (b"a line\n", b"x.py: error: writing: Broken pipe\n")
 
 
