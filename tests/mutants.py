@@ -23,7 +23,8 @@ from pathlib import Path
 import executed
 from executed import ROOT
 
-MESSAGES = {"info", "warning", "error", "say", "UserError", "flag"}  # calls whose arguments are words
+# Calls whose arguments are words.
+MESSAGES = {"info", "warning", "error", "say", "UserError", "flag"}
 # Keywords whose values nothing observes, unless another line is wrong.
 WORDS = {"help", "description", "epilog", "metavar", "about", "frozen", "eq", "strict"}
 OPPOSITES = {
