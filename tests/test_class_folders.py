@@ -56,6 +56,7 @@ MEANT = {
     "tshirt": (["Tshirt", "Trousers", *FASHION[2:9], "boot"], "FashionMNIST", FASHION),
     "seven": (WORDS, "MNIST", MNIST),
     "seven of digits": (WORDS, "SVHN", DIGITS),
+    "7 and eight": ([*DIGITS[:8], *WORDS[8:]], "MNIST", MNIST),
     "MNIST's 7 - seven": (MNIST, "MNIST", MNIST),
     "of this export": (
         [f"{c:03d}_{name.replace(' ', '_')}" for c, name in enumerate(MNIST)], "MNIST", MNIST,

@@ -45,6 +45,27 @@ def test_a_dry_run_needs_no_data(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("dataset", "batch_real", "classes", "each"),
+    [("CIFAR10", 256, 3, 256), ("CIFAR10", 9000, 2, 5000), ("CIFAR100", 9000, 2, 500)],
+)
+def test_distilling_is_timed_with_as_many_images_of_a_class_as_its_batches_have(
+    dataset, batch_real, classes, each, make_args, monkeypatch
+):
+    timed = []
+
+    def images(spec, *sizes):
+        timed.append(sizes)
+        raise StopIteration
+
+    monkeypatch.setattr(cost, "random_images", images)
+    monkeypatch.setattr(compute.Arithmetic, "chunk", lambda self, size: 3 * 256)
+    args = make_args(batch_real=batch_real)
+    with pytest.raises(StopIteration):
+        cost._seconds_of_distilling(args, DATASETS[dataset], compute.Arithmetic("cpu"))
+    assert timed == [(classes, each, compute.Arithmetic("cpu").device)]
+
+
 def test_a_run_says_what_judging_costs_and_how_to_do_less_of_it(make_args):
     args, spec = make_args(dataset="MNIST", eval_interval=1, Iteration=20), DATASETS["MNIST"]
     share = cost.about_judging(args, spec)

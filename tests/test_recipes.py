@@ -147,6 +147,11 @@ def test_command_list_holds_each_method_dataset_and_ipc_once():
     assert sorted(found) == sorted(wanted)
 
 
+@pytest.mark.parametrize("dataset", recipes.DATASETS)
+def test_the_papers_ipcs_have_recipes(dataset):
+    assert recipes.listed_ipcs(dataset) == (1, 10, 50)
+
+
 def test_an_unlisted_ipc_takes_the_recipe_of_the_largest_listed_one_below_and_says_so():
     args, parsed = settings("--ipc 20")
     assert args.ce_weight == 0.5

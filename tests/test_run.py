@@ -4,6 +4,7 @@ import functools
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,20 @@ def runs_of(make_args):
         return runner.Run(Setting(make_args(**given), None, None, cpu, cpu, World()), {})
 
     return make
+
+
+def test_a_resumed_run_counts_the_seconds_before_it_was_stopped(runs_of, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    stopped = runs_of()
+    now[0] += 40
+    state = stopped.state_dict()
+    assert state["seconds"] == 40
+    now[0] = 5000.0  # the clock of another process
+    resumed = runs_of()
+    resumed.load_state_dict(state)
+    now[0] += 2
+    assert resumed.state_dict()["seconds"] == 42
 
 
 @pytest.mark.parametrize(("interval", "evaluations"), [(4, 1), (3, 1), (2, 2), (1, 3)])

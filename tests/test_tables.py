@@ -128,6 +128,12 @@ def test_the_best_iteration_is_shown_on_request_only_and_called_biased(runs, cap
     assert rows["BACON"]["mean"] == pytest.approx(40) and rows["BACON"][tables.BIASED] == 50
 
 
+def test_the_best_iteration_has_two_decimals(tmp_path, capsys):
+    write_log(tmp_path / "a", SHORT, ended(0.1234567))
+    (row,) = rows_of(capsys, tmp_path, "--biased=1")
+    assert row[tables.BIASED] == 12.35
+
+
 def test_a_subset_never_passes_for_the_whole(tmp_path, capsys):
     line = f"{SHORT} --dataset CIFAR10 --ipc 10"
     subset = {"images": (500, 100), "sha": "subset" * 5}
