@@ -108,9 +108,9 @@ def by_test(tree, tests):
 
 
 def tests_of(file, lines, on_import, held):
-    """The tests that execute lines of a file, those of the module's own test file first, then the
-    quick ones, as many as take MOST seconds together. on_import: of what a module does on import
-    all tests that execute any of it."""
+    """The tests that execute lines of a file, the quick ones first: those of the module's own test
+    file, and of the others as many as take MOST seconds together. on_import: of what a module does
+    on import all tests that execute any of it."""
     contexts = held["lines"].get(file, {})
     touched = {one for line in lines for one in contexts.get(str(line), [])}
     if touched and (on_import or not any(one.endswith(" (call)") for one in touched)):
@@ -120,7 +120,7 @@ def tests_of(file, lines, on_import, held):
     seconds = {test: held["seconds"].get(test, 1) for test in tests}
     kept = []
     total = 0
-    for test in sorted(tests, key=lambda test: (own not in test, seconds[test], test)):
+    for test in sorted(tests, key=lambda test: (seconds[test], test)):
         total += seconds[test]
         if own in test or total <= MOST:
             kept.append(test)
@@ -151,7 +151,8 @@ def run(tree, tests):
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     try:
-        code = pytest.main(["-x", "-p", "no:cacheprovider", *tests])
+        # Plain assertions fail as others do, and their files need not be rewritten each time.
+        code = pytest.main(["-x", "--assert=plain", "-p", "no:cacheprovider", *tests])
     except SystemExit:  # a fault that ends the process, whose own exit code may be 0
         code = 1
     sys.exit(code)

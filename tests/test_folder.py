@@ -510,6 +510,16 @@ def test_a_log_of_another_kind_gives_a_run_no_name(content, make_args, tmp_path)
     assert folders.Files(args).name == earlier
 
 
+def test_a_run_that_still_goes_on_under_its_earlier_name_is_not_overwritten(make_args, tmp_path):
+    args = make_args(save_path=tmp_path)
+    earlier = "BACON_Digits_ConvNetW32_2ipc"
+    for name in (earlier, flags.run_name(args)):  # both names are in use
+        (tmp_path / f"log_{name}.jsonl").write_text(json.dumps({"args": vars(args)}))
+    with held(tmp_path / f"lock_{earlier}"), contextlib.ExitStack() as stack:
+        with pytest.raises(errors.UserError, match="already going on"):
+            folders.Files(args).claim(stack, {}, resume=False, overwrite=True)
+
+
 def test_a_run_that_another_process_finished_meanwhile_is_not_replaced(make_args, tmp_path):
     files = folders.Files(make_args(save_path=tmp_path))
     files.admit(False, False, 0)

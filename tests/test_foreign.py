@@ -396,6 +396,20 @@ def test_no_message_advises_to_delete_a_file():
             assert advice not in text, source
 
 
+def test_a_tensor_of_another_shape_is_images_only_beside_labels_of_its_name(tmp_path):
+    flat = torch.rand(20, 64)
+    for name, labels, expected in (
+        ("weights.pt", None, torch.Tensor),
+        ("x.pt", "x_labels.pt", foreign.Pair),
+        ("x.pt", "labels.pt", torch.Tensor),  # of any of the files there
+    ):
+        if labels:
+            torch.save(LABELS, tmp_path / labels)
+        assert isinstance(foreign.understood(tmp_path / name, flat).content, expected)
+        for file in tmp_path.glob("*labels.pt"):
+            file.unlink()
+
+
 def test_settings_and_arrays_are_read_by_this_module_alone(tmp_path):
     torch.save({"args": settings()}, tmp_path / "x.pt")
     assert foreign.load(tmp_path / "x.pt")["args"].ipc == 2

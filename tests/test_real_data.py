@@ -5,6 +5,7 @@ import pytest
 import torch
 from layouts import fake
 
+import utils
 from bacon.data import loading, pt_layout, real_data
 from bacon.errors import UserError
 from bacon.recipes import DATASETS
@@ -129,6 +130,11 @@ def test_validation_images_are_the_same_for_every_seed_and_never_among_those_tra
     assert not split[0] & split[1]
     assert split[0] | split[1] == {tuple(x.flatten().tolist()) for x in digits.images_train}
     assert torch.equal(held.images_test, digits.validation(7).images_test)
+    # Accuracies of other versions are of the same split.
+    threes = (digits.labels_train == 3).nonzero()[:, 0].numpy()
+    of_version_1 = utils.stream(0, "validation", 3).permutation(threes)[:7]
+    kept = held.images_test[held.labels_test == 3]
+    assert torch.equal(kept, digits.images_train[np.sort(of_version_1)])
     with pytest.raises(
         UserError, match=r"--validate 200: class . \(.\) of Digits has 1\d\d images"
     ):

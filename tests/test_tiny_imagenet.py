@@ -95,6 +95,14 @@ def test_val_may_be_sorted_into_class_folders(images, annotated, tiny):
     assert not assert_whole(root, splits)
 
 
+def test_annotations_need_no_boxes(tiny):
+    root, folder, splits = tiny
+    path = folder / "val/val_annotations.txt"
+    rows = [line.split("\t")[:2] for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{file} {wnid}\n" for file, wnid in rows))
+    assert not assert_whole(root, splits)
+
+
 def test_pictures_found_twice_count_once(tiny):
     root, folder, splits = tiny
     sort_val(folder, move=False)
