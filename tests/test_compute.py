@@ -275,6 +275,15 @@ def test_a_result_names_the_revision_of_the_code_and_whether_it_was_changed(tmp_
     assert compute.versions()["git"] == f"{revision}-dirty"
 
 
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_memory_that_is_freed_is_kept_where_the_c_library_allocates(device, monkeypatch):
+    kept = []
+    monkeypatch.setattr(compute, "keep_freed_memory", lambda: kept.append(device))
+    monkeypatch.setattr(compute, "working", lambda name: name)
+    compute.choose(device, "fp32", False, 0)
+    assert kept == (["cpu"] if device == "cpu" else [])
+
+
 @pytest.mark.parametrize("platform", ["darwin", "linux"])
 def test_an_allocator_that_is_not_glibcs_is_left_alone(platform, monkeypatch):
     def library(name):

@@ -105,6 +105,9 @@ def test_every_flag_has_a_text_and_a_default_in_it_unless_it_is_off():
         assert len(actions[name].help) > 20 and (
             "default" in actions[name].help or default is False
         ), name
+    for name in ("aug", "net_decay", "syn_ce", "zca", "resume"):
+        told = f"; --no_{name} switches it off" in actions[name].help
+        assert told == (name in ("aug", "net_decay", "syn_ce"))
     assert "default, by dataset and ipc: 0.1 or 0.5" in actions["ce_weight"].help
     assert "default 0.2; DM 1.0" in actions["lr_img"].help
 

@@ -515,9 +515,9 @@ def test_a_run_that_still_goes_on_under_its_earlier_name_is_not_overwritten(make
     earlier = "BACON_Digits_ConvNetW32_2ipc"
     for name in (earlier, flags.run_name(args)):  # both names are in use
         (tmp_path / f"log_{name}.jsonl").write_text(json.dumps({"args": vars(args)}))
-    with held(tmp_path / f"lock_{earlier}"), contextlib.ExitStack() as stack:
-        with pytest.raises(errors.UserError, match="already going on"):
-            folders.Files(args).claim(stack, {}, resume=False, overwrite=True)
+    going_on = pytest.raises(errors.UserError, match="already going on")
+    with held(tmp_path / f"lock_{earlier}"), contextlib.ExitStack() as stack, going_on:
+        folders.Files(args).claim(stack, {}, resume=False, overwrite=True)
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_not_replaced(make_args, tmp_path):

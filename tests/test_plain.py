@@ -9,7 +9,7 @@ from bacon.distill import plain
 @pytest.mark.parametrize(
     "flags",
     [
-        {"method": "BACON", "meter_reset": 5, "net_generate_interval": 2, "net_num": 4},
+        {"method": "BACON", "meter_reset": 3, "net_generate_interval": 2, "net_num": 4},
         {"method": "BACON", "batch_real": 118},
         {"method": "BACON", "outer_loop": 2, "train_net_num": 2, "net_decay": False},
         {"method": "IDM", "fetch_net_num": 5},

@@ -88,6 +88,10 @@ def test_the_bar_counts_each_iteration_without_reading_the_losses(quick, make_ar
     counted = []
 
     class Bar(progress.Progress):
+        def __init__(self, total, title, done=0):
+            super().__init__(total, title, done)
+            counted.append((total, title, done))
+
         def count(self):
             counted.append(distilled.unread)
 
@@ -110,7 +114,11 @@ def test_the_bar_counts_each_iteration_without_reading_the_losses(quick, make_ar
     monkeypatch.setattr(distilled, "evaluate", lambda *args: None)
     monkeypatch.setattr(distilled, "save_picture", lambda *args: None)
     distilled.run(mock.Mock())
-    assert counted == [*range(1, 11), "report", 1, 2, "report"]
+    assert counted == [(12, "exp 0", 0), *range(1, 11), "report", 1, 2, "report"]
+    counted.clear()
+    distilled.it = 11  # as a checkpoint says where to go on
+    distilled.run(mock.Mock())
+    assert counted == [(12, "exp 0", 11), 1, "report"]
 
 
 @pytest.mark.parametrize(
