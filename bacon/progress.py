@@ -29,7 +29,7 @@ class Progress(contextlib.AbstractContextManager):
     def say(self, text):
         """Print a line of its own, above the bar if there is one."""
         if self.bar:
-            self.bar.write(text, file=sys.stdout)
+            self.bar.write(text)
         else:
             print(time.strftime("[%H:%M:%S] ") + text, flush=True)
 

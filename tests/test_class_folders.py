@@ -41,6 +41,7 @@ MEANT = {
     "7_images": ([f"{c}_images" for c in range(12)], "CIFAR100", list("abcdefghijkl")),
     "7_horse": ([f"{c}_{name}" for c, name in enumerate(CIFAR10)], "CIFAR10", CIFAR10),
     "horse-7": ([f"{name}-{c}" for c, name in enumerate(CIFAR10)], "CIFAR10", CIFAR10),
+    "pferd-7": ([f"{name}-{c}" for c, name in enumerate("zyxwvutsrq")], "CIFAR10", CIFAR10),
     "7_pferd": ([f"{c}_{name}" for c, name in enumerate("zyxwvutsrq")], "CIFAR10", CIFAR10),
     "names": (CIFAR10, "CIFAR10", CIFAR10),
     "capitals": ([name.title() for name in CIFAR10], "CIFAR10", CIFAR10),
@@ -82,6 +83,11 @@ def test_folders_mean_the_class_that_they_say(kind):
     folders, dataset, names = MEANT[kind]
     shuffled = np.random.default_rng(0).permutation(len(folders)).tolist()
     assert order([folders[c] for c in shuffled], dataset, names).labels == shuffled
+
+
+@pytest.mark.parametrize(("count", "end"), [(10, "j"), (11, "j and 1 others"), (26, "16 others")])
+def test_ten_names_are_shown_of_many(count, end):
+    assert class_folders._some(list("abcdefghijklmnopqrstuvwxyz")[:count]).endswith(end)
 
 
 def test_what_was_taken_for_granted_is_said():

@@ -12,7 +12,8 @@ from scripts import INTERRUPTED, SMALL, run, run_name
 from stops import ask
 
 import networks
-from bacon import compute, messages, recipes
+from bacon import compute, flags, messages, recipes
+from bacon.distill import distiller, pool
 from bacon.recipes import DATASETS
 from bacon.run import cost
 
@@ -64,6 +65,19 @@ def test_distilling_is_timed_with_as_many_images_of_a_class_as_its_batches_have(
     with pytest.raises(StopIteration):
         cost._seconds_of_distilling(args, DATASETS[dataset], compute.Arithmetic("cpu"))
     assert timed == [(classes, each, compute.Arithmetic("cpu").device)]
+
+
+@pytest.mark.parametrize("method", ["BACON", "DM"])
+def test_each_kind_of_work_of_distilling_is_timed_five_times(method, make_args, monkeypatch):
+    done = []
+    monkeypatch.setattr(distiller.Distiller, "update_canvases", lambda *args: done.append("update"))
+    monkeypatch.setattr(pool.Trainer, "train", lambda self, *args: done.append(args[1]))
+    args = flags.parse_args(("Digits",), "", ["--ipc=1", f"--method={method}"]).args
+    found = cost._seconds_of_distilling(args, DATASETS["Digits"], compute.Arithmetic("cpu"))
+    if method == "DM":  # which trains no network
+        assert done == ["update"] * 5 and list(found) == ["real"]
+    else:
+        assert done == ["update"] * 5 + [2] * 5 and list(found) == ["real", "train"]
 
 
 def test_a_run_says_what_judging_costs_and_how_to_do_less_of_it(make_args):

@@ -147,17 +147,18 @@ def test_dots_and_stars_of_a_class_share_the_colour_of_its_name(plotted, tmp_pat
 
 
 def test_images_of_a_large_grid_are_magnified_less(tmp_path):
-    def zoom(count):
+    def zoom(count, side=8):
         """How often a pixel of one of `count` images is repeated: its first row is white."""
-        images = torch.zeros(count, 1, 8, 8)
+        images = torch.zeros(count, 1, side, side)
         images[:, :, 0] = 1
         images[:, :, 1:] = 0.5
         figures.grid(images, torch.zeros(count, dtype=torch.int64), [""], tmp_path / "x.png")
         with Image.open(tmp_path / "x.png") as picture:
             grey = np.asarray(picture.convert("L")) == 128
         rows = np.flatnonzero(grey.any(1))
-        return (np.flatnonzero(np.diff(rows, append=10**6) > 1)[0] + 1) / 7
+        return (np.flatnonzero(np.diff(rows, append=10**6) > 1)[0] + 1) / (side - 1)
 
+    assert zoom(2, figures.SIDE) == zoom(2, 2 * figures.SIDE) == 1 < zoom(2, figures.SIDE - 1)
     few = zoom(2)
     many = zoom(3000)
     assert few == int(few) and many == int(many)

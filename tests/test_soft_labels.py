@@ -164,3 +164,12 @@ def test_labels_in_words_say_whether_rows_are_divided_by_their_sums():
     taken = soft_labels.meaning_of("x", logits(), "hard")
     assert (taken.kind, taken.words) == ("hard", "hard labels, the likeliest class of soft ones")
     assert soft_labels.meaning_of("x", torch.arange(3)).words == ""
+
+
+@pytest.mark.parametrize(
+    ("decimals", "classes", "allowed"),
+    [(3, 10, 0.05), (3, 200, 0.1), (2, 50, 0.25), (4, 900, 0.05)],
+)
+def test_rows_may_miss_1_by_what_rounding_explains(decimals, classes, allowed):
+    rounded = probabilities(40, classes).mul(10**decimals).round().div(10**decimals)
+    assert soft_labels._allowed(rounded) == pytest.approx(allowed)

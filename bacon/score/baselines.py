@@ -118,7 +118,9 @@ class Cache:
 
     def get(self, key, networks):
         """The accuracies of so many networks as `Kept`; None if there are fewer."""
-        accuracies, seconds = self._known.get(key, ([], 0))
+        if key not in self._known:
+            return None
+        accuracies, seconds = self._known[key]
         if len(accuracies) < networks:
             return None
         return Kept(accuracies[:networks], seconds)
