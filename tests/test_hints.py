@@ -175,6 +175,7 @@ def test_of_a_long_value_the_beginning_is_quoted():
         ("\u2013seed", "--seed"),
         ("\u2014dry\u2011run", "--dry-run"),
         ("---x", "--x"),
+        ("-k8s", "--k8s"),
         ("\u22125", "-5"),  # a number stays one
         ("a\u00a0b\u200b", "a b"),
         ("\u3000a\r", "a"),

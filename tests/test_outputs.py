@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import assert_one_line, contents
+from scripts import assert_one_line, contents, scorer
 
 from bacon import figures, outputs
 from bacon.data import loading, real_data
@@ -195,6 +195,12 @@ def test_the_order_of_one_set_is_written(name, place, capsys, monkeypatch):
         f"--relabel {name}: not written, set.pt was found in no other order"
         in capsys.readouterr().err
     )
+
+
+def test_what_a_picture_is_of_is_said_by_up_to_three_names():
+    for paths, said in ((["a", "b", "c"], "a, b, c"), (["a", "b", "c", "d"], "a, b, c, ...")):
+        (picture,) = outputs.of_scorer(scorer(*paths, "--grid=x.png"))
+        assert picture.source == said
 
 
 # The cache of baselines
