@@ -139,13 +139,14 @@ def there(path):
     return True
 
 
-def lock(stack, path, refusal, patience=0):
+def lock(stack, path, refusal, patience=0, while_waiting=None):
     """Hold a lock file until `stack`, a contextlib.ExitStack, closes.
 
     patience: seconds to wait for another process that holds it, which is told; then UserError with
-    `refusal`. A dead process's lock is freed by the system; that it is taken over is told too, and
-    where the file system has no locks. Written here because the package filelock, in the versions
-    that come with older PyTorch, takes a file system without locks for a lock that is held.
+    `refusal`. while_waiting: called again and again until then; it may raise. A dead process's lock
+    is freed by the system; that it is taken over is told too, and where the file system has no
+    locks. Written here because the package filelock, in the versions that come with older PyTorch,
+    takes a file system without locks for a lock that is held.
     """
     if fcntl is None:
         return
@@ -161,6 +162,8 @@ def lock(stack, path, refusal, patience=0):
             if not waiting:
                 log.info(f"waiting for {held}, which holds {path}")
             waiting = True
+            if while_waiting is not None:
+                while_waiting()
             time.sleep(0.05)
         except _NoLocks as reason:
             without = f"this file system has no locks ({reason})"

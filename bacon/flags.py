@@ -195,6 +195,14 @@ FLAGS = {
         ),
     ],
     "network pool": [
+        Flag(
+            "experts",
+            whole(0),
+            0,
+            "match on this many networks that are trained beforehand, at random moments of their "
+            "training, in place of the pool; 0: the pool",
+        ),
+        Flag("expert_steps", whole(1), 3000, "batches, with DSA, that each expert is trained for"),
         Flag("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
         Flag("net_decay", _SWITCH, None, "train the pool with momentum 0.9 and weight decay 5e-4"),
         Flag(
@@ -269,6 +277,12 @@ FLAGS = {
             "folder of the datasets; of ImageFolder, that with train/ and val/ or test/",
         ),
         Flag("save_path", path, "result", "folder for results, logs and image grids"),
+        Flag(
+            "expert_path",
+            path,
+            None,
+            "folder of --experts, which other runs share (default: --save_path)",
+        ),
         Flag(
             "overwrite",
             _SWITCH,
@@ -360,7 +374,9 @@ _EVERY_FLAG = [flag for flags in FLAGS.values() for flag in flags]
 SHARED = {flag.name: (flag.kind, flag.about) for flag in _EVERY_FLAG}  # with evaluate.py
 DEFAULTS = {flag.name: flag.default for flag in (*_EVERY_FLAG, *DEAD_FLAGS)}
 # How this process was started, not what the run is: --resume accepts other values of these.
-OF_THE_PROCESS = ("data_path", "save_path", "overwrite", "resume", "checkpoint_minutes", "dry_run")
+OF_THE_PROCESS = (
+    "data_path", "save_path", "expert_path", "overwrite", "resume", "checkpoint_minutes", "dry_run",
+)  # fmt: skip
 # What is distilled and judged, and how; a run says where it departs from the recipe in these.
 _TITLES_OF_THE_RECIPE = ("recipe", "optimisation", "network pool", "evaluation")
 _OF_THE_RECIPE = {flag.name for title in _TITLES_OF_THE_RECIPE for flag in FLAGS[title]}
@@ -390,6 +406,8 @@ TAGS = {
     "batch_real": "realbatch{}",
     "embed_last": "embed{}",
     "outer_loop": "outer{}",
+    "experts": "{}experts",
+    "expert_steps": "expertsteps{}",
     "lr_net": "lrnet{}",
     "net_decay": ("netdecay", "nonetdecay"),
     "net_num": "{}nets",
@@ -427,6 +445,8 @@ _OF_DISTILLING = {
     *(setting for term in TERMS.values() for setting in term.settings),
     "batch_real",
     "outer_loop",
+    "experts",
+    "expert_steps",
     "net_num",
     "net_push_num",
     "net_generate_interval",
@@ -441,6 +461,11 @@ _OF_DISTILLING = {
 # Characters of a name. With what files add, such as vis_ and _exp0_iter20000.png, they stay below
 # 120, and the first lines of a run fit their columns.
 LONGEST_NAME = 74
+# Flags of the pool alone, in whose place --experts is.
+OF_THE_POOL = (
+    "net_num", "net_push_num", "net_generate_interval", "net_begin", "net_end", "fetch_net_num",
+    "model_train_steps", "meter_reset",
+)  # fmt: skip
 # What --help shows; --help_all shows every flag.
 COMMON_FLAGS = (
     "dataset",
@@ -712,7 +737,7 @@ def parse_args(datasets, description, argv=None):
     usual = {**DEFAULTS, **settings}
     values = {**values, **settings, **given}
     notes = []
-    for idle in _without_effect(values):
+    for idle in _without_effect(values, usual):
         notes.append(f"--{idle.name} {values[idle.name]} has no effect{idle.why}")
         values[idle.name] = idle.stands
     return Settings(argparse.Namespace(**values), usual, whose, notes, frozenset(given))
@@ -726,8 +751,11 @@ class _Idle(typing.NamedTuple):
     stands: object
 
 
-def _without_effect(values):
-    """The flags that have no effect in a run, each an _Idle. values: {flag: value} of all flags."""
+def _without_effect(values, usual):
+    """The flags that have no effect in a run, each an _Idle.
+
+    values: {flag: value} of all flags. usual: the same of the recipe.
+    """
     if values["im_size"] and values["dataset"] != IMAGE_FOLDER:
         yield _Idle("im_size", f": only {IMAGE_FOLDER} resizes", None)
     for dead in DEAD_FLAGS:
@@ -737,6 +765,10 @@ def _without_effect(values):
     for name, value in fixed_by(values["method"]).items():
         if values[name] != value:
             yield _Idle(name, f" with --method {values['method']}", value)
+    names, why = (OF_THE_POOL, " with --experts") if values["experts"] else (("expert_steps",), "")
+    for name in names:
+        if values[name] != usual[name]:
+            yield _Idle(name, why or " without --experts", usual[name])
 
 
 def fixed_by(method):

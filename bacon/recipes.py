@@ -216,5 +216,8 @@ def number_of_evaluations(args):
 
 
 def training_steps(args):
-    """Training steps of an iteration, those of all its networks together."""
+    """Training steps of an iteration, those of all its networks together; experts have theirs
+    before."""
+    if args.experts:
+        return 0
     return args.outer_loop * args.fetch_net_num * args.model_train_steps

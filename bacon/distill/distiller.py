@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import augment
 import utils
 from bacon.canvases import decode_by_class, initial
-from bacon.distill import clusters
+from bacon.distill import clusters, experts
 from bacon.distill.optimizers import OPTIMIZERS
 from bacon.distill.pool import NetPool, Trainer
 from bacon.errors import DivergedError, ParallelError
@@ -87,11 +87,11 @@ class Distiller:
     classes it holds those that `world` gives to this process; see parallel.py.
     """
 
-    def __init__(self, args, exp, real, arithmetic, world, canvases):
+    def __init__(self, args, exp, real, arithmetic, world, canvases, snapshots=()):
         """args: the flags. exp: number of the experiment. real: training images, a RealData.
 
         arithmetic: a compute.Arithmetic. world: a parallel.World. canvases: of own classes, changed
-        in place.
+        in place. snapshots: with --experts, [experts.Snapshot] of all of them.
         """
         self.args = args
         self.exp = exp
@@ -117,7 +117,9 @@ class Distiller:
             served = [range(c, c + 1) for c in range(self.num_classes)]
         self.optimizer = OPTIMIZERS[args.optim](canvases, args.lr_img, served, self.own)
         self.trainer = Trainer(args, exp, real, arithmetic, world)
-        self.pool = NetPool(self.trainer.fresh, args.net_num)
+        self.snapshots = snapshots
+        # With --experts there is no pool.
+        self.pool = NetPool(self.trainer.fresh, args.net_num, start=0 if args.experts else 3)
         self.unread = []  # PassLosses since the last `read_losses`
 
     def stream(self, *name):
@@ -126,21 +128,34 @@ class Distiller:
     def iterate(self, it):
         """Iteration `it` of Algorithm 1."""
         args = self.args
+        if args.experts:
+            matched_on = experts.pick(self.snapshots, args.train_net_num, self.stream("pick", it))
+        else:
+            matched_on = self.pick_of_pool(it)
+        self.optimizer.set_rate(rate_of_canvases(args, it))
+        for k in range(args.outer_loop):
+            for i, network in enumerate(matched_on):
+                self.update_canvases(network, Pass(it, k, i))
+            if not args.experts:
+                self.train_pool(it, k)
+
+    def pick_of_pool(self, it):
+        """The networks of the pool that iteration `it` matches on, once fresh ones have entered."""
+        args = self.args
         pool = self.pool
         if it > 0 and it % args.meter_reset == 0:
             pool.reset_meters()
         if it % args.net_generate_interval == 0:
             pool.push(args.net_push_num)
-        matched_on = pool.pick(
-            args.train_net_num, self.stream("pick", it), args.net_begin, args.net_end
-        )
-        self.optimizer.set_rate(rate_of_canvases(args, it))
-        for k in range(args.outer_loop):
-            for i, member in enumerate(matched_on):
-                self.update_canvases(member, Pass(it, k, i))
-            trained = pool.pick(args.fetch_net_num, self.stream("fetch", it, k))
-            for i, member in enumerate(trained):
-                self.trainer.train(member, args.model_train_steps, self.stream("train", it, k, i))
+        rng = self.stream("pick", it)
+        return pool.pick(args.train_net_num, rng, args.net_begin, args.net_end)
+
+    def train_pool(self, it, k):
+        """Train some networks of the pool, in loop k of iteration `it`."""
+        args = self.args
+        trained = self.pool.pick(args.fetch_net_num, self.stream("fetch", it, k))
+        for i, member in enumerate(trained):
+            self.trainer.train(member, args.model_train_steps, self.stream("train", it, k, i))
 
     def update_canvases(self, member, this_pass):
         """One pass on one network: every class steps down the gradient of its loss."""
@@ -320,7 +335,7 @@ class Distiller:
         }
 
 
-def begin(args, exp, real, arithmetic, world=None):
+def begin(args, exp, real, arithmetic, world=None, snapshots=()):
     """A Distiller before its first iteration, its canvases as --init says.
 
     With --init cluster a network is trained for them. The arguments are those of `Distiller`.
@@ -336,10 +351,10 @@ def begin(args, exp, real, arithmetic, world=None):
         chosen = clusters.by_trained_network(trainer, count * factor(args) ** 2, rng, streams)
     streams = {c: utils.stream(args.seed, exp, "init", c) for c in own}
     canvases = initial(real, count, args.init, factor(args), streams, args.chroma, chosen)
-    return Distiller(args, exp, real, arithmetic, world, canvases)
+    return Distiller(args, exp, real, arithmetic, world, canvases, snapshots)
 
 
-def resumed(args, exp, real, arithmetic, world, state):
+def resumed(args, exp, real, arithmetic, world, state, snapshots=()):
     """A Distiller that goes on from a `state_dict` of the same settings.
 
     That may be from any device and any number of processes. The other arguments are those of
@@ -347,7 +362,7 @@ def resumed(args, exp, real, arithmetic, world, state):
     """
     own = world.share(len(real.counts))
     canvases = state["canvases"][own.start : own.stop].to(real.images.device, copy=True)
-    distiller = Distiller(args, exp, real, arithmetic, world, canvases)
+    distiller = Distiller(args, exp, real, arithmetic, world, canvases, snapshots)
     distiller.optimizer.load_state_dict(state["optimizer"])
     distiller.pool.load_state_dict(state["pool"])
     for iteration, values in state["losses"]:

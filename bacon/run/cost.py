@@ -71,6 +71,8 @@ def images_per_kind(args, spec):
         "synthetic": passes * decoded,
         "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
+    if args.experts:
+        counts["train"] = args.experts * args.expert_steps * args.trained_bs
     judges = number_of_evaluations(args) * args.num_eval
     of_a_training = (args.epoch_eval_train + 1) * decoded
     if args.judge_steps:
@@ -127,7 +129,7 @@ def checkpoint_bytes(args, spec):
     with theirs, and the sets of the experiments that have ended."""
     net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
     pushes = -(-args.Iteration // args.net_generate_interval)
-    members = min(args.net_num, 3 + pushes * args.net_push_num)
+    members = 0 if args.experts else min(args.net_num, 3 + pushes * args.net_push_num)
     network = sum(p.numel() for p in net.parameters()) * (2 if args.net_decay else 1)
     canvases = args.ipc * spec.num_classes * spec.channels * spec.im_size[0] * spec.im_size[1]
     copies = {"sgd": 2, "adam": 3}[args.optim] + len(experiments(args))
@@ -176,7 +178,7 @@ def _seconds_of_distilling(args, spec, arithmetic):
     classes = min(spec.num_classes, max(2, arithmetic.chunk(spec.im_size) // each))
     real = random_images(spec, classes, each, device)
     distiller = distill.begin(small, 0, real, arithmetic)
-    (member,) = distiller.pool.pick(1, rng)
+    member = distiller.trainer.fresh("timed")
 
     def update():
         distiller.update_canvases(member, distill.Pass(0, 0, 0))
@@ -185,7 +187,7 @@ def _seconds_of_distilling(args, spec, arithmetic):
         distiller.trainer.train(member, small.model_train_steps, rng)
 
     seconds = {"real": _median_seconds(device, update) / len(real)}
-    if training_steps(args):
+    if training_steps(args) or args.experts:
         images = small.model_train_steps * min(args.trained_bs, len(real))
         seconds["train"] = _median_seconds(device, train) / images
     return seconds
@@ -216,10 +218,11 @@ def _seconds_of_judging(args, spec, arithmetic):
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A row of the table of a dry run. kinds: of `flop_per_image` that it counts together; the time
-    of the first is measured."""
+    of the first is measured. once: whether all experiments share it."""
 
     title: str
     kinds: tuple
+    once: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,15 +259,18 @@ def dry_run(args, spec, arithmetics):
 def _tell_work(args, spec, counts, seconds):
     """A table of the work of all experiments, by kind."""
     flop = flop_per_image(args, spec)
-    rows = [Row("canvas updates", ("real", "synthetic")), Row("pool training", ("train",))]
+    training = Row("pool training", ("train",))
+    if args.experts:
+        training = Row("training of experts", ("train",), once=True)
+    rows = [Row("canvas updates", ("real", "synthetic")), training]
     for kind in counts:
         if is_judging(kind):
             what, name = kind
             rows.append(Row(f"judging: {what} {name}", (kind,)))
     messages.log.info(f"{'work':<32}{'images':>14}{'TFLOP':>12}{'GFLOP/s':>10}{'time':>10}")
-    several = len(experiments(args))
     total = Work()
     for row in rows:
+        several = 1 if row.once else len(experiments(args))
         images = several * sum(counts[kind] for kind in row.kinds)
         tflop = several * sum(counts[kind] * flop[kind] for kind in row.kinds) / 1e12
         takes = several * counts[row.kinds[0]] * seconds.get(row.kinds[0], 0)

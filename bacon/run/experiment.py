@@ -29,6 +29,8 @@ class Setting:
     distilling: Arithmetic
     judging: Arithmetic
     world: World
+    # With --experts their snapshots, experts.Snapshot; filled before the first iteration.
+    snapshots: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Experiment:
         """From the beginning: chooses the initial canvases."""
         args = setting.args
         began = time.perf_counter()
-        new = distiller.begin(args, exp, setting.train, setting.distilling, setting.world)
+        new = distiller.begin(
+            args, exp, setting.train, setting.distilling, setting.world, setting.snapshots
+        )
         experiment = cls(setting, exp, new)
         if args.init == "cluster":
             experiment.seconds_of_clusters = time.perf_counter() - began
@@ -79,6 +83,7 @@ class Experiment:
             setting.distilling,
             setting.world,
             saved["distiller"],
+            setting.snapshots,
         )
         experiment = cls(setting, saved["exp"], restored)
         experiment.it = saved["it"]

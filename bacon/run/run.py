@@ -16,6 +16,7 @@ from bacon.errors import DivergedError, Stopped, UserError, damaged, run_program
 from bacon.files import save_torch
 from bacon.run import cost, preflight, words
 from bacon.run.experiment import Ended, Experiment, Setting
+from bacon.run.expert_files import ExpertFiles
 from bacon.run.folder import Files
 from bacon.run.folder import merge as merge_job_array
 from bacon.run.record import Record, StopSignals
@@ -270,6 +271,8 @@ class Run:
         with contextlib.closing(record):
             try:
                 self.open_record(record, saved)
+                if self.args.experts and self.args.Iteration:
+                    self.take_experts(record)
                 self.run_experiments(record)
             except DivergedError as error:
                 record.event("diverged", reason=str(error))
@@ -299,6 +302,15 @@ class Run:
                 arithmetic=here,
                 versions=compute.versions(),
             )
+
+    def take_experts(self, record):
+        """Read the experts, or train them, before the first iteration."""
+        began = time.perf_counter()
+        self.setting.snapshots.extend(ExpertFiles(self.setting, self.meta).snapshots(record))
+        if self.experiment is None and not self.ended:  # else the log has them
+            accuracies = [snapshot.accuracy for snapshot in self.setting.snapshots]
+            seconds = time.perf_counter() - began
+            record.event("experts", accuracy_percent=accuracies, seconds=seconds)
 
     def run_experiments(self, record):
         files = record.files
