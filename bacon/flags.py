@@ -203,6 +203,12 @@ FLAGS = {
             "training, in place of the pool; 0: the pool",
         ),
         Flag("expert_steps", whole(1), 3000, "batches, with DSA, that each expert is trained for"),
+        Flag(
+            "expert_ce",
+            _WEIGHT,
+            0.0,
+            "weight of the cross-entropy of the canvases in an expert at the end of its training",
+        ),
         Flag("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
         Flag("net_decay", _SWITCH, None, "train the pool with momentum 0.9 and weight decay 5e-4"),
         Flag(
@@ -408,6 +414,7 @@ TAGS = {
     "outer_loop": "outer{}",
     "experts": "{}experts",
     "expert_steps": "expertsteps{}",
+    "expert_ce": "expertce{}",
     "lr_net": "lrnet{}",
     "net_decay": ("netdecay", "nonetdecay"),
     "net_num": "{}nets",
@@ -447,6 +454,7 @@ _OF_DISTILLING = {
     "outer_loop",
     "experts",
     "expert_steps",
+    "expert_ce",
     "net_num",
     "net_push_num",
     "net_generate_interval",
@@ -461,6 +469,7 @@ _OF_DISTILLING = {
 # Characters of a name. With what files add, such as vis_ and _exp0_iter20000.png, they stay below
 # 120, and the first lines of a run fit their columns.
 LONGEST_NAME = 74
+OF_EXPERTS = ("expert_steps", "expert_ce")
 # Flags of the pool alone, in whose place --experts is.
 OF_THE_POOL = (
     "net_num", "net_push_num", "net_generate_interval", "net_begin", "net_end", "fetch_net_num",
@@ -765,7 +774,7 @@ def _without_effect(values, usual):
     for name, value in fixed_by(values["method"]).items():
         if values[name] != value:
             yield _Idle(name, f" with --method {values['method']}", value)
-    names, why = (OF_THE_POOL, " with --experts") if values["experts"] else (("expert_steps",), "")
+    names, why = (OF_THE_POOL, " with --experts") if values["experts"] else (OF_EXPERTS, "")
     for name in names:
         if values[name] != usual[name]:
             yield _Idle(name, why or " without --experts", usual[name])

@@ -198,7 +198,14 @@ class Distiller:
             embedding = embedding.unflatten(0, (len(x), images_each))  # (G, n, D)
             logits = logits.unflatten(0, (len(x), images_each))  # (G, n, all classes)
             real_of_group = {name: values[group] for name, values in real.items()}
-            loss = self.loss(embedding, real_of_group, logits, labels[group], member.percent())
+            of_expert = None
+            if self.args.expert_ce:
+                _, of_expert = self.arithmetic.embed_and_classify(
+                    member.trained, images, self.args.embed_last
+                )
+                of_expert = of_expert.unflatten(0, (len(x), images_each))
+            percent = member.percent()
+            loss = self.loss(embedding, real_of_group, logits, labels[group], percent, of_expert)
             (gradient[group],) = torch.autograd.grad(loss.total.sum(), x)
             logged[:, group] = loss.logged
         return Gradient(gradient, logged)
@@ -209,12 +216,13 @@ class Distiller:
         indices = self.real.indices(c, self.args.batch_real, rng)
         return Draw(indices, augment.draw(self.strategy, 1, rng))
 
-    def loss(self, embedding, real, logits, labels, percent):
+    def loss(self, embedding, real, logits, labels, percent, of_expert=None):
         """The `Loss` of G classes.
 
         embedding: (G, n, D), of the synthetic images. real: {name: (G, ...)}, what is kept of the
         real embeddings. logits: (G, n, all classes), of the synthetic images. labels: (G,).
-        percent: the network's training accuracy.
+        percent: the network's training accuracy. of_expert: with --expert_ce, (G, n, all classes),
+        the logits in the trained expert.
         """
         seen = {"synthetic": embedding, "z_syn": embedding.mean(1), **real}
         total = 0
@@ -228,6 +236,10 @@ class Distiller:
         cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
         if self.args.syn_ce:
             total = total + self.args.ce_weight * percent * cross_entropy
+        if of_expert is not None:
+            in_expert = F.cross_entropy(of_expert.transpose(1, 2), labels, reduction="none").mean(1)
+            total = total + self.args.expert_ce * in_expert
+            values.append(in_expert)
         accuracy = 100 * (logits.argmax(2) == labels).float().mean(1)
         logged = [total, *values, cross_entropy, accuracy]
         return Loss(total, torch.stack([value.detach() for value in logged]))
@@ -236,9 +248,11 @@ class Distiller:
     def loss_names(self):
         """The rows of logged values.
 
-        The loss, each term before its weight, the cross-entropy, the accuracy in percent.
+        The loss, each term before its weight, the cross-entropy in the trained expert if it counts
+        and in the network, the accuracy in percent.
         """
-        return ["loss", *self.terms, "ce", "accuracy"]
+        of_expert = ["expert_ce"] if self.args.expert_ce else []
+        return ["loss", *self.terms, *of_expert, "ce", "accuracy"]
 
     def real_summaries(self, net, draws, limit):
         """What the terms see of the real embeddings of each class: {name: (classes, ...)}.

@@ -29,10 +29,12 @@ class Snapshot:
     """An expert at a moment of its training.
 
     accuracy: in percent, of the batches since the moment before; 0 for an untrained network.
+    trained: the same expert at the end of its training.
     """
 
     net: networks.Network
     accuracy: float
+    trained: networks.Network
 
     def percent(self):
         """Its training accuracy in percent, as of a pool.Member."""
@@ -68,12 +70,15 @@ def train(trainer, number, state=None):
 
 def snapshots(trainer, number, state):
     """The [`Snapshot`] of an expert whose training has ended."""
-    found = []
+    nets = []
     for moment in state["kept"]:
         net = trainer.fresh(f"expert {number}").net
         net.load_state_dict(moment["net"])
-        found.append(Snapshot(net, moment["accuracy"]))
-    return found
+        nets.append(net)
+    return [
+        Snapshot(net, moment["accuracy"], trained=nets[-1])
+        for net, moment in zip(nets, state["kept"], strict=True)
+    ]
 
 
 def pick(of_experts, count, rng):

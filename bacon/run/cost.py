@@ -15,6 +15,7 @@ import networks
 from bacon import compute, judge, messages
 from bacon.data.real_data import RealData
 from bacon.distill import distiller as distill
+from bacon.distill.experts import Snapshot
 from bacon.progress import duration
 from bacon.recipes import (
     architectures,
@@ -68,7 +69,7 @@ def images_per_kind(args, spec):
     passes = args.Iteration * args.outer_loop * args.train_net_num
     counts = {
         "real": passes * min(args.batch_real * spec.num_classes, spec.train),
-        "synthetic": passes * decoded,
+        "synthetic": passes * decoded * (2 if args.expert_ce else 1),
         "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
     if args.experts:
@@ -179,9 +180,10 @@ def _seconds_of_distilling(args, spec, arithmetic):
     real = random_images(spec, classes, each, device)
     distiller = distill.begin(small, 0, real, arithmetic)
     member = distiller.trainer.fresh("timed")
+    network = Snapshot(member.net, 0, trained=member.net) if args.experts else member
 
     def update():
-        distiller.update_canvases(member, distill.Pass(0, 0, 0))
+        distiller.update_canvases(network, distill.Pass(0, 0, 0))
 
     def train():
         distiller.trainer.train(member, small.model_train_steps, rng)
