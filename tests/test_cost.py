@@ -2,6 +2,7 @@
 arithmetic."""
 
 import functools
+import re
 import sys
 import types
 
@@ -78,6 +79,32 @@ def test_each_kind_of_work_of_distilling_is_timed_five_times(method, make_args, 
         assert done == ["update"] * 5 and list(found) == ["real"]
     else:
         assert done == ["update"] * 5 + [2] * 5 and list(found) == ["real", "train"]
+
+
+def test_experts_are_trained_once_before_and_their_cross_entropy_takes_another_pass(make_args):
+    spec = DATASETS["MNIST"]
+
+    def counts(**given):
+        return cost.images_per_kind(make_args(dataset="MNIST", Iteration=10, **given), spec)
+
+    pool_only = counts()
+    matched = counts(experts=5, expert_steps=40)
+    assert matched["train"] == 5 * 40 * 16 != pool_only["train"]
+    assert matched["synthetic"] == pool_only["synthetic"] and matched["real"] == pool_only["real"]
+    both = counts(experts=5, expert_steps=40, expert_ce=1)
+    assert both == matched | {"synthetic": 2 * matched["synthetic"]}
+    small = cost.checkpoint_bytes(make_args(experts=5), spec)
+    assert small < cost.checkpoint_bytes(make_args(net_num=1), spec)
+
+
+def test_a_dry_run_counts_experts_once_for_all_experiments(capsys):
+    def trained(*words):
+        line = ["--experts=2", "--expert_steps=30", "--expert_ce=1", *words]
+        assert run("BACON_mnist.py", *SMALL, *line, "--dry_run") == 0
+        (row,) = re.findall(r"training of experts +([\d,]+) ", capsys.readouterr().out)
+        return int(row.replace(",", ""))
+
+    assert trained() == trained("--num_exp=3") == 2 * 30 * 16
 
 
 def test_a_run_says_what_judging_costs_and_how_to_do_less_of_it(make_args):

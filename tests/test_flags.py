@@ -46,6 +46,24 @@ def test_flags_that_a_method_fixes_are_mentioned_and_not_taken():
     assert {note.split()[0] for note in parsed.notes} == named and not parsed.departures
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--experts 2 --net_num 7 --meter_reset 9", ["--net_num 7", "--meter_reset 9"]),
+        ("--experts 2 --expert_steps 7 --expert_ce 1 --train_net_num 2 --lr_net 0.1", []),
+        ("--expert_steps 7 --expert_ce 1", ["--expert_steps 7", "--expert_ce 1.0"]),
+    ],
+)
+def test_flags_of_the_pool_or_of_experts_without_them_are_mentioned_and_not_taken(line, said):
+    args, parsed = settings(f"--ipc 10 {line}")
+    why = "with --experts" if args.experts else "without --experts"
+    assert parsed.notes == [f"{flag} has no effect {why}" for flag in said]
+    assert (args.net_num, args.meter_reset) == (100, 100)
+    assert (args.expert_steps, args.expert_ce) == (
+        (7, 1.0) if args.experts and not said else (3000, 0.0)
+    )
+
+
 def test_every_switch_has_its_negation():
     for name in ("aug", "syn_ce", "net_decay", "zca", "compile", "net_train_real", "dry_run"):
         assert vars(settings(f"--{name}")[0])[name] is True
@@ -225,9 +243,10 @@ def test_a_size_is_for_pictures_in_folders_alone(dataset):
 
 
 LEAST = {
-    0: "Iteration net_push_num fetch_net_num model_train_steps judge_steps validate exp_index seed",
-    1: "ipc outer_loop net_num net_generate_interval train_net_num trained_bs meter_reset "
-    "eval_interval num_eval epoch_eval_train batch_train num_exp",
+    0: "Iteration experts net_push_num fetch_net_num model_train_steps judge_steps validate "
+    "exp_index seed",
+    1: "ipc outer_loop expert_steps net_num net_generate_interval train_net_num trained_bs "
+    "meter_reset eval_interval num_eval epoch_eval_train batch_train num_exp",
     2: "batch_real",  # their standard deviation is taken
     4: "im_size",
 }
@@ -252,7 +271,7 @@ def test_a_number_of_things_is_whole_and_not_below_what_makes_sense(least):
         ("net_begin net_end embed_last", ["-1000000000", "-1", "0"], ["-1000000001", "0.5"]),
         ("lr_img lr_net", ["1e-30", "1e30"], ["0", "-1", "1e31", "inf", "nan", "x"]),
         (
-            "ce_weight lh_weight tv_weight clip_weight spread_weight checkpoint_minutes",
+            "ce_weight expert_ce lh_weight tv_weight clip_weight spread_weight checkpoint_minutes",
             ["0", "1e-40", "1e30"],
             ["-1e-9", "1e31", "nan"],
         ),
@@ -275,5 +294,5 @@ def test_every_number_of_the_command_line_has_its_bounds_tested():
         if callable(kind) and kind not in (str, flags.path)
     }
     others = "net_begin net_end embed_last lr_img lr_net cooldown checkpoint_minutes ce_weight"
-    weights = {f"{name}_weight" for name in ("lh", "tv", "clip", "spread")}
+    weights = {f"{name}_weight" for name in ("lh", "tv", "clip", "spread")} | {"expert_ce"}
     assert numbers == {*" ".join(LEAST.values()).split(), *others.split()} | weights

@@ -28,6 +28,7 @@ from bacon.run import run as runner
         ["--method=DM", "--model=ConvNetBN", "--judge_steps=3"],
         ["--zca", "--no_net_decay", "--optim=adam", "--lr_img=0.05"],
         ["--init=cluster", "--validate=2", "--eval_mode=C", "--outer_loop=2", "--train_net_num=2"],
+        ["--experts=2", "--expert_steps=20", "--expert_ce=1", "--train_net_num=2"],
     ],
     ids=lambda flags: flags[0] if flags else "BACON",
 )

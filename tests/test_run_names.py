@@ -46,6 +46,7 @@ def name(line):
         ("--lr_img 1 --chroma half", "BACON_CIFAR10_ConvNet_50ipc_halfchroma_lr1"),
         ("--ipc 10 --recipe ours --chroma full", "ours_CIFAR10_ConvNet_10ipc_fullchroma"),
         ("--ipc 10 --method DM --aug", "DM_CIFAR10_ConvNet_10ipc_aug"),
+        ("--ipc 10 --experts 5", "BACON_CIFAR10_ConvNet_10ipc_5experts"),
         ("--judge_steps 402 --num_exp 1", "BACON_CIFAR10_ConvNet_50ipc_1exp_402steps"),
         ("--ipc 10 --dsa_strategy color_crop", "BACON_CIFAR10_ConvNet_10ipc_dsa-color-crop"),
         # random images do not depend on the flags of distilling, but on how they start
@@ -85,14 +86,19 @@ def test_every_flag_has_a_tag_of_its_own_or_is_named_as_one_that_needs_none():
     words = []
     for flag_name, kind, *_ in rows:
         if flag_name in flags.TAGS:
-            words += other_values(flag_name, kind, settings.usual[flag_name])
+            of_flag = other_values(flag_name, kind, settings.usual[flag_name])
+            if flag_name in flags.OF_EXPERTS:
+                of_flag = [f"{word} --experts=3" for word in of_flag]
+            words += of_flag
     names = []
     for word in words:
-        args = flags.parse_args(("CIFAR10",), "", ["--dataset=ImageFolder", "--ipc=10", word]).args
+        line = ["--dataset=ImageFolder", "--ipc=10", *word.split()]
+        args = flags.parse_args(("CIFAR10",), "", line).args
         names.append(flags.run_name(args))
     assert len(words) > 80 and len(set(names)) == len(names)
     beginning = "BACON_ImageFolder_ConvNet_10ipc_"
-    assert all(re.fullmatch(re.escape(beginning) + r"[A-Za-z0-9.+-]+", found) for found in names)
+    tags = re.escape(beginning) + r"(3experts_)?[A-Za-z0-9.+-]+"
+    assert all(re.fullmatch(tags, found) for found in names)
     assert not any(re.fullmatch(r"exp\d+", found.removeprefix(beginning)) for found in names)
 
 

@@ -54,7 +54,9 @@ def train(trainer, number, state=None):
     kept = []
     done = 0
     if state is not None:
-        kept = list(state["kept"])
+        # Pickle writes equal strings once if they are one object: with the keys of this module a
+        # state has the same bytes, stopped or not.
+        kept = [_moment(one["steps"], one["accuracy"], one["net"]) for one in state["kept"]]
         member.net.load_state_dict(kept[-1]["net"])
         member.optimizer.load_state_dict(state["optimizer"])
         done = kept[-1]["steps"]
@@ -64,8 +66,12 @@ def train(trainer, number, state=None):
         trainer.train(member, steps - done, rng, strategy)
         done = steps
         net = {name: tensor.cpu().clone() for name, tensor in member.net.state_dict().items()}
-        kept.append({"steps": steps, "accuracy": float(member.percent()), "net": net})
+        kept.append(_moment(steps, float(member.percent()), net))
         yield {"kept": list(kept), "optimizer": member.optimizer.state_dict()}
+
+
+def _moment(steps, accuracy, net):
+    return {"steps": steps, "accuracy": accuracy, "net": net}
 
 
 def snapshots(trainer, number, state):
