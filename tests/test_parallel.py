@@ -94,6 +94,11 @@ def both(line, folder, n):
 
 
 @pytest.fixture(scope="module")
+def experts_line(line):
+    return f"{line} --Iteration {ITERATIONS} --experts 2 --expert_steps 20 --expert_ce 1"
+
+
+@pytest.fixture(scope="module")
 def colour_line(folder):
     """A run with half-size chroma from clusters, on a folder of pictures.
 
@@ -117,15 +122,17 @@ def colour_line(folder):
 
 
 @pytest.fixture(scope="module")
-def alone(folder, line, colour_line):
+def alone(folder, line, colour_line, experts_line):
     before, clusters.STEPS = clusters.STEPS, 5
-    for flags in (*both(line, folder, 1), f"{colour_line} --save_path {folder}/1_colour"):
+    colour = f"{colour_line} --save_path {folder}/1_colour"
+    experts = f"{experts_line} --save_path {folder}/1_experts"
+    for flags in (*both(line, folder, 1), colour, experts):
         assert run("BACON_mnist.py", *flags.split()) == 0
     clusters.STEPS = before
 
 
 @pytest.fixture(scope="module")
-def two(folder, line, colour_line):
+def two(folder, line, colour_line, experts_line):
     """What two processes said, and the iteration of the last run's checkpoint.
 
     That run was killed.
@@ -135,6 +142,7 @@ def two(folder, line, colour_line):
         2,
         *both(line, folder, 2),
         colour,
+        f"{experts_line} --save_path {folder}/2_experts",
         f"{line} --Iteration {KILLED} --save_path {folder}/killed",
     )
     name = run_name("BACON_mnist.py", *line.split(), "--Iteration", KILLED)
@@ -202,6 +210,13 @@ def test_half_chroma_and_clusters_are_those_of_one_process_up_to_rounding(folder
         and labels.unique().tolist() == [0, 1, 2]
     )
     torch.testing.assert_close(both, one, rtol=0, atol=1e-4)
+
+
+def test_experts_that_processes_train_together_are_those_of_one_up_to_rounding(folder, alone, two):
+    (one, _), (both, _) = (result(folder / f"{n}_experts") for n in (1, 2))
+    torch.testing.assert_close(both, one, rtol=0, atol=1e-4)
+    assert not torch.equal(one, result(folder / f"1_{ITERATIONS}")[0])
+    assert len(list((folder / "2_experts").glob("expert_*.pt"))) == 2
 
 
 def test_the_same_set_scores_the_same_whoever_trains_the_judges(folder, alone, two, three):
