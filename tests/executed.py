@@ -110,13 +110,17 @@ def by_test(tree, tests):
 def tests_of(file, lines, on_import, held):
     """The tests that execute lines of a file, the quick ones first: those of the module's own test
     file, and of the others as many as take MOST seconds together. on_import: of what a module does
-    on import all tests that execute any of it."""
+    on import all tests that execute any of it, and all of its own file, which may read what it
+    defines and execute nothing."""
     contexts = held["lines"].get(file, {})
     touched = {one for line in lines for one in contexts.get(str(line), [])}
     if touched and (on_import or not any(one.endswith(" (call)") for one in touched)):
         touched = set().union(*contexts.values())  # the setup of a fixture may serve many tests
-    tests = {one.rpartition(" (")[0] for one in touched} - {"", *held["failing"]}
     own = f"/test_{Path(file).stem}.py::"
+    tests = {one.rpartition(" (")[0] for one in touched}
+    if on_import:
+        tests |= {test for test in held["seconds"] if own in test}
+    tests -= {"", *held["failing"]}
     seconds = {test: held["seconds"].get(test, 1) for test in tests}
     kept = []
     total = 0

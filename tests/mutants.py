@@ -6,7 +6,7 @@ A first pass runs the tests under coverage and keeps in .mutants/ which test exe
 how long it takes; the next call on the same tree takes it from there. Each mutant is one change on
 one line, in a copy of the tree, where tests that execute the line run: those of the module's own
 file and the quickest others, a minute of them. What is done on import is executed by all of the
-module.
+module and by all tests of its own file.
 """
 
 import argparse

@@ -131,8 +131,10 @@ def test_dots_and_stars_of_a_class_share_the_colour_of_its_name(plotted, tmp_pat
     labels = torch.tensor([3, 5, 5, 3, 5, 3])
     stars = torch.tensor([5, 3, 3, 5])
     names = {3: "three", 5: "five"}
-    figures.tsne(points[:6], labels, points[6:], stars, names, tmp_path / "map.png")
+    figures.tsne(points[:6], labels, points[6:], stars, names, tmp_path / "map.png", "of digits")
     (axes,) = plotted
+    said = "of digits\ndots: real test images, stars: synthetic images"
+    assert axes.get_title() == said and not axes.get_xticks().size and not axes.get_yticks().size
     colours = {}
     legend = axes.get_legend()
     for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):

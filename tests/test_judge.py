@@ -99,6 +99,22 @@ def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_i
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_a_network_is_in_training_mode_while_it_trains_whatever_it_was_before(small_set):
+    cpu = compute.Arithmetic("cpu")
+    net = cpu.build("ConvNetBN", (1, 8, 8), 23, np.random.default_rng(0)).eval()
+    (norm, *_) = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    before = norm.running_mean.clone()
+    modes = []
+
+    def after_epoch(epoch, net):
+        modes.append(net.training)
+        net.eval()  # as a test leaves it
+
+    protocol = Protocol(2, 16, 0.01, ())
+    train(net, *small_set, protocol, np.random.default_rng(0), cpu, after_epoch)
+    assert modes == [True, True, True] and not torch.equal(norm.running_mean, before)
+
+
 def test_accuracy_is_the_share_of_the_whole_test_set_in_eval_mode(digits, monkeypatch):
     images, labels = digits.images_test[:150], digits.labels_test[:150]
     test = real_data.RealData(images, labels, digits.mean, digits.std, 10, "cpu")

@@ -73,6 +73,21 @@ def test_fair_scores_are_those_of_the_baselines_which_are_computed_once(
     )
 
 
+def test_judges_train_on_the_probabilities_of_soft_labels(score, tmp_path, monkeypatch):
+    trained_on = []
+
+    def judged(name, images, labels, *others):
+        trained_on.append(labels)
+        return [0.5]
+
+    monkeypatch.setattr(judging, "_judge", judged)
+    logits = 4 * torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+    for labels, expected in ((logits, logits.softmax(1)), (logits.argmax(1), logits.argmax(1))):
+        torch.save({"data": [[torch.randn(20, 1, 8, 8), labels]]}, tmp_path / "x.pt")
+        score(tmp_path / "x.pt", "--dataset=Digits", "--num_eval=1")
+        torch.testing.assert_close(trained_on.pop(), expected)
+
+
 def test_soft_labels_miss_the_whole_set_by_their_hard_ones(score, tmp_path, digits):
     images = digits.real("train").take(np.arange(20))
     soft = F.one_hot(torch.arange(20) % 10, 10) * 2.0

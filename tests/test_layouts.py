@@ -154,7 +154,7 @@ MISTAKES = {
         lambda x, y: [x.clamp(0, 1), y[:5]],
         ["x.pt", "labels", "20 images"],
     ),
-    "no labels": (lambda x, y: x, ["x.pt", "without labels"]),
+    "no labels": (lambda x, y: x, ["x.pt", "without labels", "x_labels.pt"]),
     "labels no tensor": (
         lambda x, y: {"data": [[x, None]]},
         ["x.pt: labels are NoneType, but there are 20 images"],

@@ -231,6 +231,7 @@ def test_kinds_are_told_by_what_a_file_holds(tmp_path):
     for content, kinds in {
         outputs.PNG + b"cut": [outputs.is_png],
         b"[2, 0, 1]": [outputs.is_order],
+        b"[0]": [outputs.is_order],
         b"[true, false]": [],
         b"[0, 0]": [],
         b"[]": [],

@@ -121,6 +121,14 @@ def test_kept_scores_are_the_rows_of_evaluate_by_dataset_and_protocol(tmp_path, 
     assert "folder.jsonl" in capsys.readouterr().err
 
 
+def test_a_row_of_evaluate_has_all_of_its_keys_and_may_have_more(tmp_path):
+    least = dict.fromkeys(runs._OF_A_ROW, 1)
+    lacking = {name: value for name, value in least.items() if name != "mean"}
+    rows = [least, least | {"more": 2}, lacking]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert runs.read_scores(tmp_path / "x.jsonl") == rows[:2]
+
+
 @pytest.mark.parametrize(("iterations", "method"), [(0, None), (1, "BACON"), (2, "BACON")])
 def test_one_iteration_makes_a_distilled_set(iterations, method, tmp_path):
     line = f"{SHORT} --Iteration {iterations}"
