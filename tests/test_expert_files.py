@@ -1,6 +1,7 @@
 """Facts about experts on disk: who shares them, what becomes of them when a run is stopped."""
 
 import contextlib
+import re
 import threading
 
 import pytest
@@ -18,13 +19,23 @@ def expert_names(folder):
     return sorted(path.name for path in folder.glob("expert_*.pt"))
 
 
-def test_the_log_has_the_experts_once(script, tmp_path):
+def test_the_log_has_the_experts_once(script, tmp_path, capsys):
     assert script(*EXPERTS) == 0
+    told = re.findall(
+        r"^expert (\d) of 2: 20 steps, (\d+) % of its last training images, (.+) s$",
+        capsys.readouterr().out,
+        re.M,
+    )
     found = [event for event in log_events(tmp_path / "run") if event["event"] == "experts"]
     (one,) = found
     accuracies = one["accuracy_percent"]
     assert len(accuracies) == 2 * experts.MOMENTS and accuracies[0] == accuracies[10] == 0
     assert max(accuracies) <= 100 and one["seconds"] > 0
+    assert [(number, percent) for number, percent, _ in told] == [
+        ("1", f"{accuracies[9]:.0f}"),
+        ("2", f"{accuracies[19]:.0f}"),
+    ]
+    assert sum(float(seconds) for *_, seconds in told) <= one["seconds"] + 0.1
     assert all(event["pool"] == 0 for event in log_events(tmp_path / "run") if "pool" in event)
 
 
@@ -46,6 +57,7 @@ def test_a_run_stopped_while_experts_are_trained_goes_on_with_them(
     monkeypatch.setattr(pool.Trainer, "train", train)
     at_event(call, ask("SIGTERM"), pool.Trainer, "train")
     assert script(*EXPERTS) == 75
+    assert len(trained) == call
     assert script(*EXPERTS, "--resume") == 0
     assert len(trained) == 2 * experts.MOMENTS  # no moment twice
     assert_same(*EXPERTS)
