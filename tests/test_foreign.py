@@ -396,6 +396,19 @@ def test_no_message_advises_to_delete_a_file():
             assert advice not in text, source
 
 
+def test_an_archive_that_is_packed_in_an_unknown_way_is_refused(tmp_path):
+    npz(tmp_path / "x.npz")
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # of a file, and its entry
+        start = content.find(header)
+        while start >= 0:
+            content[start + place : start + place + 2] = (97).to_bytes(2, "little")
+            start = content.find(header, start + 1)
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.npz: damaged, or holds Python objects"):
+        foreign.load(tmp_path / "x.npz")
+
+
 def test_a_tensor_of_another_shape_is_images_only_beside_labels_of_its_name(tmp_path):
     flat = torch.rand(20, 64)
     for name, labels, expected in (
