@@ -117,6 +117,9 @@ scores() { # FILE WHAT HOW: what to judge and how, for evaluate.py; into a file 
 
 small=CIFAR10_ConvNetW32_10ipc_200it
 scores $small/402_steps.jsonl docs/runs/$small/{ours,BACON,IDM}_seed{0,1,2} --judge_steps 402
+both=(docs/runs/$small/{BACON,ours}_seed0 --baseline random4 --num_eval 3)
+scores $small/1000_epochs.jsonl "${both[@]}" --epoch_eval_train 1000
+scores $small/idc.jsonl "${both[@]}" --protocol idc
 more=CIFAR10_ConvNetW32_50ipc_200it
 scores $more/1608_steps.jsonl docs/runs/$more/ours_seed0 --judge_steps 1608
 for steps in 402 2002; do

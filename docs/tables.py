@@ -209,6 +209,19 @@ def wide_cifar10():
     return markdown(["CIFAR-10, iteration", *map(str, iterations), *last], *rows)
 
 
+def both_judges():
+    """Sets of CIFAR-10 at ipc 10 under DC's judge and IDC's."""
+    sets = {RANDOM: "random4", "BACON": "BACON_seed0", "[Ours](beyond.md)": "ours_seed0"}
+    rows = []
+    for name, wanted in sets.items():
+        cells = []
+        for file in ("1000_epochs", "idc"):
+            found = [row for row in scores(f"{CIFAR10}/{file}.jsonl") if wanted in row["set"]]
+            cells.append(cell(of_rows(found)))
+        rows.append([name, *cells])
+    return markdown(["Set", "DC's judge", "IDC's judge"], *rows)
+
+
 def wide_mnist():
     """The curve of MNIST at width 128."""
     folder = "MNIST_ConvNet_10ipc_500it"
@@ -397,6 +410,7 @@ TABLES = {
     "by_seed": by_seed,
     "terms": terms,
     "wide_cifar10": wide_cifar10,
+    "both_judges": both_judges,
     "wide_mnist": wide_mnist,
     "real": real,
     "formats": formats,
