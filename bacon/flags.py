@@ -774,10 +774,15 @@ def _without_effect(values, usual):
     for name, value in fixed_by(values["method"]).items():
         if values[name] != value:
             yield _Idle(name, f" with --method {values['method']}", value)
-    names, why = (OF_THE_POOL, " with --experts") if values["experts"] else (OF_EXPERTS, "")
+    if values["experts"]:
+        names = OF_THE_POOL
+        why = " with --experts"
+    else:
+        names = OF_EXPERTS
+        why = " without --experts"
     for name in names:
         if values[name] != usual[name]:
-            yield _Idle(name, why or " without --experts", usual[name])
+            yield _Idle(name, why, usual[name])
 
 
 def fixed_by(method):

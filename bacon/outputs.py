@@ -60,8 +60,12 @@ def is_png(path):
 
 
 def is_order(path):
-    """Whether the file `path` is an order of classes: in JSON each of the numbers 0..n-1, once."""
-    order = _json(path)
+    """Whether the file `path` is an order of classes in JSON."""
+    return orders_classes(_json(path))
+
+
+def orders_classes(order):
+    """Whether `order` is a list of each of the numbers 0..n-1, once, of n > 0 classes."""
     if not isinstance(order, list) or not all(type(c) is int for c in order):
         return False
     return len(order) > 0 and sorted(order) == list(range(len(order)))

@@ -178,8 +178,8 @@ WIDE = "CIFAR10_ConvNet_10ipc_300it"
 
 
 def final(folder, file, run):
-    """Percent of each judge of a run's set, from a file of rows of evaluate.py."""
-    rows = [row for row in scores(f"{folder}/{file}.jsonl") if f"/{run}/" in row["set"]]
+    """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py."""
+    rows = [row for row in scores(f"{folder}/{file}.jsonl") if run in Path(row["set"]).parts]
     return of_rows(rows)
 
 
@@ -213,11 +213,8 @@ def both_judges():
     """Sets of CIFAR-10 at ipc 10 under DC's judge and IDC's."""
     sets = {RANDOM: "random4", "BACON": "BACON_seed0", "[Ours](beyond.md)": "ours_seed0"}
     rows = []
-    for name, wanted in sets.items():
-        cells = []
-        for file in ("1000_epochs", "idc"):
-            found = [row for row in scores(f"{CIFAR10}/{file}.jsonl") if wanted in row["set"]]
-            cells.append(cell(of_rows(found)))
+    for name, run in sets.items():
+        cells = [cell(final(CIFAR10, file, run)) for file in ("1000_epochs", "idc")]
         rows.append([name, *cells])
     return markdown(["Set", "DC's judge", "IDC's judge"], *rows)
 

@@ -233,11 +233,11 @@ class Distiller:
             if term.weight:
                 total = total + term.weight * value
         labels = labels[:, None].expand(-1, logits.shape[1])  # (G, n)
-        cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+        cross_entropy = mean_cross_entropy(logits, labels)
         if self.args.syn_ce:
             total = total + self.args.ce_weight * percent * cross_entropy
         if of_expert is not None:
-            in_expert = F.cross_entropy(of_expert.transpose(1, 2), labels, reduction="none").mean(1)
+            in_expert = mean_cross_entropy(of_expert, labels)
             total = total + self.args.expert_ce * in_expert
             values.append(in_expert)
         accuracy = 100 * (logits.argmax(2) == labels).float().mean(1)
@@ -390,6 +390,11 @@ def rate_of_canvases(args, it):
     cooled = round(args.cooldown * args.Iteration)  # iterations
     in_cooldown = cooled > 0 and it >= args.Iteration - cooled
     return args.lr_img / 10 if in_cooldown else args.lr_img
+
+
+def mean_cross_entropy(logits, labels):
+    """The mean over the images of each class, (G,). logits: (G, n, all classes). labels: (G, n)."""
+    return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
 
 
 def chunks(sizes, limit):

@@ -280,8 +280,7 @@ def read_order(path, num_classes):
         order = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--relabel {path}: cannot be read ({short(error)})") from error
-    numbers = isinstance(order, list) and all(type(entry) is int for entry in order)
-    if not numbers or sorted(order) != list(range(num_classes)):
+    if not outputs.orders_classes(order) or len(order) != num_classes:
         needed = f"needs a list of each of the numbers 0..{num_classes - 1}, once"
         raise UserError(f"--relabel {path}: {needed}")
     return order
