@@ -147,6 +147,13 @@ EFFECTS = [
     ("x --grid y", None),
     ("x --decode --grid y", None),
     ("x --decode --tsne y", "--decode"),
+    ("x --validate 9", None),
+    ("--baseline random --validate 9", None),
+    ("x --validate 9 --diagnose", None),
+    ("x --validate 9 --grid y", "--validate"),
+    ("x --validate 9 --tsne y", "--validate"),
+    ("--table x --validate 9", "--validate"),
+    ("--plot x --validate 9", "--validate"),
     ("x --diagnose", None),
     ("x --diagnose --biased 1", "--diagnose"),
     ("x --diagnose --baseline random", "--diagnose"),
@@ -225,6 +232,7 @@ def test_what_is_not_asked_for_is_off_or_left_to_the_set_and_the_protocol():
     said_in_help = {
         "data_path": "data", "save_path": "result", "protocol": "paper", "eval_mode": ["S"],
         "device": "auto", "precision": "auto", "format": "text", "baseline": [], "paths": [],
+            "validate": 0,
     }  # fmt: skip
     switches = ("recursive", "diagnose", "zca", "decode", "details")
     for name, value in vars(scorer()).items():

@@ -146,14 +146,44 @@ def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_pat
 @pytest.mark.parametrize("theirs", ["there", "here", None])
 def test_a_set_of_other_images_is_said_where_these_are_needed(theirs, whitened_from, needs_real):
     saved = types.SimpleNamespace(
-        meta={"data_sha256": theirs and theirs * 16}, whitened_from=whitened_from, path="x.pt"
+        meta={"data_sha256": theirs and theirs * 16},
+        whitened_from=whitened_from,
+        path="x.pt",
+        held_out=0,
     )
-    real = types.SimpleNamespace(dataset=types.SimpleNamespace(fingerprint="here" * 16))
+    here = types.SimpleNamespace(fingerprint="here" * 16)
+    real = types.SimpleNamespace(dataset=here, validate=0)
     with hearing() as said:
         finding._say_of_other_data(finding.SetsOfFile([saved], real), needs_real)
     differs = theirs == "there" and (needs_real or whitened_from)
     line = "x.pt: distilled from data with hash therethe, judged on herehere"
     assert said == ([line] if differs else [])
+
+
+FROM_THEM = "judged on {} training images per class that it may be distilled from; take a set of a "
+FROM_THEM += "run with --validate {}"
+WITHOUT_THEM = "distilled without {} training images per class (--validate), judged on the test "
+WITHOUT_THEM += "images"
+
+
+@pytest.mark.parametrize("needs_real", [True, False])
+@pytest.mark.parametrize(
+    ("held_out", "validate", "line"),
+    [
+        (0, 0, None),
+        (9, 9, None),
+        (9, 4, None),  # which are among the nine
+        (0, 9, FROM_THEM.format(9, 9)),
+        (4, 9, FROM_THEM.format(9, 9)),
+        (9, 0, WITHOUT_THEM.format(9)),
+    ],
+)
+def test_a_set_that_is_judged_on_another_split_is_said(held_out, validate, line, needs_real):
+    saved = types.SimpleNamespace(meta={}, whitened_from=None, path="x.pt", held_out=held_out)
+    real = types.SimpleNamespace(validate=validate)
+    with hearing() as said:
+        finding._say_of_other_data(finding.SetsOfFile([saved], real), needs_real)
+    assert said == ([f"x.pt: {line}"] if line and needs_real else [])
 
 
 # what a folder holds, and which of it are sets

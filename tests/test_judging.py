@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scripts import scorer
+from scripts import JUDGED_TWICE, run, scorer
 
 from bacon import judge
 from bacon.score import baselines, command, fair, finding, judging, protocols, sets
@@ -27,6 +27,25 @@ def test_scoring_a_set_of_ours_gives_the_logged_accuracy_to_the_digit(digit_runs
         assert row["networks"] == 4 and row["std_experiments"] is not None and row["epochs"] == 2
     (one,) = score(path, "--exp=1", "--num_eval=1")
     assert one["accuracy"] == [logged["ConvNetW32"][2:3]] and one["logged, the same networks"]
+
+
+def test_a_set_is_judged_on_the_images_that_its_run_held_out(
+    score, digits_folder, tmp_path, capsys
+):
+    line = ["--data_path", digits_folder, "--save_path", tmp_path / "run", "--validate=9"]
+    assert run("BACON_mnist.py", *JUDGED_TWICE, "--Iteration=0", *line) == 0
+    capsys.readouterr()
+    (path,) = (tmp_path / "run").glob("res_*.pt")
+    logged = torch.load(path, weights_only=True)["accs_all_exps"]["ConvNetW32"]
+    # The baseline is made of the training images that are left, and judged on the same ones.
+    for row in score(path, "--validate=9", "--baseline=random4"):
+        assert row["accuracy"] == [logged] and row["validate"] == 9
+        assert row["layout"] == "baseline" or row["logged, the same networks"]
+        assert all(90 * accuracy == pytest.approx(round(90 * accuracy)) for accuracy in logged)
+    # Beside the test images what was logged is of no use, nor is the accuracy that was kept.
+    tested = score(path, "--baseline=random4")
+    assert all("validate" not in row and "logged" not in row for row in tested)
+    assert all(row["accuracy"] != [logged] for row in tested)
 
 
 def test_the_best_epoch_is_shown_on_request_only_and_called_biased(digit_runs, score):

@@ -78,6 +78,7 @@ EVERYTHING = dataclasses.replace(
     best_epoch=62.5,
     hard=[[0.25, 0.25], [0.5, 0.5]],
     fair={"IOR": fair.Fraction(0.25, 0.0625), "HLR": fair.Fraction(0.5, 0.125)},
+    validate=500,
 )
 
 
@@ -122,8 +123,9 @@ def test_a_table_has_what_is_known_of_one_row_for_all():
         "IOR": "0.250 +- 0.062",
         "HLR": "0.500 +- 0.125",
         BIASED: "62.50",
+        "tested on": "validation (500 images per class)",
     }
-    nothing = {"recorded %": "-", "IOR": "-", "HLR": "-", BIASED: "-"}
+    nothing = {"recorded %": "-", "IOR": "-", "HLR": "-", BIASED: "-", "tested on": "-"}
     assert second == line | {"set": "random"} | nothing
     assert third == line | nothing | {"recorded %": "50.00 (4)"}
 

@@ -200,6 +200,14 @@ def _add_judges(group):
             help=f"{_OF_JUDGES[name]} (default: the run's or the protocol's)",
         )
     group.add_argument(
+        "--validate",
+        type=flags.whole(1),
+        default=0,
+        metavar="N",
+        help="judge on the N training images per class that a run with --validate N holds out, "
+        "for choosing settings (default 0: on the test images)",
+    )
+    group.add_argument(
         "--biased",
         type=flags.whole(1),
         metavar="N",
@@ -358,6 +366,7 @@ def _check_effects(args):
         "--ipc": args.ipc and not args.baseline,
         "--full_epochs": args.full_epochs and "full" not in args.baseline,
         "--biased": args.biased and shown,
+        "--validate": args.validate and (shown or args.table or args.plot),
         "--details": args.details and (shown or args.plot),
     }
     for flag, is_idle in idle.items():

@@ -152,11 +152,14 @@ class RealImages:
         self.name = name
         self.data_path = args.data_path
         self.im_size = im_size
+        self.validate = args.validate
         self._tests = {}
 
     @functools.cached_property
     def dataset(self):
-        return loading.load(self.name, self.data_path, self.im_size)
+        """The real_data.Dataset, whose test images are training images held out by --validate."""
+        whole = loading.load(self.name, self.data_path, self.im_size)
+        return whole.validation(self.validate) if self.validate else whole
 
     @property
     def facts(self):
@@ -323,8 +326,17 @@ def _read_located(located, args, needs_real):
 
 
 def _say_of_other_data(one, needs_real):
-    """A line if a set of ours was distilled from other images than those that are here."""
+    """A line if a set was distilled from other images than those that are here, or from those that
+    it is judged on."""
     saved = one.sets[0]
+    validate = one.real.validate
+    if needs_real and validate > saved.held_out:
+        seen = f"judged on {validate} training images per class that it may be distilled from"
+        advice = f"take a set of a run with --validate {validate}"
+        messages.log.info(f"{saved.path}: {seen}; {advice}")
+    if needs_real and saved.held_out and not validate:
+        without = f"distilled without {saved.held_out} training images per class (--validate)"
+        messages.log.info(f"{saved.path}: {without}, judged on the test images")
     theirs = saved.meta.get("data_sha256")
     if not theirs or not (needs_real or saved.whitened_from):
         return

@@ -169,6 +169,8 @@ def _rows_of_job(job, arithmetic, args, cache):
         fingerprint = job.real.dataset.fingerprint
         images = f"{len(saved.canvases)} images"
         data = f"{fingerprint}, {images}, {arithmetic}, {torch.__version__}"
+        if job.real.validate:
+            data += f", --validate {job.real.validate}"
         scores = [_kept_scores(saved, job.judges, bench, cache, data)]
     else:
         scores = [score(one, job.judges, bench) for one in job.sets]
@@ -298,12 +300,16 @@ def _row(job, network, scores):
         seconds=sum(one.seconds for one in scores),
         recorded=_recorded(job, network, accuracy),
         best_epoch=tables.summary(best)["mean"] if all(best) else None,
+        validate=job.real.validate,
     )
 
 
 def _recorded(job, network, accuracy):
-    """What the file of a job's sets records of a network, as `Recorded`, or None."""
+    """What the file of a job's sets records of a network, as `Recorded`, or None; also None where
+    its run was judged on other images."""
     saved = job.sets[0]
+    if saved.held_out != job.real.validate:
+        return None
     recorded = [one.recorded.get(network, []) for one in job.sets]
     if not all(recorded):
         return None

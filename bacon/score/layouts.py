@@ -203,9 +203,8 @@ def _read_ours(found, facts, way):
             whitened_from = converted.whitened_from
             assumed = converted.words
         recorded = {}
-        if not meta["args"].get("validate"):  # else on validation images, beside test images no use
-            for name, accuracies in found.content["accs_all_exps"].items():
-                recorded[name] = _part(accuracies, k, experiments)
+        for name, accuracies in found.content["accs_all_exps"].items():
+            recorded[name] = _part(accuracies, k, experiments)
         sets.append(
             SavedSet(
                 str(found.path),

@@ -37,7 +37,8 @@ class Row:
     epochs: its epochs. seconds: that all of it took.
     recorded: what the file records of it. best_epoch: in percent, the mean of every network's best
     epoch on the test set. hard: the accuracy with hard labels, of a set with soft ones. fair:
-    {name: fair.Fraction}. The last four are None or empty where there is nothing to say.
+    {name: fair.Fraction}. These four are None or empty where there is nothing to say.
+    validate: training images per class that the networks are tested on, 0: on the test images.
     """
 
     set: str
@@ -60,6 +61,7 @@ class Row:
     best_epoch: float | None = None
     hard: list | None = None
     fair: dict = dataclasses.field(default_factory=dict)
+    validate: int = 0
 
     def as_json(self):
         """The row as a dictionary that JSON can hold; a key that has nothing to say is absent."""
@@ -94,6 +96,8 @@ class Row:
         for name, fraction in self.fair.items():
             row[name] = fraction.value
             row[f"{name} spread"] = fraction.spread
+        if self.validate:
+            row["validate"] = self.validate
         return row
 
     @classmethod
@@ -134,6 +138,7 @@ class Row:
             best_epoch=row.get(BIASED),
             hard=row.get("hard"),
             fair=found,
+            validate=row.get("validate", 0),
         )
 
 
@@ -171,6 +176,7 @@ def shown(rows, details=False):
     columns = ["accuracy %", "recorded %", *fair.NAMES, BIASED, "set", "network"]
     if not any(row.fair for row in rows):  # else these stand among the details
         columns += ["networks", "ipc (decoded)"]
+    columns += ["tested on"]
     found = {"": tables.pick(lines, columns)}
     if details:
         behind = ["accuracy %", "set", "network", "networks", "ipc (decoded)", "numbers per class"]
@@ -201,6 +207,8 @@ def _line(row, name):
             line["recorded %"] += " reproduced"
     for of_fair, fraction in row.fair.items():
         line[of_fair] = f"{fraction.value:.3f} +- {fraction.spread:.3f}"
+    if row.validate:
+        line["tested on"] = f"validation ({row.validate} images per class)"
     if row.best_epoch is not None:
         line[BIASED] = f"{row.best_epoch:.2f}"
     return line

@@ -77,6 +77,11 @@ class SavedSet:
         """What messages call it."""
         return self.baseline or self.path
 
+    @property
+    def held_out(self):
+        """Training images per class that its run held out and was judged on, --validate."""
+        return self.meta["args"].get("validate", 0) if self.meta else 0
+
     def stored_per_class(self, num_classes):
         """Images per class that its canvases take up the storage of."""
         return max(1, len(self.canvases) // self.canvases_per_image // num_classes)
