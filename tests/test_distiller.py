@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import augment
 from bacon import canvases, compute, judge
-from bacon.distill import distiller
+from bacon.distill import distiller, experts
 from bacon.errors import DivergedError
 
 
@@ -278,9 +278,21 @@ def test_a_loss_that_is_not_finite_is_reported_with_iteration_class_and_term(mak
 
 
 @pytest.mark.gpu
-def test_the_loop_never_waits_for_the_gpu(digits, make_args):
-    args = make_args(device="cuda", net_generate_interval=2)
-    d = distiller.begin(args, 0, digits.real("train", "cuda"), compute.Arithmetic("cuda"))
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"net_generate_interval": 2},
+        {"experts": 1, "expert_steps": 9, "expert_ce": 17.0, "spread_weight": 1.5, "cooldown": 0.5},
+    ],
+    ids=["pool", "experts"],
+)
+def test_the_loop_never_waits_for_the_gpu(given, digits, make_args):
+    args = make_args(device="cuda", Iteration=4, **given)
+    real = digits.real("train", "cuda")
+    d = distiller.begin(args, 0, real, compute.Arithmetic("cuda"))
+    if args.experts:
+        *_, trained = experts.train(d.trainer, 0)
+        d.snapshots = experts.snapshots(d.trainer, 0, trained)
     d.iterate(0)
     torch.cuda.set_sync_debug_mode("error")
     try:

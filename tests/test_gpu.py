@@ -54,7 +54,14 @@ def alike(canvases, others, start):
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99), ("bf16", 0.8)])
 @pytest.mark.parametrize(
-    "flags", [(), ("--zca",), ("--method=DM", "--model=ConvNetBN")], ids=["", "zca", "DM-BN"]
+    "flags",
+    [
+        (),
+        ("--zca",),
+        ("--method=DM", "--model=ConvNetBN"),
+        ("--experts=1", "--expert_steps=9", "--expert_ce=17", "--spread_weight=1.5", "--no_syn_ce"),
+    ],
+    ids=["", "zca", "DM-BN", "experts"],
 )
 def test_a_gpu_distils_what_a_cpu_does(flags, precision, least, distilled):
     _, start = distilled("start", "--device=cpu", "--Iteration=0", *flags)
