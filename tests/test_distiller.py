@@ -282,7 +282,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_iteration_class_and_term(mak
     "given",
     [
         {"net_generate_interval": 2},
-        {"experts": 1, "expert_steps": 9, "expert_ce": 17.0, "spread_weight": 1.5, "cooldown": 0.5},
+        {"experts": 1, "expert_steps": 9, "expert_ce": 17.0, "spread_weight": 1.5},
     ],
     ids=["pool", "experts"],
 )

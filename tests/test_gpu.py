@@ -52,18 +52,24 @@ def alike(canvases, others, start):
     ).item()
 
 
-@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99), ("bf16", 0.8)])
+BATCH_NORM = ("--method=DM", "--model=ConvNetBN")
+EXPERTS = ("--experts=1", "--expert_steps=9", "--expert_ce=17", "--spread_weight=1.5")
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("precision", "least", "flags"),
     [
-        (),
-        ("--zca",),
-        ("--method=DM", "--model=ConvNetBN"),
-        ("--experts=1", "--expert_steps=9", "--expert_ce=17", "--spread_weight=1.5", "--no_syn_ce"),
+        ("fp32", 0.99, ()),
+        ("bf16", 0.8, ()),
+        ("fp32", 0.99, ("--zca",)),
+        ("bf16", 0.8, ("--zca",)),
+        ("fp32", 0.99, BATCH_NORM),
+        ("bf16", 0.8, BATCH_NORM),
+        # Not in bf16: its rounding leads an expert's training apart, on any device.
+        ("fp32", 0.99, EXPERTS),
     ],
-    ids=["", "zca", "DM-BN", "experts"],
 )
-def test_a_gpu_distils_what_a_cpu_does(flags, precision, least, distilled):
+def test_a_gpu_distils_what_a_cpu_does(precision, least, flags, distilled):
     _, start = distilled("start", "--device=cpu", "--Iteration=0", *flags)
     flags = [
         *flags,
