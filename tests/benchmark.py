@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bacon import canvases, compute, flags, judge, messages
 from bacon.data import loading, real_data
 from bacon.distill import distiller as distill
+from bacon.distill.experts import Snapshot
 from bacon.errors import UserError, run_program
 from bacon.recipes import DATASETS
 from bacon.run import cost
@@ -150,6 +151,16 @@ class Table:
         print(f"| {workload} | {part} | {figures} |", flush=True)
 
 
+def begin(args, dataset, arithmetic):
+    """A Distiller before its first iteration. Untrained networks stand for experts: an iteration
+    takes as long with them."""
+    distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)
+    if args.experts:
+        nets = [distiller.trainer.fresh(f"expert {number}").net for number in range(2)]
+        distiller.snapshots = [Snapshot(net, 50.0, is_late=True) for net in nets]
+    return distiller
+
+
 def distillation(table, title, line, data_path, iterations):
     args = settings(line)
     dataset = load(args.dataset, data_path)
@@ -160,9 +171,11 @@ def distillation(table, title, line, data_path, iterations):
         kind: images[kind] * flop[kind] / args.Iteration / 1e9
         for kind in ("real", "synthetic", "train")
     }
+    if args.experts:
+        gflop["train"] = 0.0  # they are trained before the first iteration
     before = yardstick(arithmetic, args.model, spec, flop["train"])
 
-    distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)
+    distiller = begin(args, dataset, arithmetic)
     watch = Stopwatch(arithmetic.device)
     watch.watch(distiller, "real_summaries")
     watch.watch(distiller, "update_canvases")
@@ -185,7 +198,8 @@ def distillation(table, title, line, data_path, iterations):
     )
     table.row(title, "real embeddings", seconds["real_summaries"], gflop["real"], reference)
     table.row(title, "synthetic update", seconds["update_canvases"], gflop["synthetic"], reference)
-    table.row(title, "pool training", seconds["train"], gflop["train"], reference)
+    if not args.experts:
+        table.row(title, "pool training", seconds["train"], gflop["train"], reference)
     table.row(title, "**iteration**", seconds["iteration"], sum(gflop.values()), reference)
 
 
@@ -309,13 +323,12 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     dataset = load(args.dataset, data_path)
     arithmetic = cost.arithmetics(args, dataset).distilling
     flop = cost.flop_per_image(args, dataset)
-    work = sum(
-        n * flop[kind]
-        for kind, n in cost.images_per_kind(args, dataset).items()
-        if isinstance(kind, str)
-    )
+    images = cost.images_per_kind(args, dataset)
+    if args.experts:
+        images["train"] = 0  # before the first iteration
+    work = sum(n * flop[kind] for kind, n in images.items() if isinstance(kind, str))
     work /= args.Iteration
-    distiller = distill.begin(args, 0, dataset.real("train", device), arithmetic)
+    distiller = begin(args, dataset, arithmetic)
     numbers = iter(range(1, 1000))  # none of them pushes a network
 
     def iterate():
