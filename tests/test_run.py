@@ -223,7 +223,7 @@ def test_no_validation_image_is_in_a_batch_a_canvas_or_a_cluster(finished, monke
     )
     finished("--validate=9", "--dry_run")
     assert "1,111 training and 90 validation images" in capsys.readouterr().out
-    assert saved.recorded == {}  # what the file records is no accuracy on test images
+    assert saved.held_out == 9  # what the file records is no accuracy on test images
 
 
 def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):

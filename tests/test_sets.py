@@ -13,7 +13,7 @@ from bacon.score import finding, sets
 def test_a_whitened_set_is_exported_as_plain_pixels(canvases, facts, digits_folder):
     for space in ("normalised", "pixels"):
         test = finding.RealImages(
-            "Digits", argparse.Namespace(data_path=digits_folder, im_size=None)
+            "Digits", argparse.Namespace(data_path=digits_folder, im_size=None, validate=0)
         )
         whitening = test.whitening(space)
         plain = canvases[0] if space == "normalised" else to_pixels(canvases[0], facts)
