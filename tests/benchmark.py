@@ -352,7 +352,8 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     # Switching the mode on warns, too, in other words.
     waits = sum("called a synchronizing" in str(one.message) for one in caught)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
+    # Without acc_events PyTorch 2.11 warns that they are cleared at the end.
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         iterate()
         synchronised(device)
     of_gpu = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
