@@ -171,8 +171,12 @@ def set_name(kind):
 
 def dataset_name(kind):
     """The dataset of a runs.Kind, and what judges are tested on unless that is the test split."""
-    held = f", validation ({kind.validate} images per class)" if kind.validate else ""
-    return f"{kind.dataset}{held}"
+    return f"{kind.dataset}, {validation(kind.validate)}" if kind.validate else kind.dataset
+
+
+def validation(each):
+    """In words, the held-out training images, so many per class, that judges are tested on."""
+    return f"validation ({each} images per class)"
 
 
 def paper_figure(kind):

@@ -161,18 +161,24 @@ def begin(args, dataset, arithmetic):
     return distiller
 
 
+def images_of_iterations(args, dataset):
+    """cost.images_per_kind without the training of experts, which is before the first iteration."""
+    images = cost.images_per_kind(args, dataset)
+    if args.experts:
+        images["train"] = 0
+    return images
+
+
 def distillation(table, title, line, data_path, iterations):
     args = settings(line)
     dataset = load(args.dataset, data_path)
     arithmetic = cost.arithmetics(args, dataset).distilling
     spec, flop = DATASETS[args.dataset], cost.flop_per_image(args, DATASETS[args.dataset])
-    images = cost.images_per_kind(args, dataset)
+    images = images_of_iterations(args, dataset)
     gflop = {
         kind: images[kind] * flop[kind] / args.Iteration / 1e9
         for kind in ("real", "synthetic", "train")
     }
-    if args.experts:
-        gflop["train"] = 0.0  # they are trained before the first iteration
     before = yardstick(arithmetic, args.model, spec, flop["train"])
 
     distiller = begin(args, dataset, arithmetic)
@@ -323,9 +329,7 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     dataset = load(args.dataset, data_path)
     arithmetic = cost.arithmetics(args, dataset).distilling
     flop = cost.flop_per_image(args, dataset)
-    images = cost.images_per_kind(args, dataset)
-    if args.experts:
-        images["train"] = 0  # before the first iteration
+    images = images_of_iterations(args, dataset)
     work = sum(n * flop[kind] for kind, n in images.items() if isinstance(kind, str))
     work /= args.Iteration
     distiller = begin(args, dataset, arithmetic)

@@ -381,8 +381,8 @@ def test_pixels_are_doubted_where_the_layout_has_no_plain_ones(canvases, facts, 
 def test_a_set_tells_how_many_training_images_its_run_held_out(validate, canvases, facts, tmp_path):
     save_ours(tmp_path / "x.pt", *canvases, facts, 2)
     saved = torch.load(tmp_path / "x.pt", weights_only=True)
-    saved["meta"]["args"].pop("validate", None)
-    if validate is not None:  # an early one does not say
+    saved["meta"]["args"].pop("validate", None)  # an early one does not say
+    if validate is not None:
         saved["meta"]["args"]["validate"] = validate
     torch.save(saved, tmp_path / "x.pt")
     (found,) = read(tmp_path / "x.pt", facts)

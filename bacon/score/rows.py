@@ -208,7 +208,7 @@ def _line(row, name):
     for of_fair, fraction in row.fair.items():
         line[of_fair] = f"{fraction.value:.3f} +- {fraction.spread:.3f}"
     if row.validate:
-        line["tested on"] = f"validation ({row.validate} images per class)"
+        line["tested on"] = tables.validation(row.validate)
     if row.best_epoch is not None:
         line[BIASED] = f"{row.best_epoch:.2f}"
     return line
