@@ -1,5 +1,7 @@
 """Facts about experts: when they are kept, how they are trained, what canvases are matched on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,9 @@ def test_the_cross_entropy_is_in_any_expert_late_in_its_training(matched):
     passes = [distiller.Pass(it, loop, 0) for it in range(40) for loop in range(3)]
     found = [d.late_expert(one) for one in passes]
     assert {id(net) for net in found} == {id(net) for net in late} and len(late) == 10
+    for axis in ("iteration", "loop", "network"):  # each of them alone leads to other draws
+        alone = [dataclasses.replace(distiller.Pass(0, 0, 0), **{axis: n}) for n in range(40)]
+        assert len({id(d.late_expert(one)) for one in alone}) > 5
     again = matched(expert_ce=1.0)
     assert [again.late_expert(one) for one in passes] == found
     assert [matched(expert_ce=1.0, seed=1).late_expert(one) for one in passes] != found
