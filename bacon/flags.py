@@ -777,12 +777,14 @@ def _without_effect(values, usual):
     if values["experts"]:
         names = OF_THE_POOL
         why = " with --experts"
+        standing = usual
     else:
         names = OF_EXPERTS
         why = " without --experts"
+        standing = DEFAULTS  # a recipe with experts has others
     for name in names:
-        if values[name] != usual[name]:
-            yield _Idle(name, why, usual[name])
+        if values[name] != standing[name]:
+            yield _Idle(name, why, standing[name])
 
 
 def fixed_by(method):

@@ -52,6 +52,7 @@ def test_flags_that_a_method_fixes_are_mentioned_and_not_taken():
         ("--experts 2 --net_num 7 --meter_reset 9", ["--net_num 7", "--meter_reset 9"]),
         ("--experts 2 --expert_steps 7 --expert_ce 1 --train_net_num 2 --lr_net 0.1", []),
         ("--expert_steps 7 --expert_ce 1", ["--expert_steps 7", "--expert_ce 1.0"]),
+        ("--recipe ours --experts 0", ["--expert_ce 17.0"]),
     ],
 )
 def test_flags_of_the_pool_or_of_experts_without_them_are_mentioned_and_not_taken(line, said):
