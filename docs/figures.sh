@@ -7,6 +7,11 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python}
 FLAGS=("$@")
 
+# Flags of our recipe, with the folder where its runs share their experts, and of our recipe without
+# experts: the pool, and what belongs to it.
+OURS="--recipe ours --expert_path docs/runs/experts"
+OURS_POOL="--recipe ours --experts 0 --syn_ce --spread_weight 0 --cooldown 0"
+
 run() { # MINUTES FOLDER SCRIPT FLAGS: print a run
     # Minutes are those on 2 CPU cores (Zen 4), folders lie in docs/runs.
     local shared="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200"
@@ -23,7 +28,8 @@ cifar10_by_seed() {
         run 3 $folder/BACON_seed$seed $flags --Iteration 200 --meter_reset 200
         [ $seed -le 2 ] || continue
         run 1 $folder/DM_seed$seed $flags --Iteration 200 --method DM
-        run 4 $folder/ours_seed$seed $flags --Iteration 200 --recipe ours
+        run 17 $folder/ours_seed$seed $flags --Iteration 200 $OURS
+        run 4 $folder/ours_pool_seed$seed $flags --Iteration 200 $OURS_POOL
         flags="$flags --Iteration 200 --meter_reset 200"
         run 3 $folder/IDM_seed$seed $flags --method IDM
         run 3 $folder/IDM_ce_0.15_seed$seed $flags --method IDM --ce_weight 0.15
@@ -50,7 +56,22 @@ other_ipc() { # DATASET SCRIPT IPC ITERATIONS
     run 1 $folder/DM_seed0 $flags --Iteration $4 --method DM
     run 3 $folder/IDM_seed0 $flags --Iteration $4 --method IDM
     run 3 $folder/BACON_seed0 $flags --Iteration $4
-    run 6 $folder/ours_seed0 $flags --Iteration $4 --recipe ours
+    run 6 $folder/ours_seed0 $flags --Iteration $4 $OURS
+}
+
+longer() {
+    local folder=CIFAR10_ConvNetW32_10ipc_1000it
+    local seed flags
+    for seed in 0 1 2; do
+        flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 1000 --Iteration 1000"
+        run 11 $folder/ours_seed$seed $flags $OURS
+        run 9 $folder/ours_pool_seed$seed $flags $OURS_POOL
+    done
+    for ipc in 10 50; do
+        folder=MNIST_ConvNetW32_${ipc}ipc_1000it
+        flags="BACON_mnist.py --ipc $ipc --eval_interval 1000 --Iteration 1000"
+        run 12 $folder/ours_seed0 $flags $OURS
+    done
 }
 
 width_128() {
@@ -58,13 +79,13 @@ width_128() {
     local folder=CIFAR10_ConvNet_10ipc_300it
     run 8 $folder/random_seed0 BACON_cifar10.py --Iteration 0 $flags
     run 50 $folder/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags
-    run 55 $folder/ours_seed0 BACON_cifar10.py --Iteration 300 $flags --recipe ours
+    run 55 $folder/ours_seed0 BACON_cifar10.py --Iteration 300 $flags $OURS_POOL
     folder=MNIST_ConvNet_10ipc_500it
     run 8 $folder/random_seed0 BACON_mnist.py --Iteration 0 $flags
     run 115 $folder/BACON_seed0 BACON_mnist.py --Iteration 500 $flags
     folder=MNIST_ConvNet_10ipc_150it
     flags="--model ConvNet --ipc 10 --eval_interval 150 --epoch_eval_train 1000"
-    run 55 $folder/ours_seed0 BACON_mnist.py --Iteration 150 $flags --recipe ours
+    run 55 $folder/ours_seed0 BACON_mnist.py --Iteration 150 $flags $OURS_POOL
 }
 
 digits() {
@@ -85,6 +106,7 @@ runs() {
     other_ipc MNIST BACON_mnist.py 1 100
     other_ipc MNIST BACON_mnist.py 10 200
     other_ipc MNIST BACON_mnist.py 50 200
+    longer
     width_128
     digits
 }
