@@ -59,24 +59,19 @@ RECIPES = {
 
 # Our own recipe, on top of the paper's: chosen on training images held out of MNIST and CIFAR-10,
 # see docs/beyond.md.
-_EXPERTS = {
-    "experts": 5,
-    "expert_ce": 17.0,
-    "syn_ce": False,
-    "spread_weight": 1.5,
-    "cooldown": 0.2,
-}
-_COLOUR = {"init": "cluster", "chroma": "half", **_EXPERTS}
+_EXPERTS = {"experts": 5, "syn_ce": False, "spread_weight": 1.5, "cooldown": 0.2}
+_COLOUR = {"init": "cluster", "chroma": "half"}
+_COLOUR_BY_EXPERTS = {**_COLOUR, **_EXPERTS, "expert_ce": 17.0}
 OURS = {
     "MNIST": {
-        1: {"lr_img": 0.2, "ce_weight": 0.2, "init": "cluster"},
-        10: {"lr_img": 1.0, "ce_weight": 0.2},
-        50: {"lr_img": 5.0, "ce_weight": 0.2},
+        1: {"lr_img": 0.2, "ce_weight": 0.2, "init": "cluster", **_EXPERTS, "expert_ce": 2.0},
+        10: {"lr_img": 1.0, "ce_weight": 0.2, **_EXPERTS},
+        50: {"lr_img": 1.0, "ce_weight": 0.2, **_EXPERTS},
     },
     "CIFAR10": {
         1: {"lr_img": 1.0, "ce_weight": 0.2, **_COLOUR},
-        10: {"lr_img": 2.0, "ce_weight": 0.2, **_COLOUR},
-        50: {"lr_img": 5.0, "ce_weight": 0.1, **_COLOUR},
+        10: {"lr_img": 2.0, "ce_weight": 0.2, **_COLOUR_BY_EXPERTS},
+        50: {"lr_img": 5.0, "ce_weight": 0.1, **_COLOUR_BY_EXPERTS},
     },
 }
 

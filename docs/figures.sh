@@ -80,6 +80,8 @@ width_128() {
     run 8 $folder/random_seed0 BACON_cifar10.py --Iteration 0 $flags
     run 50 $folder/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags
     run 55 $folder/ours_seed0 BACON_cifar10.py --Iteration 300 $flags $OURS_POOL
+    run 150 CIFAR10_ConvNet_10ipc_1500it/ours_seed0 BACON_cifar10.py --Iteration 1500 $flags \
+        --eval_interval 300 $OURS
     folder=MNIST_ConvNet_10ipc_500it
     run 8 $folder/random_seed0 BACON_mnist.py --Iteration 0 $flags
     run 115 $folder/BACON_seed0 BACON_mnist.py --Iteration 500 $flags
@@ -138,10 +140,14 @@ scores() { # FILE WHAT HOW: what to judge and how, for evaluate.py; into a file 
 }
 
 small=CIFAR10_ConvNetW32_10ipc_200it
+longer=CIFAR10_ConvNetW32_10ipc_1000it
 scores $small/402_steps.jsonl docs/runs/$small/{ours,BACON,IDM}_seed{0,1,2} --judge_steps 402
-both=(docs/runs/$small/{BACON,ours}_seed0 --baseline random4 --num_eval 3)
-scores $small/1000_epochs.jsonl "${both[@]}" --epoch_eval_train 1000
-scores $small/idc.jsonl "${both[@]}" --protocol idc
+first=(docs/runs/$small/{BACON_seed0,{ours,ours_pool}_seed{0,1,2}} --baseline random4 --num_eval 3)
+then=(docs/runs/$longer/{ours,ours_pool}_seed{0,1,2} --num_eval 3)
+scores $small/1000_epochs.jsonl "${first[@]}" --epoch_eval_train 1000
+scores $small/idc.jsonl "${first[@]}" --protocol idc
+scores $longer/1000_epochs.jsonl "${then[@]}" --epoch_eval_train 1000
+scores $longer/idc.jsonl "${then[@]}" --protocol idc
 more=CIFAR10_ConvNetW32_50ipc_200it
 scores $more/1608_steps.jsonl docs/runs/$more/ours_seed0 --judge_steps 1608
 for steps in 402 2002; do
@@ -150,8 +156,13 @@ for steps in 402 2002; do
 done
 wide=CIFAR10_ConvNet_10ipc_300it
 judges="--num_eval 3"
-scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours}_seed0 --epoch_eval_train 1000 $judges
+sets=(docs/runs/$wide/{BACON,ours}_seed0 --baseline random4 $judges)
+scores $wide/idc.jsonl "${sets[@]}" --protocol idc
+scores $wide/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
 scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 $judges
+widest=CIFAR10_ConvNet_10ipc_1500it
+scores $widest/1000_epochs.jsonl docs/runs/$widest/ours_seed0 --epoch_eval_train 1000 $judges
+scores $widest/idc.jsonl docs/runs/$widest/ours_seed0 --protocol idc $judges
 mnist=MNIST_ConvNet_10ipc_500it
 scores $mnist/1000_epochs.jsonl docs/runs/$mnist/BACON_seed0 --epoch_eval_train 1000 $judges
 $PYTHON evaluate.py --table docs/runs

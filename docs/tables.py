@@ -21,7 +21,10 @@ RUNS = ROOT / "docs" / "runs"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CIFAR10 = "CIFAR10_ConvNetW32_10ipc_200it"
+LONGER = "CIFAR10_ConvNetW32_10ipc_1000it"
 
+OURS = "[Ours](beyond.md)"
+POOL = "Ours without experts and spread"
 RANDOM = "Random real images, four to a canvas"
 DM = "DM, one image to a canvas"
 
@@ -146,7 +149,7 @@ def by_seed():
         "IDM": "IDM",
         "BACON": "BACON",
         "[Ours](beyond.md), not distilled": "ours_start",
-        "[Ours](beyond.md)": "ours",
+        OURS: "ours",
     }
     seeds = seeds_of("random")
     rows = []
@@ -175,6 +178,7 @@ def terms():
 
 
 WIDE = "CIFAR10_ConvNet_10ipc_300it"
+LONG_WIDE = "CIFAR10_ConvNet_10ipc_1500it"
 
 
 def final(folder, file, run):
@@ -185,38 +189,72 @@ def final(folder, file, run):
 
 def wide_cifar10():
     """The curves of CIFAR-10 at width 128."""
-    iterations = (0, 100, 200, 300)
-    start = by_iteration(WIDE, "random_seed0")
-    bacon = start | by_iteration(WIDE, "BACON_seed0")
-    own = by_iteration(WIDE, "ours_seed0")
+    iterations = (0, 100, 200, 300, 600, 900, 1200, 1500)
+    curves = {
+        "BACON": by_iteration(WIDE, "random_seed0") | by_iteration(WIDE, "BACON_seed0"),
+        POOL: by_iteration(WIDE, "ours_seed0"),
+        OURS: by_iteration(LONG_WIDE, "ours_seed0"),
+    }
+    head = ["Iteration", *(f"{iteration:,}" for iteration in iterations)]
     rows = [
-        [
-            "BACON",
-            *(cell(bacon[it]) for it in iterations),
-            cell(final(WIDE, "1000_epochs", "BACON_seed0")),
-            "the same",
-            str(recipes.paper_figure("BACON", "CIFAR10", 10)),
-        ],
-        [
-            "[Ours](beyond.md)",
-            *(cell(own.get(it)) for it in iterations),
-            cell(final(WIDE, "1000_epochs", "ours_seed0")),
-            cell(final(WIDE, "2002_steps", "ours_seed0")),
-            "",
-        ],
+        [name, *(cell(curve.get(iteration)) for iteration in iterations)]
+        for name, curve in curves.items()
     ]
-    last = ["the last, 1,001 epochs", "the last, 2,002 steps", "the paper's, 20,000"]
-    return markdown(["CIFAR-10, iteration", *map(str, iterations), *last], *rows)
+    return markdown(head, *rows)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row of `both_judges`: sets of a folder, or a baseline, beside each other."""
+
+    name: str
+    iterations: str
+    folder: str
+    runs: tuple[str, ...]
+
+
+def of_seeds_0_to_2(run):
+    return tuple(f"{run}_seed{seed}" for seed in range(3))
+
+
+def judged(width, rows):
+    """A table of sets of one width under DC's judge and IDC's."""
+    lines = []
+    for row in rows:
+        cells = []
+        for file in ("1000_epochs", "idc"):
+            accuracies = [final(row.folder, file, run) for run in row.runs]
+            cells.append(cell(list(itertools.chain(*accuracies))))
+        lines.append([row.name, row.iterations, *cells])
+    return markdown([f"Width {width}", "Iterations", "DC's judge", "IDC's judge"], *lines)
 
 
 def both_judges():
-    """Sets of CIFAR-10 at ipc 10 under DC's judge and IDC's."""
-    sets = {RANDOM: "random4", "BACON": "BACON_seed0", "[Ours](beyond.md)": "ours_seed0"}
-    rows = []
-    for name, run in sets.items():
-        cells = [cell(final(CIFAR10, file, run)) for file in ("1000_epochs", "idc")]
-        rows.append([name, *cells])
-    return markdown(["Set", "DC's judge", "IDC's judge"], *rows)
+    """Sets of CIFAR-10 at ipc 10 and width 32 under DC's judge and IDC's."""
+    return judged(
+        32,
+        [
+            Judged(RANDOM, "0", CIFAR10, ("random4",)),
+            Judged("BACON", "200", CIFAR10, ("BACON_seed0",)),
+            Judged(POOL, "200", CIFAR10, of_seeds_0_to_2("ours_pool")),
+            Judged(POOL, "1,000", LONGER, of_seeds_0_to_2("ours_pool")),
+            Judged(OURS, "200", CIFAR10, of_seeds_0_to_2("ours")),
+            Judged(OURS, "1,000", LONGER, of_seeds_0_to_2("ours")),
+        ],
+    )
+
+
+def both_judges_wide():
+    """The same at width 128."""
+    return judged(
+        128,
+        [
+            Judged(RANDOM, "0", WIDE, ("random4",)),
+            Judged("BACON", "300", WIDE, ("BACON_seed0",)),
+            Judged(POOL, "300", WIDE, ("ours_seed0",)),
+            Judged(OURS, "1,500", LONG_WIDE, ("ours_seed0",)),
+        ],
+    )
 
 
 def wide_mnist():
@@ -408,6 +446,7 @@ TABLES = {
     "terms": terms,
     "wide_cifar10": wide_cifar10,
     "both_judges": both_judges,
+    "both_judges_wide": both_judges_wide,
     "wide_mnist": wide_mnist,
     "real": real,
     "formats": formats,

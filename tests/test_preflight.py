@@ -166,11 +166,11 @@ def test_our_recipe_leaves_chroma_out_where_there_is_none_and_says_so(
 
 
 def test_our_recipe_leaves_spread_out_of_one_image_a_class_and_says_so(
-    quick, own_images, monkeypatch, tmp_path, capsys
+    quick, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(clusters, "STEPS", 1)
-    words = [*SMALL, *own_images("L", (16, 16)), "--recipe=ours", "--no_aug", "--batch_real=5"]
-    words += ["--expert_steps=9", "--save_path", tmp_path / "x"]
+    words = [*SMALL, "--ipc=1", "--recipe=ours", "--no_aug", "--batch_real=5", "--expert_steps=9"]
+    words += ["--save_path", tmp_path / "x"]
     assert run("BACON_mnist.py", *words) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--spread_weight of our recipe is left out: it needs 2 images per class" in text
