@@ -141,7 +141,7 @@ scores() { # FILE WHAT HOW: what to judge and how, for evaluate.py; into a file 
 
 small=CIFAR10_ConvNetW32_10ipc_200it
 longer=CIFAR10_ConvNetW32_10ipc_1000it
-scores $small/402_steps.jsonl docs/runs/$small/{ours,BACON,IDM}_seed{0,1,2} --judge_steps 402
+scores $small/402_steps.jsonl docs/runs/$small/{ours,ours_pool,BACON,IDM}_seed{0,1,2} --judge_steps 402
 first=(docs/runs/$small/{BACON_seed0,{ours,ours_pool}_seed{0,1,2}} --baseline random4 --num_eval 3)
 then=(docs/runs/$longer/{ours,ours_pool}_seed{0,1,2} --num_eval 3)
 scores $small/1000_epochs.jsonl "${first[@]}" --epoch_eval_train 1000
