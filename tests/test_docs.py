@@ -210,6 +210,32 @@ def test_the_papers_figures_in_the_readme_are_those_of_the_recipes():
             ]
 
 
+def test_the_page_of_our_recipe_has_its_settings():
+    rows = table(ROOT / "docs" / "beyond.md", "Gray images, ipc 1")
+    told = {"Colour images": {}, "Gray images": {}}
+    for name, cells in list(rows.items())[2:]:  # after the head and its line
+        images, ipcs = name.split(", ipc ")
+        for ipc in map(int, ipcs.split(" and ")):
+            told[images][ipc] = cells
+    for images, dataset in (("Colour images", "CIFAR10"), ("Gray images", "MNIST")):
+        settings_of = {ipc: recipes.recipe(dataset, ipc, kind="ours")[0] for ipc in (1, 10, 50)}
+        assert list(told[images]) == list(settings_of)
+        for ipc, settings in settings_of.items():
+            initial = {"cluster": "clusters", "real": "random"}[settings["init"]]
+            initial += {"half": ", half chroma", "full": ""}[settings["chroma"]]
+            networks = {0: "pool", 5: "five experts"}[settings.get("experts", 0)]
+            assert settings.get("cooldown", 0) == (0.2 if networks == "five experts" else 0)
+            entropy = "none"
+            if settings["syn_ce"]:
+                entropy = f"`--ce_weight {settings['ce_weight']:g}`"
+            elif settings.get("expert_ce"):
+                entropy = f"`--expert_ce {settings['expert_ce']:g}`"
+            weight = settings.get("spread_weight", 0)
+            spread = f"{weight:g}" if weight else "none"
+            rate = f"{settings['lr_img']:g}"
+            assert told[images][ipc] == [initial, networks, entropy, spread, rate]
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_papers_figures_in_a_scripts_docstring_are_those_of_the_recipes(script):
     module = importlib.import_module(script)
