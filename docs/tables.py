@@ -374,13 +374,14 @@ PARTS = [
 ]
 
 
-def validated(flags, iterations, change=None):
-    """The line of validation.jsonl about a run of CIFAR-10 at ipc 10."""
-    words = ["--ipc 10", flags, "--model ConvNetW32 --validate 500 --seed 0"]
-    wanted = " ".join(word for word in words if word)
+def validated(flags, iterations, change=None, epochs=201, seed=0):
+    """The line of validation.jsonl about a run, whose flags are given from --ipc on."""
+    wanted = f"{flags.strip()} --model ConvNetW32 --validate 500 --seed {seed}"
     lines = (RUNS / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     for line in map(json.loads, lines):
         same = line["flags"] == wanted and line["iterations"] == iterations
+        # A line without epochs is of judges that trained for so many steps.
+        same = same and line.get("epochs", epochs) == epochs
         if same and line.get("patched") == change:
             return line
     raise KeyError(f"validation.jsonl has no line for {wanted}, {iterations} iterations")
@@ -396,11 +397,96 @@ def validation():
     """What each part of our recipe is worth on images held out of training."""
     rows = []
     for part in PARTS:
-        end = both_columns(validated(part.flags, 200, part.change))
-        start = ["", ""] if part.start is None else both_columns(validated(part.start, 0))
+        end = both_columns(validated(f"--ipc 10 {part.flags}", 200, part.change))
+        start = ["", ""]
+        if part.start is not None:
+            start = both_columns(validated(f"--ipc 10 {part.start}", 0))
         rows.append([part.name, *end, *start])
     started = ["initial images, 201 epochs", "initial images, 402 steps"]
     return markdown(["", "201 epochs", "402 steps", *started], *rows)
+
+
+def experts(count=5, cross_entropy=17, spread=True, cooldown=True):
+    """The flags of experts, as our recipe has them or without a part of it."""
+    words = [f"--experts {count}"]
+    words += [f"--expert_ce {cross_entropy} --no_syn_ce" if cross_entropy else "--no_syn_ce"]
+    words += ["--spread_weight 1.5"] if spread else []
+    words += ["--cooldown 0.2"] if cooldown else []
+    return " ".join(words)
+
+
+def parts_of_experts():
+    """What experts, spread and cooldown are worth for CIFAR-10 at ipc 10, by 1,001 epochs."""
+    own_cross_entropy = experts(cross_entropy=0).replace("--no_syn_ce ", "")
+    rows = []
+    for name, flags in (
+        ("The first three changes: a pool", ""),
+        ("and `--spread_weight 1.5`", "--spread_weight 1.5"),
+        ("All five changes: `--recipe ours`", experts()),
+        ("without the spread", experts(spread=False)),
+        ("without the cooldown", experts(cooldown=False)),
+        ("with the cross-entropy of the network that matches", own_cross_entropy),
+        ("with two experts", experts(count=2)),
+        ("with ten experts", experts(count=10)),
+    ):
+        line = validated(f"--ipc 10 {ours()} {flags}", 200, epochs=1001)
+        rows.append([name, cell(line[_BY_EPOCHS])])
+    return markdown(["", "1,001 epochs"], *rows)
+
+
+def by_cross_entropy():
+    """Experts by dataset, ipc and weight of the cross-entropy, on validation images."""
+    one = "--ipc 1 --chroma half --init cluster --lr_img 1"
+    ten = f"--ipc 10 {ours()}"
+    fifty = "--ipc 50 --chroma half --init cluster --lr_img 5"
+    gray_one = "--dataset MNIST --ipc 1 --init cluster --lr_img 0.2"
+    gray_ten = "--dataset MNIST --ipc 10"
+    gray_fifty = "--dataset MNIST --ipc 50"
+    with_17 = experts()
+    with_2 = experts(cross_entropy=2)
+    without = experts(cross_entropy=0)
+    # By column: random images, the pool, experts with a cross-entropy of weight 17, 2, 0.
+    flags_of = {
+        ("CIFAR-10, ipc 1", 100, 1001): ["", f"{one} --ce_weight 0.2", f"{one} {with_17}", "", ""],
+        ("CIFAR-10, ipc 10", 200, 1001): ["", ten, f"{ten} {with_17}", "", ""],
+        ("CIFAR-10, ipc 50", 200, 201): [
+            "",
+            f"{fifty} --ce_weight 0.1",
+            f"{fifty} {with_17}",
+            "",
+            "",
+        ],
+        ("MNIST, ipc 1", 100, 201): [
+            "",
+            f"{gray_one} --ce_weight 0.2",
+            "",
+            f"{gray_one} {with_2}",
+            "",
+        ],
+        ("MNIST, ipc 10", 200, 201): [
+            gray_ten,
+            f"{gray_ten} --lr_img 1 --ce_weight 0.2",
+            *(f"{gray_ten} --lr_img 1 {flags}" for flags in (with_17, with_2, without)),
+        ],
+        ("MNIST, ipc 50", 200, 201): [
+            gray_fifty,
+            f"{gray_fifty} --lr_img 5 --ce_weight 0.2",
+            *(f"{gray_fifty} --lr_img 1 {flags}" for flags in (with_17, with_2, without)),
+        ],
+    }
+    rows = []
+    for (name, iterations, epochs), flags in flags_of.items():
+        cells = []
+        for column, words in enumerate(flags):
+            distilled = 0 if column == 0 else iterations
+            if words:
+                line = validated(words, distilled, epochs=epochs)
+                cells.append(mean(line[_BY_EPOCHS]))
+            else:
+                cells.append("")
+        rows.append([name, f"{epochs:,}", *cells])
+    head = ["", "Epochs", "Random images", "Pool", "Experts, 17", "Experts, 2", "Experts, 0"]
+    return markdown(head, *rows)
 
 
 # docs/speed.md
@@ -452,6 +538,8 @@ TABLES = {
     "formats": formats,
     "equal_steps": equal_steps,
     "validation": validation,
+    "parts_of_experts": parts_of_experts,
+    "by_cross_entropy": by_cross_entropy,
     "time": time,
     "canvases": canvases,
 }
