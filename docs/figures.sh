@@ -49,7 +49,7 @@ cifar10_by_seed() {
     run 1 $folder/half_chroma_random_steps_seed0 $flags --chroma half --judge_steps 402
 }
 
-other_ipc() { # DATASET SCRIPT IPC ITERATIONS
+other_ipc() { # DATASET SCRIPT IPC ITERATIONS: CIFAR-100 takes ten times the minutes
     local folder=$1_ConvNetW32_$3ipc_$4it
     local flags="$2 --dataset $1 --ipc $3 --eval_interval $4"
     run 1 $folder/random_seed0 $flags --Iteration 0
@@ -108,6 +108,8 @@ runs() {
     other_ipc MNIST BACON_mnist.py 1 100
     other_ipc MNIST BACON_mnist.py 10 200
     other_ipc MNIST BACON_mnist.py 50 200
+    other_ipc CIFAR100 BACON_cifar10.py 1 200
+    other_ipc CIFAR100 BACON_cifar10.py 10 200
     longer
     width_128
     digits

@@ -257,6 +257,20 @@ def both_judges_wide():
     )
 
 
+def cifar100():
+    """Every method on CIFAR-100, beside the paper's figures."""
+    sets = {OURS: "ours", "BACON": "BACON", "IDM": "IDM", DM: "DM", RANDOM: "random"}
+    rows = []
+    for name, run in sets.items():
+        cells = [name]
+        for ipc in (1, 10):
+            cells.append(cell(of_seeds(f"CIFAR100_ConvNetW32_{ipc}ipc_200it", run, [0])))
+            cells.append(str(recipes.paper_figure(run, "CIFAR100", ipc) or ""))
+        rows.append(cells)
+    head = ["CIFAR-100", "ipc 1", "the paper's, ipc 1", "ipc 10", "the paper's, ipc 10"]
+    return markdown(head, *rows)
+
+
 def wide_mnist():
     """The curve of MNIST at width 128."""
     folder = "MNIST_ConvNet_10ipc_500it"
@@ -533,6 +547,7 @@ TABLES = {
     "wide_cifar10": wide_cifar10,
     "both_judges": both_judges,
     "both_judges_wide": both_judges_wide,
+    "cifar100": cifar100,
     "wide_mnist": wide_mnist,
     "real": real,
     "formats": formats,
