@@ -74,9 +74,9 @@ def test_every_kind_of_command_of_the_list_runs(command, images, tmp_path, monke
     monkeypatch.setattr(clusters, "STEPS", 1)
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     script, *flags = command
-    fast = "--Iteration 1 --num_exp 1 --num_eval 1 --epoch_eval_train 1 --eval_interval 1".split()
-    fast += "--batch_real 2 --trained_bs 2 --model_train_steps 1 --batch_train 500".split()
-    fast += "--expert_steps 9 --no_compile".split()
+    fast = ["--Iteration=1", "--num_exp=1", "--num_eval=1", "--epoch_eval_train=1"]
+    fast += ["--eval_interval=1", "--batch_real=2", "--trained_bs=2", "--model_train_steps=1"]
+    fast += ["--expert_steps=9", "--batch_train=500", "--no_compile"]
     assert run(script, *flags, *fast, "--data_path", images, "--save_path", tmp_path) == 0
     (result,) = tmp_path.glob("res_*.pt")
     saved = torch.load(result, weights_only=True)
