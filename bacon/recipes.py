@@ -59,7 +59,14 @@ RECIPES = {
 
 # Our own recipe, on top of the paper's: chosen on training images held out of MNIST and CIFAR-10,
 # see docs/beyond.md.
-_COLOUR = {"init": "cluster", "chroma": "half"}
+_EXPERTS = {
+    "experts": 5,
+    "expert_ce": 17.0,
+    "syn_ce": False,
+    "spread_weight": 1.5,
+    "cooldown": 0.2,
+}
+_COLOUR = {"init": "cluster", "chroma": "half", **_EXPERTS}
 OURS = {
     "MNIST": {
         1: {"lr_img": 0.2, "ce_weight": 0.2, "init": "cluster"},

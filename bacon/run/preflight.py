@@ -31,6 +31,7 @@ def check_flags(settings, spec, world):
     with flag("--model"):
         args.model = networks.named(args.model)
     leave_chroma_out(settings, spec)
+    leave_spread_out(settings)
     check_settings(args, spec, world)
 
 
@@ -42,6 +43,18 @@ def leave_chroma_out(settings, spec):
     if args.chroma == "half" and "chroma" not in settings.given and why:
         args.chroma = "full"
         messages.log.info(f"--chroma half of our recipe is left out: {why}")
+
+
+def leave_spread_out(settings):
+    """Our recipe's --spread_weight, where nobody typed it and a class has one image, becomes 0,
+    which is said."""
+    args = settings.args
+    there = recipes.images_per_class(args)
+    needed = TERMS["spread"].images
+    if args.spread_weight and "spread_weight" not in settings.given and there < needed:
+        args.spread_weight = 0.0
+        why = f"it needs {needed} images per class, found {there}"
+        messages.log.info(f"--spread_weight of our recipe is left out: {why}")
 
 
 def no_half_chroma(args, spec):
