@@ -99,8 +99,14 @@ def recipe(dataset, ipc, method="BACON", kind="paper"):
     if kind == "ours":
         chosen_on = like(dataset)
         listed = _nearest(OURS[chosen_on], ipc)
-        return settings | OURS[chosen_on][listed], f"ours for {chosen_on} at ipc {listed}"
+        return settings | our_settings(dataset, ipc), f"ours for {chosen_on} at ipc {listed}"
     return settings, words
+
+
+def our_settings(dataset, ipc):
+    """What our recipe has on top of the paper's: {flag: value}."""
+    chosen = OURS[like(dataset)]
+    return chosen[_nearest(chosen, ipc)]
 
 
 def _published_for(dataset):

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bacon import compute, recipes
+from bacon import compute, flags, recipes
 from bacon.errors import UserError, damaged
 from bacon.messages import log as messages
 
@@ -130,11 +130,9 @@ def _kind(start):
     args = {"recipe": "paper", "chroma": "full", "judge_steps": 0, "validate": 0} | start["args"]
     distilled = args["Iteration"] > 0
     told = _TOLD if distilled else (*_TOLD, "init")
-    departures = tuple(
-        Departure(flag, str(value))
-        for flag, (value, _) in start["departures"].items()
-        if flag not in told
-    )
+    departures = {flag: value for flag, (value, _) in start["departures"].items()}
+    if distilled and args["recipe"] == "ours":
+        departures = _from_our_recipe(args, departures)
     works = ("distilling", "judging") if distilled else ("judging",)
     return Kind(
         dataset=args["dataset"],
@@ -153,8 +151,25 @@ def _kind(start):
         train_images=start["train_images"],
         test_images=start["test_images"],
         data_sha256=start["data_sha256"],
-        departures=departures,
+        departures=tuple(
+            Departure(flag, str(value)) for flag, value in departures.items() if flag not in told
+        ),
     )
+
+
+def _from_our_recipe(args, logged):
+    """The departures {flag: value} of a run of our recipe from what it is now.
+
+    Our recipe changes between versions. A run of an earlier one is a run with other flags.
+    args: its flags, without those that came later. logged: its departures from what it was then.
+    """
+    departures = dict(logged)
+    for flag, usual in recipes.our_settings(args["dataset"], args["ipc"]).items():
+        value = args.get(flag, flags.DEFAULTS[flag])
+        departures.pop(flag, None)
+        if value != usual:
+            departures[flag] = value
+    return departures
 
 
 def _precision(start, work):
