@@ -91,15 +91,15 @@ def test_experts_follow_from_the_seed_and_their_number(trainer):
     assert not equal(first, trained(trainer(seed=1)))
 
 
-def test_a_snapshot_has_the_network_of_its_moment_and_the_trained_one(trainer):
+def test_a_snapshot_has_the_network_of_its_moment_and_tells_which_half_that_is_in(trainer):
     state = trained(trainer())
     found = experts.snapshots(trainer(), 0, state)
     assert [one.percent() for one in found] == [moment["accuracy"] for moment in state["kept"]]
     for one, moment in zip(found, state["kept"], strict=True):
-        assert one.trained is found[-1].net
         for name, tensor in one.net.state_dict().items():
             assert torch.equal(tensor, moment["net"][name])
         assert not any(p.requires_grad for p in one.net.parameters())
+    assert [one.is_late for one in found] == [False] * 5 + [True] * 5
 
 
 def test_snapshots_are_picked_at_random_and_none_twice():
@@ -149,7 +149,18 @@ def test_experts_may_be_taken_by_every_method(method, matched):
     assert not torch.equal(d.canvases, before)
 
 
-def test_the_cross_entropy_in_the_trained_expert_is_added_by_its_weight(matched):
+def test_the_cross_entropy_is_in_any_expert_late_in_its_training(matched):
+    d = matched(expert_ce=1.0)
+    late = [one.net for one in d.snapshots if one.is_late]
+    passes = [distiller.Pass(it, loop, 0) for it in range(40) for loop in range(3)]
+    found = [d.late_expert(one) for one in passes]
+    assert {id(net) for net in found} == {id(net) for net in late} and len(late) == 10
+    again = matched(expert_ce=1.0)
+    assert [again.late_expert(one) for one in passes] == found
+    assert [matched(expert_ce=1.0, seed=1).late_expert(one) for one in passes] != found
+
+
+def test_the_cross_entropy_in_the_late_expert_is_added_by_its_weight(matched):
     plain = matched(syn_ce=False)
     weighted = matched(syn_ce=False, expert_ce=3.0)
     this_pass = distiller.Pass(0, 0, 0)
@@ -162,7 +173,7 @@ def test_the_cross_entropy_in_the_trained_expert_is_added_by_its_weight(matched)
     images = decode_by_class(x, plain.factor, "full")
     transform = plain.draw(this_pass, 4).transform
     images = augment.dsa(images, transform)
-    logits = snapshot.trained.classify(images)
+    logits = weighted.late_expert(this_pass).classify(images)
     cross_entropy = F.cross_entropy(logits, torch.full((len(images),), 4))
     (expected,) = torch.autograd.grad(3.0 * cross_entropy, x)
     value = cross_entropy.item()

@@ -180,6 +180,7 @@ class Distiller:
         net.train(all_in_one_batch)
         draws = [self.draw(this_pass, c) for c in classes]
         real = self.real_summaries(net, draws, limit)
+        expert = self.late_expert(this_pass) if self.args.expert_ce else None
 
         first = classes.start - self.own.start
         canvases = self.canvases[first : first + len(classes)]
@@ -199,9 +200,9 @@ class Distiller:
             logits = logits.unflatten(0, (len(x), images_each))  # (G, n, all classes)
             real_of_group = {name: values[group] for name, values in real.items()}
             of_expert = None
-            if self.args.expert_ce:
+            if expert is not None:
                 _, of_expert = self.arithmetic.embed_and_classify(
-                    member.trained, images, self.args.embed_last
+                    expert, images, self.args.embed_last
                 )
                 of_expert = of_expert.unflatten(0, (len(x), images_each))
             percent = member.percent()
@@ -209,6 +210,13 @@ class Distiller:
             (gradient[group],) = torch.autograd.grad(loss.total.sum(), x)
             logged[:, group] = loss.logged
         return Gradient(gradient, logged)
+
+    def late_expert(self, this_pass):
+        """The network of --expert_ce in a pass: any expert in the second half of its training."""
+        rng = self.stream("expert_ce", this_pass.iteration, this_pass.loop, this_pass.network)
+        late = [snapshot for snapshot in self.snapshots if snapshot.is_late]
+        (chosen,) = experts.pick(late, 1, rng)
+        return chosen.net
 
     def draw(self, this_pass, c):
         """The `Draw` of class c in a pass."""
@@ -222,7 +230,7 @@ class Distiller:
         embedding: (G, n, D), of the synthetic images. real: {name: (G, ...)}, what is kept of the
         real embeddings. logits: (G, n, all classes), of the synthetic images. labels: (G,).
         percent: the network's training accuracy. of_expert: with --expert_ce, (G, n, all classes),
-        the logits in the trained expert.
+        the logits in an expert late in its training.
         """
         seen = {"synthetic": embedding, "z_syn": embedding.mean(1), **real}
         total = 0
@@ -248,8 +256,8 @@ class Distiller:
     def loss_names(self):
         """The rows of logged values.
 
-        The loss, each term before its weight, the cross-entropy in the trained expert if it counts
-        and in the network, the accuracy in percent.
+        The loss, each term before its weight, the cross-entropy in the late expert if it counts and
+        in the network, the accuracy in percent.
         """
         of_expert = ["expert_ce"] if self.args.expert_ce else []
         return ["loss", *self.terms, *of_expert, "ce", "accuracy"]

@@ -29,12 +29,12 @@ class Snapshot:
     """An expert at a moment of its training.
 
     accuracy: in percent, of the batches since the moment before; 0 for an untrained network.
-    trained: the same expert at the end of its training.
+    is_late: whether the moment is in the second half of `moments`.
     """
 
     net: networks.Network
     accuracy: float
-    trained: networks.Network
+    is_late: bool
 
     def percent(self):
         """Its training accuracy in percent, as of a pool.Member."""
@@ -76,15 +76,12 @@ def _moment(steps, accuracy, net):
 
 def snapshots(trainer, number, state):
     """The [`Snapshot`] of an expert whose training has ended."""
-    nets = []
-    for moment in state["kept"]:
+    found = []
+    for k, moment in enumerate(state["kept"]):
         net = trainer.fresh(f"expert {number}").net
         net.load_state_dict(moment["net"])
-        nets.append(net)
-    return [
-        Snapshot(net, moment["accuracy"], trained=nets[-1])
-        for net, moment in zip(nets, state["kept"], strict=True)
-    ]
+        found.append(Snapshot(net, moment["accuracy"], is_late=k >= MOMENTS // 2))
+    return found
 
 
 def pick(of_experts, count, rng):

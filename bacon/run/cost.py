@@ -180,7 +180,10 @@ def _seconds_of_distilling(args, spec, arithmetic):
     real = random_images(spec, classes, each, device)
     distiller = distill.begin(small, 0, real, arithmetic)
     member = distiller.trainer.fresh("timed")
-    network = Snapshot(member.net, 0, trained=member.net) if args.experts else member
+    network = member
+    if args.experts:
+        network = Snapshot(member.net, 0, is_late=True)
+        distiller.snapshots = [network]
 
     def update():
         distiller.update_canvases(network, distill.Pass(0, 0, 0))
