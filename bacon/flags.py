@@ -207,7 +207,7 @@ FLAGS = {
             "expert_ce",
             _WEIGHT,
             0.0,
-            "weight of the cross-entropy of the canvases in an expert at the end of its training",
+            "weight of the cross-entropy of the canvases in an expert late in its training",
         ),
         Flag("lr_net", RATE, None, "learning rate of the pool's and of the evaluation networks"),
         Flag("net_decay", _SWITCH, None, "train the pool with momentum 0.9 and weight decay 5e-4"),
