@@ -59,9 +59,9 @@ other_ipc() { # DATASET SCRIPT IPC ITERATIONS: CIFAR-100 takes ten times the min
     run 6 $folder/ours_seed0 $flags --Iteration $4 $OURS
 }
 
-longer() {
+of_1000_iterations() {
     local folder=CIFAR10_ConvNetW32_10ipc_1000it
-    local seed flags
+    local seed ipc flags
     for seed in 0 1 2; do
         flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 1000 --Iteration 1000"
         run 11 $folder/ours_seed$seed $flags $OURS
@@ -110,7 +110,7 @@ runs() {
     other_ipc MNIST BACON_mnist.py 50 200
     other_ipc CIFAR100 BACON_cifar10.py 1 200
     other_ipc CIFAR100 BACON_cifar10.py 10 200
-    longer
+    of_1000_iterations
     width_128
     digits
 }
@@ -143,13 +143,14 @@ scores() { # FILE WHAT HOW: what to judge and how, for evaluate.py; into a file 
 
 small=CIFAR10_ConvNetW32_10ipc_200it
 longer=CIFAR10_ConvNetW32_10ipc_1000it
-scores $small/402_steps.jsonl docs/runs/$small/{ours,ours_pool,BACON,IDM}_seed{0,1,2} --judge_steps 402
-first=(docs/runs/$small/{BACON_seed0,{ours,ours_pool}_seed{0,1,2}} --baseline random4 --num_eval 3)
-then=(docs/runs/$longer/{ours,ours_pool}_seed{0,1,2} --num_eval 3)
-scores $small/1000_epochs.jsonl "${first[@]}" --epoch_eval_train 1000
-scores $small/idc.jsonl "${first[@]}" --protocol idc
-scores $longer/1000_epochs.jsonl "${then[@]}" --epoch_eval_train 1000
-scores $longer/idc.jsonl "${then[@]}" --protocol idc
+sets=(docs/runs/$small/{ours,ours_pool,BACON,IDM}_seed{0,1,2})
+scores $small/402_steps.jsonl "${sets[@]}" --judge_steps 402
+sets=(docs/runs/$small/{BACON_seed0,{ours,ours_pool}_seed{0,1,2}} --baseline random4 --num_eval 3)
+scores $small/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
+scores $small/idc.jsonl "${sets[@]}" --protocol idc
+sets=(docs/runs/$longer/{ours,ours_pool}_seed{0,1,2} --num_eval 3)
+scores $longer/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
+scores $longer/idc.jsonl "${sets[@]}" --protocol idc
 more=CIFAR10_ConvNetW32_50ipc_200it
 scores $more/1608_steps.jsonl docs/runs/$more/ours_seed0 --judge_steps 1608
 for steps in 402 2002; do

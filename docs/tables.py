@@ -388,9 +388,9 @@ PARTS = [
 ]
 
 
-def validated(flags, iterations, change=None, epochs=201, seed=0):
+def validated(flags, iterations, change=None, epochs=201):
     """The line of validation.jsonl about a run, whose flags are given from --ipc on."""
-    wanted = f"{flags.strip()} --model ConvNetW32 --validate 500 --seed {seed}"
+    wanted = f"{flags.strip()} --model ConvNetW32 --validate 500 --seed 0"
     lines = (RUNS / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     for line in map(json.loads, lines):
         same = line["flags"] == wanted and line["iterations"] == iterations
@@ -448,57 +448,85 @@ def parts_of_experts():
     return markdown(["", "1,001 epochs"], *rows)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A row of `by_cross_entropy`, in flags of validation.jsonl; "" where nothing was measured.
+
+    base: of all its runs. pool: what the run with a pool has more. experts: what those with
+    experts have more. tried: their weights of the cross-entropy. random: of the random images.
+    """
+
+    name: str
+    base: str
+    pool: str
+    tried: tuple[int, ...]
+    experts: str = ""
+    random: str = ""
+    iterations: int = 200
+    epochs: int = 201
+
+
+WEIGHTS = [
+    Weights(
+        "CIFAR-10, ipc 1",
+        base="--ipc 1 --chroma half --init cluster --lr_img 1",
+        pool="--ce_weight 0.2",
+        tried=(17,),
+        iterations=100,
+        epochs=1001,
+    ),
+    Weights("CIFAR-10, ipc 10", base=f"--ipc 10 {ours()}", pool="", tried=(17,), epochs=1001),
+    Weights(
+        "CIFAR-10, ipc 50",
+        base="--ipc 50 --chroma half --init cluster --lr_img 5",
+        pool="--ce_weight 0.1",
+        tried=(17,),
+    ),
+    Weights(
+        "MNIST, ipc 1",
+        base="--dataset MNIST --ipc 1 --init cluster --lr_img 0.2",
+        pool="--ce_weight 0.2",
+        tried=(2,),
+        iterations=100,
+    ),
+    Weights(
+        "MNIST, ipc 10",
+        base="--dataset MNIST --ipc 10",
+        pool="--lr_img 1 --ce_weight 0.2",
+        tried=(17, 2, 0),
+        experts="--lr_img 1",
+        random="--dataset MNIST --ipc 10",
+    ),
+    Weights(
+        "MNIST, ipc 50",
+        base="--dataset MNIST --ipc 50",
+        pool="--lr_img 5 --ce_weight 0.2",
+        tried=(17, 2, 0),
+        experts="--lr_img 1",
+        random="--dataset MNIST --ipc 50",
+    ),
+]
+
+
 def by_cross_entropy():
     """Experts by dataset, ipc and weight of the cross-entropy, on validation images."""
-    one = "--ipc 1 --chroma half --init cluster --lr_img 1"
-    ten = f"--ipc 10 {ours()}"
-    fifty = "--ipc 50 --chroma half --init cluster --lr_img 5"
-    gray_one = "--dataset MNIST --ipc 1 --init cluster --lr_img 0.2"
-    gray_ten = "--dataset MNIST --ipc 10"
-    gray_fifty = "--dataset MNIST --ipc 50"
-    with_17 = experts()
-    with_2 = experts(cross_entropy=2)
-    without = experts(cross_entropy=0)
-    # By column: random images, the pool, experts with a cross-entropy of weight 17, 2, 0.
-    flags_of = {
-        ("CIFAR-10, ipc 1", 100, 1001): ["", f"{one} --ce_weight 0.2", f"{one} {with_17}", "", ""],
-        ("CIFAR-10, ipc 10", 200, 1001): ["", ten, f"{ten} {with_17}", "", ""],
-        ("CIFAR-10, ipc 50", 200, 201): [
-            "",
-            f"{fifty} --ce_weight 0.1",
-            f"{fifty} {with_17}",
-            "",
-            "",
-        ],
-        ("MNIST, ipc 1", 100, 201): [
-            "",
-            f"{gray_one} --ce_weight 0.2",
-            "",
-            f"{gray_one} {with_2}",
-            "",
-        ],
-        ("MNIST, ipc 10", 200, 201): [
-            gray_ten,
-            f"{gray_ten} --lr_img 1 --ce_weight 0.2",
-            *(f"{gray_ten} --lr_img 1 {flags}" for flags in (with_17, with_2, without)),
-        ],
-        ("MNIST, ipc 50", 200, 201): [
-            gray_fifty,
-            f"{gray_fifty} --lr_img 5 --ce_weight 0.2",
-            *(f"{gray_fifty} --lr_img 1 {flags}" for flags in (with_17, with_2, without)),
-        ],
-    }
     rows = []
-    for (name, iterations, epochs), flags in flags_of.items():
-        cells = []
-        for column, words in enumerate(flags):
-            distilled = 0 if column == 0 else iterations
-            if words:
-                line = validated(words, distilled, epochs=epochs)
-                cells.append(mean(line[_BY_EPOCHS]))
+    for row in WEIGHTS:
+        random = ""
+        if row.random:
+            random = mean(validated(row.random, 0, epochs=row.epochs)[_BY_EPOCHS])
+        pool = validated(f"{row.base} {row.pool}", row.iterations, epochs=row.epochs)
+        cells = [row.name, f"{row.epochs:,}", random, mean(pool[_BY_EPOCHS])]
+        for weight in (17, 2, 0):
+            if weight in row.tried:
+                words = " ".join(
+                    f"{row.base} {row.experts} {experts(cross_entropy=weight)}".split()
+                )
+                found = validated(words, row.iterations, epochs=row.epochs)
+                cells.append(mean(found[_BY_EPOCHS]))
             else:
                 cells.append("")
-        rows.append([name, f"{epochs:,}", *cells])
+        rows.append(cells)
     head = ["", "Epochs", "Random images", "Pool", "Experts, 17", "Experts, 2", "Experts, 0"]
     return markdown(head, *rows)
 
