@@ -316,7 +316,7 @@ def test_a_resumed_run_counts_the_seconds_before_it_was_stopped(runs_of, monkeyp
 def test_a_plot_is_drawn_of_several_evaluations(interval, evaluations, runs_of, monkeypatch):
     run_of_three = runs_of(eval_interval=interval)
     files = Files(run_of_three.args)
-    monkeypatch.setattr(plots, "plot_run", lambda log: ("plot of", log))
+    monkeypatch.setattr(plots, "plot_runs", lambda logs: ("plot of", *logs))
     drawn = [("plot of", files.log)] if evaluations > 1 else []
     assert run_of_three.plot(files) == drawn
 
@@ -326,7 +326,7 @@ def test_a_plot_that_cannot_be_drawn_costs_no_result(error, runs_of, monkeypatch
     def fail(log):
         raise error
 
-    monkeypatch.setattr(plots, "plot_run", fail)
+    monkeypatch.setattr(plots, "plot_runs", fail)
     of_several = runs_of(eval_interval=1)
     if isinstance(error, KeyError):  # a mistake of ours
         with pytest.raises(KeyError):
