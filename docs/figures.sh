@@ -148,7 +148,7 @@ scores $small/402_steps.jsonl "${sets[@]}" --judge_steps 402
 sets=(docs/runs/$small/{BACON_seed0,{ours,ours_pool}_seed{0,1,2}} --baseline random4 --num_eval 3)
 scores $small/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
 scores $small/idc.jsonl "${sets[@]}" --protocol idc
-sets=(docs/runs/$longer/{ours,ours_pool}_seed{0,1,2} --num_eval 3)
+sets=(docs/runs/$longer/{ours,ours_pool}_seed{0,1,2} --num_eval 2)
 scores $longer/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
 scores $longer/idc.jsonl "${sets[@]}" --protocol idc
 more=CIFAR10_ConvNetW32_50ipc_200it
