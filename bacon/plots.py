@@ -13,11 +13,11 @@ from bacon.errors import UserError
 def plot_runs(sources, path=None):
     """Draw the accuracy over the iterations of runs, each source a log or a folder of runs.
 
-    All runs are of one dataset, network and ipc; their iterations may differ. Returns the path of
-    the PNG: by default, of a single source, acc_*.png beside log_*.jsonl, or in the folder and
-    named after it. Beside the curves stand the paper's figure and that of random images. UserError
-    where there is nothing to draw, or where the picture would replace another file, see
-    outputs.check.
+    All runs are of one dataset, network and ipc; their iterations may differ. path: of the PNG;
+    None only with a single source: acc_*.png beside its log_*.jsonl, or in the folder and named
+    after it. Returns the path. Beside the curves stand the paper's figure and that of random
+    images. UserError where there is nothing to draw, or where the picture would replace another
+    file, see outputs.check.
     """
     sources = [Path(source) for source in sources]
     for source in sources:

@@ -58,7 +58,8 @@ RECIPES = {
 }
 
 # Our own recipe, on top of the paper's: chosen on training images held out of MNIST and CIFAR-10,
-# see docs/beyond.md.
+# see docs/beyond.md. Beside experts ce_weight is for those who switch them off (--experts 0 and
+# --syn_ce).
 _EXPERTS = {"experts": 5, "syn_ce": False, "spread_weight": 1.5, "cooldown": 0.2}
 _COLOUR = {"init": "cluster", "chroma": "half"}
 _COLOUR_BY_EXPERTS = {**_COLOUR, **_EXPERTS, "expert_ce": 17.0}

@@ -130,9 +130,9 @@ def _kind(start):
     args = {"recipe": "paper", "chroma": "full", "judge_steps": 0, "validate": 0} | start["args"]
     distilled = args["Iteration"] > 0
     told = _TOLD if distilled else (*_TOLD, "init")
-    departures = {flag: value for flag, (value, _) in start["departures"].items()}
+    departures = start["departures"]
     if distilled and args["recipe"] == "ours":
-        departures = _from_our_recipe(args, departures)
+        departures = _from_our_recipe(args)
     works = ("distilling", "judging") if distilled else ("judging",)
     return Kind(
         dataset=args["dataset"],
@@ -152,24 +152,21 @@ def _kind(start):
         test_images=start["test_images"],
         data_sha256=start["data_sha256"],
         departures=tuple(
-            Departure(flag, str(value)) for flag, value in departures.items() if flag not in told
+            Departure(flag, str(value))
+            for flag, (value, _) in departures.items()
+            if flag not in told
         ),
     )
 
 
-def _from_our_recipe(args, logged):
-    """The departures {flag: value} of a run of our recipe from what it is now.
+def _from_our_recipe(args):
+    """The departures {flag: (value, usual value)} of a run of our recipe from what it is now.
 
     Our recipe changes between versions. A run of an earlier one is a run with other flags.
-    args: its flags, without those that came later. logged: its departures from what it was then.
+    args: the run's flags, without those that came later.
     """
-    departures = dict(logged)
-    for flag, usual in recipes.our_settings(args["dataset"], args["ipc"]).items():
-        value = args.get(flag, flags.DEFAULTS[flag])
-        departures.pop(flag, None)
-        if value != usual:
-            departures[flag] = value
-    return departures
+    settings, _ = recipes.recipe(args["dataset"], args["ipc"], args["method"], "ours")
+    return flags.departures({**flags.DEFAULTS, **args}, {**flags.DEFAULTS, **settings})
 
 
 def _precision(start, work):

@@ -49,14 +49,14 @@ cifar10_by_seed() {
     run 1 $folder/half_chroma_random_steps_seed0 $flags --chroma half --judge_steps 402
 }
 
-other_ipc() { # DATASET SCRIPT IPC ITERATIONS: CIFAR-100 takes ten times the minutes
+other_ipc() { # DATASET SCRIPT IPC ITERATIONS MINUTES: those of BACON
     local folder=$1_ConvNetW32_$3ipc_$4it
     local flags="$2 --dataset $1 --ipc $3 --eval_interval $4"
     run 1 $folder/random_seed0 $flags --Iteration 0
     run 1 $folder/DM_seed0 $flags --Iteration $4 --method DM
-    run 3 $folder/IDM_seed0 $flags --Iteration $4 --method IDM
-    run 3 $folder/BACON_seed0 $flags --Iteration $4
-    run 6 $folder/ours_seed0 $flags --Iteration $4 $OURS
+    run $5 $folder/IDM_seed0 $flags --Iteration $4 --method IDM
+    run $5 $folder/BACON_seed0 $flags --Iteration $4
+    run $((20 + $5)) $folder/ours_seed0 $flags --Iteration $4 $OURS # 20: for its experts
 }
 
 of_1000_iterations() {
@@ -80,7 +80,7 @@ width_128() {
     run 8 $folder/random_seed0 BACON_cifar10.py --Iteration 0 $flags
     run 50 $folder/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags
     run 55 $folder/ours_seed0 BACON_cifar10.py --Iteration 300 $flags $OURS_POOL
-    run 150 CIFAR10_ConvNet_10ipc_1500it/ours_seed0 BACON_cifar10.py --Iteration 1500 $flags \
+    run 320 CIFAR10_ConvNet_10ipc_1500it/ours_seed0 BACON_cifar10.py --Iteration 1500 $flags \
         --eval_interval 300 $OURS
     folder=MNIST_ConvNet_10ipc_500it
     run 8 $folder/random_seed0 BACON_mnist.py --Iteration 0 $flags
@@ -103,13 +103,13 @@ digits() {
 
 runs() {
     cifar10_by_seed
-    other_ipc CIFAR10 BACON_cifar10.py 1 100
-    other_ipc CIFAR10 BACON_cifar10.py 50 200
-    other_ipc MNIST BACON_mnist.py 1 100
-    other_ipc MNIST BACON_mnist.py 10 200
-    other_ipc MNIST BACON_mnist.py 50 200
-    other_ipc CIFAR100 BACON_cifar10.py 1 200
-    other_ipc CIFAR100 BACON_cifar10.py 10 200
+    other_ipc CIFAR10 BACON_cifar10.py 1 100 3
+    other_ipc CIFAR10 BACON_cifar10.py 50 200 3
+    other_ipc MNIST BACON_mnist.py 1 100 3
+    other_ipc MNIST BACON_mnist.py 10 200 3
+    other_ipc MNIST BACON_mnist.py 50 200 3
+    other_ipc CIFAR100 BACON_cifar10.py 1 200 30
+    other_ipc CIFAR100 BACON_cifar10.py 10 200 30
     of_1000_iterations
     width_128
     digits

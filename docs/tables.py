@@ -22,6 +22,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CIFAR10 = "CIFAR10_ConvNetW32_10ipc_200it"
 LONGER = "CIFAR10_ConvNetW32_10ipc_1000it"
+WIDE = "CIFAR10_ConvNet_10ipc_300it"
+LONG_WIDE = "CIFAR10_ConvNet_10ipc_1500it"
 
 OURS = "[Ours](beyond.md)"
 POOL = "Ours without experts and spread"
@@ -177,10 +179,6 @@ def terms():
     return markdown(["Seed", "0", "1", "2", "all", "against BACON"], *rows)
 
 
-WIDE = "CIFAR10_ConvNet_10ipc_300it"
-LONG_WIDE = "CIFAR10_ConvNet_10ipc_1500it"
-
-
 def final(folder, file, run):
     """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py."""
     rows = [row for row in scores(f"{folder}/{file}.jsonl") if run in Path(row["set"]).parts]
@@ -205,7 +203,7 @@ def wide_cifar10():
 
 @dataclass(frozen=True)
 class Judged:
-    """A row of `both_judges`: sets of a folder, or a baseline, beside each other."""
+    """A row of `judged`: runs of a folder, or a baseline, whose judges are taken together."""
 
     name: str
     iterations: str
@@ -284,7 +282,7 @@ def wide_mnist():
             cell(final(folder, "1000_epochs", "BACON_seed0")),
             str(recipes.paper_figure("BACON", "MNIST", 10)),
         ],
-        ["[Ours](beyond.md), 150 iterations", *[""] * len(iterations), cell(own), ""],
+        [f"{POOL}, 150 iterations", *[""] * len(iterations), cell(own), ""],
     ]
     last = ["the last, 1,001 epochs", "the paper's, 20,000"]
     return markdown(["MNIST, iteration", *map(str, iterations), *last], *rows)
@@ -355,8 +353,11 @@ class Part:
     start: str | None = None
 
 
-def ours(lr_img=2, ce_weight=0.2):
-    """The flags of our recipe for CIFAR-10 at ipc 10, with other rates on request."""
+def by_pool(lr_img=2, ce_weight=0.2):
+    """The flags of our recipe for CIFAR-10 at ipc 10 without experts, spread and cooldown.
+
+    With other rates on request.
+    """
     return f"--chroma half --init cluster --lr_img {lr_img} --ce_weight {ce_weight}"
 
 
@@ -365,24 +366,24 @@ PARTS = [
     Part("`--lr_img 1 --ce_weight 0.2`", "--lr_img 1 --ce_weight 0.2"),
     Part("`--init cluster`", "--init cluster", start="--init cluster"),
     Part("`--chroma half`", "--chroma half", start="--chroma half"),
-    Part("the first three changes", ours(), start="--chroma half --init cluster"),
-    Part("the three with `--lr_img 4`", ours(lr_img=4)),
-    Part("the three with `--ce_weight 0.1`", ours(ce_weight=0.1)),
-    Part("the three with `--ce_weight 0.4`", ours(ce_weight=0.4)),
+    Part("half chroma, clusters and rates", by_pool(), start="--chroma half --init cluster"),
+    Part("these with `--lr_img 4`", by_pool(lr_img=4)),
+    Part("these with `--ce_weight 0.1`", by_pool(ce_weight=0.1)),
+    Part("these with `--ce_weight 0.4`", by_pool(ce_weight=0.4)),
     Part(
-        "the three with soft labels",
-        ours(),
+        "these with soft labels",
+        by_pool(),
         "labels half one-hot, half the pool's mean softmax at temperature 2",
     ),
     Part(
-        "the three with `--lr_img 4` that falls to 0",
-        ours(lr_img=4),
+        "these with `--lr_img 4` that falls to 0",
+        by_pool(lr_img=4),
         "rate falling to 0 by a cosine",
     ),
-    Part("the three with colours enlarged bilinearly", ours(), "chroma enlarged bilinearly"),
+    Part("these with colours enlarged bilinearly", by_pool(), "chroma enlarged bilinearly"),
     Part(
-        "the three with a constant weight of the cross-entropy",
-        ours(),
+        "these with a constant weight of the cross-entropy",
+        by_pool(),
         "cross-entropy weighted as at 60 % training accuracy",
     ),
 ]
@@ -408,7 +409,7 @@ def both_columns(line):
 
 
 def validation():
-    """What each part of our recipe is worth on images held out of training."""
+    """What half chroma, clusters and rates are worth on images held out of training."""
     rows = []
     for part in PARTS:
         end = both_columns(validated(f"--ipc 10 {part.flags}", 200, part.change))
@@ -420,30 +421,38 @@ def validation():
     return markdown(["", "201 epochs", "402 steps", *started], *rows)
 
 
-def experts(count=5, cross_entropy=17, spread=True, cooldown=True):
-    """The flags of experts, as our recipe has them or without a part of it."""
+def experts(count=5, cross_entropy=17, own=False, spread=True, cooldown=True):
+    """The flags of experts, as our recipe has them or otherwise.
+
+    cross_entropy: its weight in late experts. own: whether there is that of the network that
+    matches.
+    """
     words = [f"--experts {count}"]
-    words += [f"--expert_ce {cross_entropy} --no_syn_ce" if cross_entropy else "--no_syn_ce"]
-    words += ["--spread_weight 1.5"] if spread else []
-    words += ["--cooldown 0.2"] if cooldown else []
+    if cross_entropy:
+        words.append(f"--expert_ce {cross_entropy}")
+    if not own:
+        words.append("--no_syn_ce")
+    if spread:
+        words.append("--spread_weight 1.5")
+    if cooldown:
+        words.append("--cooldown 0.2")
     return " ".join(words)
 
 
 def parts_of_experts():
     """What experts, spread and cooldown are worth for CIFAR-10 at ipc 10, by 1,001 epochs."""
-    own_cross_entropy = experts(cross_entropy=0).replace("--no_syn_ce ", "")
     rows = []
     for name, flags in (
-        ("The first three changes: a pool", ""),
-        ("and `--spread_weight 1.5`", "--spread_weight 1.5"),
-        ("All five changes: `--recipe ours`", experts()),
+        (POOL, ""),
+        ("and with `--spread_weight 1.5`", "--spread_weight 1.5"),
+        ("`--recipe ours`", experts()),
         ("without the spread", experts(spread=False)),
         ("without the cooldown", experts(cooldown=False)),
-        ("with the cross-entropy of the network that matches", own_cross_entropy),
+        ("with the cross-entropy of the network that matches", experts(cross_entropy=0, own=True)),
         ("with two experts", experts(count=2)),
         ("with ten experts", experts(count=10)),
     ):
-        line = validated(f"--ipc 10 {ours()} {flags}", 200, epochs=1001)
+        line = validated(f"--ipc 10 {by_pool()} {flags}", 200, epochs=1001)
         rows.append([name, cell(line[_BY_EPOCHS])])
     return markdown(["", "1,001 epochs"], *rows)
 
@@ -475,7 +484,7 @@ WEIGHTS = [
         iterations=100,
         epochs=1001,
     ),
-    Weights("CIFAR-10, ipc 10", base=f"--ipc 10 {ours()}", pool="", tried=(17,), epochs=1001),
+    Weights("CIFAR-10, ipc 10", base=f"--ipc 10 {by_pool()}", pool="", tried=(17,), epochs=1001),
     Weights(
         "CIFAR-10, ipc 50",
         base="--ipc 50 --chroma half --init cluster --lr_img 5",
@@ -519,9 +528,8 @@ def by_cross_entropy():
         cells = [row.name, f"{row.epochs:,}", random, mean(pool[_BY_EPOCHS])]
         for weight in (17, 2, 0):
             if weight in row.tried:
-                words = " ".join(
-                    f"{row.base} {row.experts} {experts(cross_entropy=weight)}".split()
-                )
+                parts = [row.base, row.experts, experts(cross_entropy=weight)]
+                words = " ".join(part for part in parts if part)
                 found = validated(words, row.iterations, epochs=row.epochs)
                 cells.append(mean(found[_BY_EPOCHS]))
             else:

@@ -65,6 +65,16 @@ def test_flags_of_the_pool_or_of_experts_without_them_are_mentioned_and_not_take
     )
 
 
+def test_a_weight_of_the_cross_entropy_without_it_is_mentioned_and_not_taken():
+    args, parsed = settings("--ipc 10 --no_syn_ce --ce_weight 0.3")
+    assert parsed.notes == ["--ce_weight 0.3 has no effect with --no_syn_ce"]
+    assert args.ce_weight == settings("--ipc 10")[0].ce_weight
+    ours, parsed = settings("--ipc 10 --recipe ours")
+    assert not ours.syn_ce and not parsed.notes
+    args, parsed = settings("--ipc 10 --recipe ours --syn_ce --ce_weight 0.3")
+    assert args.ce_weight == 0.3 and not parsed.notes
+
+
 def test_every_switch_has_its_negation():
     for name in ("aug", "syn_ce", "net_decay", "zca", "compile", "net_train_real", "dry_run"):
         assert vars(settings(f"--{name}")[0])[name] is True

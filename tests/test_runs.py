@@ -52,11 +52,13 @@ def test_a_run_of_an_earlier_recipe_of_ours_is_one_with_other_flags(tmp_path, mo
     start = json.loads(lines[0])
     del start["args"]["experts"]  # a flag that came later
     write_events(log, [start, *map(json.loads, lines[1:])])
-    now = recipes.our_settings("Digits", 2) | {"lr_img": 3.0, "experts": 4, "ce_weight": 0.7}
-    before = start["args"]["ce_weight"]
+    before = recipes.our_settings("Digits", 2)
+    now = before | {"lr_img": 3.0, "experts": 4, "ce_weight": 0.7}
+    del now["spread_weight"]
     monkeypatch.setattr(recipes, "our_settings", lambda dataset, ipc: now)
     kind = runs.read_run(log).kind
-    words = ["--tv_weight 0.0", f"--ce_weight {before}", "--experts 0"]
+    words = ["--tv_weight 0.0", f"--ce_weight {before['ce_weight']}", "--experts 0"]
+    words.append(f"--spread_weight {before['spread_weight']}")
     assert sorted(map(str, kind.departures)) == sorted(words)
 
 
