@@ -21,7 +21,6 @@ RUNS = ROOT / "docs" / "runs"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CIFAR10 = "CIFAR10_ConvNetW32_10ipc_200it"
-LONGER = "CIFAR10_ConvNetW32_10ipc_1000it"
 WIDE = "CIFAR10_ConvNet_10ipc_300it"
 LONG_WIDE = "CIFAR10_ConvNet_10ipc_1500it"
 
@@ -180,7 +179,12 @@ def terms():
 
 
 def final(folder, file, run):
-    """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py."""
+    """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py.
+
+    Empty where nobody has judged so yet.
+    """
+    if not (RUNS / folder / f"{file}.jsonl").exists():
+        return []
     rows = [row for row in scores(f"{folder}/{file}.jsonl") if run in Path(row["set"]).parts]
     return of_rows(rows)
 
@@ -235,9 +239,7 @@ def both_judges():
             Judged(RANDOM, "0", CIFAR10, ("random4",)),
             Judged("BACON", "200", CIFAR10, ("BACON_seed0",)),
             Judged(POOL, "200", CIFAR10, of_seeds_0_to_2("ours_pool")),
-            Judged(POOL, "1,000", LONGER, of_seeds_0_to_2("ours_pool")),
             Judged(OURS, "200", CIFAR10, of_seeds_0_to_2("ours")),
-            Judged(OURS, "1,000", LONGER, of_seeds_0_to_2("ours")),
         ],
     )
 
@@ -247,26 +249,11 @@ def both_judges_wide():
     return judged(
         128,
         [
-            Judged(RANDOM, "0", WIDE, ("random4",)),
             Judged("BACON", "300", WIDE, ("BACON_seed0",)),
             Judged(POOL, "300", WIDE, ("ours_seed0",)),
             Judged(OURS, "1,500", LONG_WIDE, ("ours_seed0",)),
         ],
     )
-
-
-def cifar100():
-    """Every method on CIFAR-100, beside the paper's figures."""
-    sets = {OURS: "ours", "BACON": "BACON", "IDM": "IDM", DM: "DM", RANDOM: "random"}
-    rows = []
-    for name, run in sets.items():
-        cells = [name]
-        for ipc in (1, 10):
-            cells.append(cell(of_seeds(f"CIFAR100_ConvNetW32_{ipc}ipc_200it", run, [0])))
-            cells.append(str(recipes.paper_figure(run, "CIFAR100", ipc) or ""))
-        rows.append(cells)
-    head = ["CIFAR-100", "ipc 1", "the paper's, ipc 1", "ipc 10", "the paper's, ipc 10"]
-    return markdown(head, *rows)
 
 
 def wide_mnist():
@@ -439,35 +426,18 @@ def experts(count=5, cross_entropy=17, own=False, spread=True, cooldown=True):
     return " ".join(words)
 
 
-def parts_of_experts():
-    """What experts, spread and cooldown are worth for CIFAR-10 at ipc 10, by 1,001 epochs."""
-    rows = []
-    for name, flags in (
-        (POOL, ""),
-        ("and with `--spread_weight 1.5`", "--spread_weight 1.5"),
-        ("`--recipe ours`", experts()),
-        ("without the spread", experts(spread=False)),
-        ("without the cooldown", experts(cooldown=False)),
-        ("with the cross-entropy of the network that matches", experts(cross_entropy=0, own=True)),
-        ("with two experts", experts(count=2)),
-        ("with ten experts", experts(count=10)),
-    ):
-        line = validated(f"--ipc 10 {by_pool()} {flags}", 200, epochs=1001)
-        rows.append([name, cell(line[_BY_EPOCHS])])
-    return markdown(["", "1,001 epochs"], *rows)
-
-
 @dataclass(frozen=True)
 class Weights:
     """A row of `by_cross_entropy`, in flags of validation.jsonl; "" where nothing was measured.
 
-    base: of all its runs. pool: what the run with a pool has more. experts: what those with
-    experts have more. tried: their weights of the cross-entropy. random: of the random images.
+    base: of all its runs. pool: what the run with a pool has more, None if there is none. experts:
+    what those with experts have more. tried: their weights of the cross-entropy. random: of the
+    random images.
     """
 
     name: str
     base: str
-    pool: str
+    pool: str | None
     tried: tuple[int, ...]
     experts: str = ""
     random: str = ""
@@ -483,13 +453,6 @@ WEIGHTS = [
         tried=(17,),
         iterations=100,
         epochs=1001,
-    ),
-    Weights("CIFAR-10, ipc 10", base=f"--ipc 10 {by_pool()}", pool="", tried=(17,), epochs=1001),
-    Weights(
-        "CIFAR-10, ipc 50",
-        base="--ipc 50 --chroma half --init cluster --lr_img 5",
-        pool="--ce_weight 0.1",
-        tried=(17,),
     ),
     Weights(
         "MNIST, ipc 1",
@@ -509,7 +472,7 @@ WEIGHTS = [
     Weights(
         "MNIST, ipc 50",
         base="--dataset MNIST --ipc 50",
-        pool="--lr_img 5 --ce_weight 0.2",
+        pool=None,
         tried=(17, 2, 0),
         experts="--lr_img 1",
         random="--dataset MNIST --ipc 50",
@@ -524,8 +487,11 @@ def by_cross_entropy():
         random = ""
         if row.random:
             random = mean(validated(row.random, 0, epochs=row.epochs)[_BY_EPOCHS])
-        pool = validated(f"{row.base} {row.pool}", row.iterations, epochs=row.epochs)
-        cells = [row.name, f"{row.epochs:,}", random, mean(pool[_BY_EPOCHS])]
+        pool = ""
+        if row.pool is not None:
+            found = validated(f"{row.base} {row.pool}", row.iterations, epochs=row.epochs)
+            pool = mean(found[_BY_EPOCHS])
+        cells = [row.name, f"{row.epochs:,}", random, pool]
         for weight in (17, 2, 0):
             if weight in row.tried:
                 parts = [row.base, row.experts, experts(cross_entropy=weight)]
@@ -583,13 +549,11 @@ TABLES = {
     "wide_cifar10": wide_cifar10,
     "both_judges": both_judges,
     "both_judges_wide": both_judges_wide,
-    "cifar100": cifar100,
     "wide_mnist": wide_mnist,
     "real": real,
     "formats": formats,
     "equal_steps": equal_steps,
     "validation": validation,
-    "parts_of_experts": parts_of_experts,
     "by_cross_entropy": by_cross_entropy,
     "time": time,
     "canvases": canvases,
