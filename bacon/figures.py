@@ -7,6 +7,7 @@ imported where they are used: they cost a second.
 import contextlib
 import dataclasses
 import math
+import textwrap
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from bacon.errors import UserError
 SIDE = 64  # screen pixels that an image gets at least, where there are not too many
 AREA = 6_000_000  # screen pixels of a grid at most
 LINE = 25  # images of a class in one line at most
+LEGEND = 80  # characters of a line in the legend of a plot at most: more would be cut off
 
 
 def grid(images, labels, classes, path):
@@ -169,6 +171,12 @@ def _words(text):
     return f" {words}" if words.startswith("_") else words
 
 
+def _label(text):
+    """A text as the legend below a plot is to show it, in as many lines as it needs."""
+    lines = textwrap.wrap(plain(text), LEGEND, break_on_hyphens=False)
+    return "\n".join(map(_words, lines))
+
+
 def curve(curves, lines, title, path, split="test"):
     """Write a plot of accuracy over iterations, on the images of a split.
 
@@ -181,11 +189,11 @@ def curve(curves, lines, title, path, split="test"):
             mean = np.array([np.mean(points[it]) for it in its])
             std = np.array([np.std(points[it]) for it in its])
             hue = f"C{color}"
-            axes.plot(its, mean, "o-", color=hue, markersize=4, label=_words(name))
+            axes.plot(its, mean, "o-", color=hue, markersize=4, label=_label(name))
             axes.fill_between(its, mean - std, mean + std, color=hue, alpha=0.2, linewidth=0)
         for k, (name, value) in enumerate(lines.items()):
             style = ("--", ":", "-.")[k % 3]
-            axes.axhline(value, linestyle=style, color="0.35", label=_words(f"{name}: {value:.2f}"))
+            axes.axhline(value, linestyle=style, color="0.35", label=_label(f"{name}: {value:.2f}"))
         axes.set(xlabel="iteration", ylabel=f"{split} accuracy, %", title=_words(title))
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", fontsize=8)

@@ -716,12 +716,19 @@ class Settings:
     @property
     def departures(self):
         """{flag: (value, the recipe's value)} where they differ."""
-        found = {}
-        for name, usual in self.usual.items():
-            value = getattr(self.args, name)
-            if name in _OF_THE_RECIPE and value != usual:
-                found[name] = (value, usual)
-        return found
+        return departures(vars(self.args), self.usual)
+
+
+def departures(values, usual):
+    """{flag: (value, usual value)} of the flags of a recipe that differ.
+
+    values, usual: {flag: value} of all flags, those of a run and those of its recipe.
+    """
+    found = {}
+    for name in usual:
+        if name in _OF_THE_RECIPE and values[name] != usual[name]:
+            found[name] = (values[name], usual[name])
+    return found
 
 
 def parse_args(datasets, description, argv=None):
@@ -777,12 +784,16 @@ def _without_effect(values, usual):
     if values["experts"]:
         names = OF_THE_POOL
         why = " with --experts"
+        stands = usual
     else:
         names = OF_EXPERTS
         why = " without --experts"
+        stands = DEFAULTS  # the values of our recipe are for its experts
     for name in names:
-        if values[name] != usual[name]:
-            yield _Idle(name, why, usual[name])
+        if values[name] != stands[name]:
+            yield _Idle(name, why, stands[name])
+    if not values["syn_ce"] and values["ce_weight"] != usual["ce_weight"]:
+        yield _Idle("ce_weight", " with --no_syn_ce", usual["ce_weight"])
 
 
 def fixed_by(method):

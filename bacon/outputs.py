@@ -107,7 +107,7 @@ _PROMISES = {
 
 
 def of_scorer(args):
-    """What the flags of evaluate.py write, a list of `Output`; for --plot see plots.plot_run."""
+    """What the flags of evaluate.py write, a list of `Output`; for --plot see plots.plot_runs."""
     source = ", ".join([*args.paths[:3], *["..."] * (len(args.paths) > 3)])
     source = source or f"--baseline {','.join(args.baseline)}"
     export, exported = args.export or ("", None)

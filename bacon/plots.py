@@ -10,51 +10,84 @@ from bacon import figures, outputs, runs, tables
 from bacon.errors import UserError
 
 
-def plot_run(log, path=None):
-    """Draw the accuracy over iterations of the run of `log`, or of the runs of a kind in a folder.
+def plot_runs(sources, path=None):
+    """Draw the accuracy over the iterations of runs, each source a log or a folder of runs.
 
-    Returns the path of the PNG: by default acc_*.png beside log_*.jsonl, or in the folder and named
-    after it. Beside the curves stand the paper's figure and that of random images. UserError where
-    there is nothing to draw, or where the picture would replace another file, see outputs.check.
+    All runs are of one dataset, network and ipc; their iterations may differ. path: of the PNG;
+    None only with a single source: acc_*.png beside its log_*.jsonl, or in the folder and named
+    after it. Returns the path. Beside the curves stand the paper's figure and that of random
+    images. UserError where there is nothing to draw, or where the picture would replace another
+    file, see outputs.check.
     """
-    log = Path(log)
-    if not log.exists():
-        raise UserError(f"--plot {log}: no such file or folder")
-    logs = runs.logs_below(log) if log.is_dir() else [log]
-    path = _beside(log, logs) if path is None else os.path.expanduser(path)
-    output = outputs.Output("--plot", str(path), outputs.PICTURE, str(log))
+    sources = [Path(source) for source in sources]
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"--plot {source}: no such file or folder")
+    logs_of = {source: _logs(source) for source in sources}
+    if path is None:
+        (source,) = sources
+        path = _beside(source, logs_of[source])
+    else:
+        path = os.path.expanduser(path)
+    output = outputs.Output("--plot", str(path), outputs.PICTURE, _words(sources))
+    logs = list(itertools.chain(*logs_of.values()))
     outputs.check([output], outputs.Inputs(logs))
-    distilled = _distilled(log, logs)
-    _check_one_kind(log, distilled)
+    distilled = _distilled(logs_of)
+    _check_one_kind(sources, distilled)
+    lines = _published(distilled) | _random_images(_folders(sources), distilled)
     kind = distilled[0].kind
-    folder = log.resolve() if log.is_dir() else log.parent.resolve()
-    lines = _published(distilled) | _random_images(folder, distilled)
-    name = tables.dataset_name(kind)
-    title = f"{name}, ipc {kind.ipc}, {kind.network}, {kind.iterations:,} iterations"
     split = ["validation"] if kind.validate else []
     outputs.prepare(path)
-    figures.curve(_curves(distilled), lines, title, path, *split)
+    figures.curve(_curves(distilled), lines, _title(distilled), path, *split)
     return path
 
 
-def _distilled(log, logs):
-    """The finished runs of `log`, a log or a folder of `logs`, in which something was distilled.
+def _words(sources):
+    """The sources in a message: a pattern of a shell may give hundreds."""
+    if len(sources) > 2:
+        return f"{sources[0]} and {len(sources) - 1} more"
+    return " ".join(map(str, sources))
+
+
+def _logs(source):
+    """The logs of a source, which is a log or a folder of runs."""
+    return runs.logs_below(source) if source.is_dir() else [source]
+
+
+def _folders(sources):
+    """The folder of each source: itself, or that of the log."""
+    return [source.resolve() if source.is_dir() else source.parent.resolve() for source in sources]
+
+
+def _distilled(logs_of):
+    """The finished runs of {source: its logs} in which something was distilled.
 
     A damaged log in a folder is told and left out; on its own it is an error.
     """
-    found = runs.read_runs(logs) if log.is_dir() else [runs.read_run(log)]
+    found = []
+    for source, logs in logs_of.items():
+        found += runs.read_runs(logs) if source.is_dir() else [runs.read_run(source)]
     return [run for run in found if run and run.kind.iterations]
 
 
-def _check_one_kind(log, distilled):
+def _check_one_kind(sources, distilled):
     """UserError unless all runs can share a plot."""
     kinds = {
-        (run.kind.same_data, run.kind.validate, run.kind.ipc, run.kind.network, run.kind.iterations)
-        for run in distilled
+        (run.kind.same_data, run.kind.validate, run.kind.ipc, run.kind.network) for run in distilled
     }
     if len(kinds) != 1:
         found = f"holds finished runs of {len(kinds)} kinds (dataset, ipc, network), needs one"
-        raise UserError(f"--plot {log}: {found}")
+        raise UserError(f"--plot {_words(sources)}: {found}")
+
+
+def _title(distilled):
+    """Dataset, ipc, network and the most iterations of runs that share a plot."""
+    kind = distilled[0].kind
+    iterations = {run.kind.iterations for run in distilled}
+    budget = f"{max(iterations):,} iterations"
+    if len(iterations) > 1:
+        budget = f"up to {budget}"
+    return f"{tables.dataset_name(kind)}, ipc {kind.ipc}, {kind.network}, {budget}"
 
 
 def _beside(log, logs):
@@ -103,16 +136,19 @@ def _is_start_of(random, run):
     return one.same_data == other.same_data and judged and flags
 
 
-def _random_images(folder, distilled):
+def _random_images(folders, distilled):
     """{label: accuracy in percent} of random images for each judge.
 
-    From runs in the folder or one beside it; from those with the seeds of the distilled runs, if
-    there are any.
+    From runs in the folders or one beside them; from those with the seeds of the distilled runs,
+    if there are any. They are images like those with which the first run began.
     """
     run = distilled[0]
     seeds = {one.seed for one in distilled}
+    logs = set()
+    for folder in folders:
+        logs |= {*folder.rglob("log_*.jsonl"), *folder.parent.glob("*/log_*.jsonl")}
     random = []
-    for log in sorted({*folder.rglob("log_*.jsonl"), *folder.parent.glob("*/log_*.jsonl")}):
+    for log in sorted(logs):
         # A damaged log of another run does not matter here.
         with contextlib.suppress(UserError, OSError):
             other = runs.read_run(log)

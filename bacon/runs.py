@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bacon import compute, recipes
+from bacon import compute, flags, recipes
 from bacon.errors import UserError, damaged
 from bacon.messages import log as messages
 
@@ -130,11 +130,9 @@ def _kind(start):
     args = {"recipe": "paper", "chroma": "full", "judge_steps": 0, "validate": 0} | start["args"]
     distilled = args["Iteration"] > 0
     told = _TOLD if distilled else (*_TOLD, "init")
-    departures = tuple(
-        Departure(flag, str(value))
-        for flag, (value, _) in start["departures"].items()
-        if flag not in told
-    )
+    departures = start["departures"]
+    if distilled and args["recipe"] == "ours":
+        departures = _from_our_recipe(args)
     works = ("distilling", "judging") if distilled else ("judging",)
     return Kind(
         dataset=args["dataset"],
@@ -153,8 +151,22 @@ def _kind(start):
         train_images=start["train_images"],
         test_images=start["test_images"],
         data_sha256=start["data_sha256"],
-        departures=departures,
+        departures=tuple(
+            Departure(flag, str(value))
+            for flag, (value, _) in departures.items()
+            if flag not in told
+        ),
     )
+
+
+def _from_our_recipe(args):
+    """The departures {flag: (value, usual value)} of a run of our recipe from what it is now.
+
+    Our recipe changes between versions. A run of an earlier one is a run with other flags.
+    args: the run's flags, without those that came later.
+    """
+    settings, _ = recipes.recipe(args["dataset"], args["ipc"], args["method"], "ours")
+    return flags.departures({**flags.DEFAULTS, **args}, {**flags.DEFAULTS, **settings})
 
 
 def _precision(start, work):

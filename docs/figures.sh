@@ -7,6 +7,11 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python}
 FLAGS=("$@")
 
+# Flags of our recipe, with the folder where its runs share their experts, and of our recipe without
+# experts: the pool, and what belongs to it.
+OURS="--recipe ours --expert_path docs/runs/experts"
+OURS_POOL="--recipe ours --experts 0 --syn_ce --spread_weight 0 --cooldown 0"
+
 run() { # MINUTES FOLDER SCRIPT FLAGS: print a run
     # Minutes are those on 2 CPU cores (Zen 4), folders lie in docs/runs.
     local shared="--model ConvNetW32 --num_exp 1 --num_eval 3 --epoch_eval_train 200"
@@ -23,7 +28,8 @@ cifar10_by_seed() {
         run 3 $folder/BACON_seed$seed $flags --Iteration 200 --meter_reset 200
         [ $seed -le 2 ] || continue
         run 1 $folder/DM_seed$seed $flags --Iteration 200 --method DM
-        run 4 $folder/ours_seed$seed $flags --Iteration 200 --recipe ours
+        run 17 $folder/ours_seed$seed $flags --Iteration 200 $OURS
+        run 4 $folder/ours_pool_seed$seed $flags --Iteration 200 $OURS_POOL
         flags="$flags --Iteration 200 --meter_reset 200"
         run 3 $folder/IDM_seed$seed $flags --method IDM
         run 3 $folder/IDM_ce_0.15_seed$seed $flags --method IDM --ce_weight 0.15
@@ -43,14 +49,29 @@ cifar10_by_seed() {
     run 1 $folder/half_chroma_random_steps_seed0 $flags --chroma half --judge_steps 402
 }
 
-other_ipc() { # DATASET SCRIPT IPC ITERATIONS
+other_ipc() { # DATASET SCRIPT IPC ITERATIONS MINUTES: those of BACON
     local folder=$1_ConvNetW32_$3ipc_$4it
     local flags="$2 --dataset $1 --ipc $3 --eval_interval $4"
     run 1 $folder/random_seed0 $flags --Iteration 0
     run 1 $folder/DM_seed0 $flags --Iteration $4 --method DM
-    run 3 $folder/IDM_seed0 $flags --Iteration $4 --method IDM
-    run 3 $folder/BACON_seed0 $flags --Iteration $4
-    run 6 $folder/ours_seed0 $flags --Iteration $4 --recipe ours
+    run $5 $folder/IDM_seed0 $flags --Iteration $4 --method IDM
+    run $5 $folder/BACON_seed0 $flags --Iteration $4
+    run $((20 + $5)) $folder/ours_seed0 $flags --Iteration $4 $OURS # 20: for its experts
+}
+
+of_1000_iterations() {
+    local folder=CIFAR10_ConvNetW32_10ipc_1000it
+    local seed ipc flags
+    for seed in 0 1 2; do
+        flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 1000 --Iteration 1000"
+        run 11 $folder/ours_seed$seed $flags $OURS
+        run 9 $folder/ours_pool_seed$seed $flags $OURS_POOL
+    done
+    for ipc in 10 50; do
+        folder=MNIST_ConvNetW32_${ipc}ipc_1000it
+        flags="BACON_mnist.py --ipc $ipc --eval_interval 1000 --Iteration 1000"
+        run 12 $folder/ours_seed0 $flags $OURS
+    done
 }
 
 width_128() {
@@ -58,13 +79,15 @@ width_128() {
     local folder=CIFAR10_ConvNet_10ipc_300it
     run 8 $folder/random_seed0 BACON_cifar10.py --Iteration 0 $flags
     run 50 $folder/BACON_seed0 BACON_cifar10.py --Iteration 300 $flags
-    run 55 $folder/ours_seed0 BACON_cifar10.py --Iteration 300 $flags --recipe ours
+    run 55 $folder/ours_seed0 BACON_cifar10.py --Iteration 300 $flags $OURS_POOL
+    run 320 CIFAR10_ConvNet_10ipc_1500it/ours_seed0 BACON_cifar10.py --Iteration 1500 $flags \
+        --eval_interval 300 $OURS
     folder=MNIST_ConvNet_10ipc_500it
     run 8 $folder/random_seed0 BACON_mnist.py --Iteration 0 $flags
     run 115 $folder/BACON_seed0 BACON_mnist.py --Iteration 500 $flags
     folder=MNIST_ConvNet_10ipc_150it
     flags="--model ConvNet --ipc 10 --eval_interval 150 --epoch_eval_train 1000"
-    run 55 $folder/ours_seed0 BACON_mnist.py --Iteration 150 $flags --recipe ours
+    run 55 $folder/ours_seed0 BACON_mnist.py --Iteration 150 $flags $OURS_POOL
 }
 
 digits() {
@@ -80,11 +103,14 @@ digits() {
 
 runs() {
     cifar10_by_seed
-    other_ipc CIFAR10 BACON_cifar10.py 1 100
-    other_ipc CIFAR10 BACON_cifar10.py 50 200
-    other_ipc MNIST BACON_mnist.py 1 100
-    other_ipc MNIST BACON_mnist.py 10 200
-    other_ipc MNIST BACON_mnist.py 50 200
+    other_ipc CIFAR10 BACON_cifar10.py 1 100 3
+    other_ipc CIFAR10 BACON_cifar10.py 50 200 3
+    other_ipc MNIST BACON_mnist.py 1 100 3
+    other_ipc MNIST BACON_mnist.py 10 200 3
+    other_ipc MNIST BACON_mnist.py 50 200 3
+    other_ipc CIFAR100 BACON_cifar10.py 1 200 30
+    other_ipc CIFAR100 BACON_cifar10.py 10 200 30
+    of_1000_iterations
     width_128
     digits
 }
@@ -116,10 +142,15 @@ scores() { # FILE WHAT HOW: what to judge and how, for evaluate.py; into a file 
 }
 
 small=CIFAR10_ConvNetW32_10ipc_200it
-scores $small/402_steps.jsonl docs/runs/$small/{ours,BACON,IDM}_seed{0,1,2} --judge_steps 402
-both=(docs/runs/$small/{BACON,ours}_seed0 --baseline random4 --num_eval 3)
-scores $small/1000_epochs.jsonl "${both[@]}" --epoch_eval_train 1000
-scores $small/idc.jsonl "${both[@]}" --protocol idc
+longer=CIFAR10_ConvNetW32_10ipc_1000it
+sets=(docs/runs/$small/{ours,ours_pool,BACON,IDM}_seed{0,1,2})
+scores $small/402_steps.jsonl "${sets[@]}" --judge_steps 402
+sets=(docs/runs/$small/{BACON_seed0,{ours,ours_pool}_seed{0,1,2}} --baseline random4 --num_eval 3)
+scores $small/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
+scores $small/idc.jsonl "${sets[@]}" --protocol idc
+sets=(docs/runs/$longer/{ours,ours_pool}_seed{0,1,2} --num_eval 2)
+scores $longer/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
+scores $longer/idc.jsonl "${sets[@]}" --protocol idc
 more=CIFAR10_ConvNetW32_50ipc_200it
 scores $more/1608_steps.jsonl docs/runs/$more/ours_seed0 --judge_steps 1608
 for steps in 402 2002; do
@@ -128,8 +159,13 @@ for steps in 402 2002; do
 done
 wide=CIFAR10_ConvNet_10ipc_300it
 judges="--num_eval 3"
-scores $wide/1000_epochs.jsonl docs/runs/$wide/{BACON,ours}_seed0 --epoch_eval_train 1000 $judges
+sets=(docs/runs/$wide/{BACON,ours}_seed0 --baseline random4 $judges)
+scores $wide/idc.jsonl "${sets[@]}" --protocol idc
+scores $wide/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
 scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 $judges
+widest=CIFAR10_ConvNet_10ipc_1500it
+scores $widest/1000_epochs.jsonl docs/runs/$widest/ours_seed0 --epoch_eval_train 1000 $judges
+scores $widest/idc.jsonl docs/runs/$widest/ours_seed0 --protocol idc $judges
 mnist=MNIST_ConvNet_10ipc_500it
 scores $mnist/1000_epochs.jsonl docs/runs/$mnist/BACON_seed0 --epoch_eval_train 1000 $judges
 $PYTHON evaluate.py --table docs/runs

@@ -21,7 +21,11 @@ RUNS = ROOT / "docs" / "runs"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CIFAR10 = "CIFAR10_ConvNetW32_10ipc_200it"
+WIDE = "CIFAR10_ConvNet_10ipc_300it"
+LONG_WIDE = "CIFAR10_ConvNet_10ipc_1500it"
 
+OURS = "[Ours](beyond.md)"
+POOL = "Ours without experts and spread"
 RANDOM = "Random real images, four to a canvas"
 DM = "DM, one image to a canvas"
 
@@ -146,7 +150,7 @@ def by_seed():
         "IDM": "IDM",
         "BACON": "BACON",
         "[Ours](beyond.md), not distilled": "ours_start",
-        "[Ours](beyond.md)": "ours",
+        OURS: "ours",
     }
     seeds = seeds_of("random")
     rows = []
@@ -174,49 +178,82 @@ def terms():
     return markdown(["Seed", "0", "1", "2", "all", "against BACON"], *rows)
 
 
-WIDE = "CIFAR10_ConvNet_10ipc_300it"
-
-
 def final(folder, file, run):
-    """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py."""
+    """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py.
+
+    Empty where nobody has judged so yet.
+    """
+    if not (RUNS / folder / f"{file}.jsonl").exists():
+        return []
     rows = [row for row in scores(f"{folder}/{file}.jsonl") if run in Path(row["set"]).parts]
     return of_rows(rows)
 
 
 def wide_cifar10():
     """The curves of CIFAR-10 at width 128."""
-    iterations = (0, 100, 200, 300)
-    start = by_iteration(WIDE, "random_seed0")
-    bacon = start | by_iteration(WIDE, "BACON_seed0")
-    own = by_iteration(WIDE, "ours_seed0")
+    iterations = (0, 100, 200, 300, 600, 900, 1200, 1500)
+    curves = {
+        "BACON": by_iteration(WIDE, "random_seed0") | by_iteration(WIDE, "BACON_seed0"),
+        POOL: by_iteration(WIDE, "ours_seed0"),
+        OURS: by_iteration(LONG_WIDE, "ours_seed0"),
+    }
+    head = ["Iteration", *(f"{iteration:,}" for iteration in iterations)]
     rows = [
-        [
-            "BACON",
-            *(cell(bacon[it]) for it in iterations),
-            cell(final(WIDE, "1000_epochs", "BACON_seed0")),
-            "the same",
-            str(recipes.paper_figure("BACON", "CIFAR10", 10)),
-        ],
-        [
-            "[Ours](beyond.md)",
-            *(cell(own.get(it)) for it in iterations),
-            cell(final(WIDE, "1000_epochs", "ours_seed0")),
-            cell(final(WIDE, "2002_steps", "ours_seed0")),
-            "",
-        ],
+        [name, *(cell(curve.get(iteration)) for iteration in iterations)]
+        for name, curve in curves.items()
     ]
-    last = ["the last, 1,001 epochs", "the last, 2,002 steps", "the paper's, 20,000"]
-    return markdown(["CIFAR-10, iteration", *map(str, iterations), *last], *rows)
+    return markdown(head, *rows)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row of `judged`: runs of a folder, or a baseline, whose judges are taken together."""
+
+    name: str
+    iterations: str
+    folder: str
+    runs: tuple[str, ...]
+
+
+def of_seeds_0_to_2(run):
+    return tuple(f"{run}_seed{seed}" for seed in range(3))
+
+
+def judged(width, rows):
+    """A table of sets of one width under DC's judge and IDC's."""
+    lines = []
+    for row in rows:
+        cells = []
+        for file in ("1000_epochs", "idc"):
+            accuracies = [final(row.folder, file, run) for run in row.runs]
+            cells.append(cell(list(itertools.chain(*accuracies))))
+        lines.append([row.name, row.iterations, *cells])
+    return markdown([f"Width {width}", "Iterations", "DC's judge", "IDC's judge"], *lines)
 
 
 def both_judges():
-    """Sets of CIFAR-10 at ipc 10 under DC's judge and IDC's."""
-    sets = {RANDOM: "random4", "BACON": "BACON_seed0", "[Ours](beyond.md)": "ours_seed0"}
-    rows = []
-    for name, run in sets.items():
-        cells = [cell(final(CIFAR10, file, run)) for file in ("1000_epochs", "idc")]
-        rows.append([name, *cells])
-    return markdown(["Set", "DC's judge", "IDC's judge"], *rows)
+    """Sets of CIFAR-10 at ipc 10 and width 32 under DC's judge and IDC's."""
+    return judged(
+        32,
+        [
+            Judged(RANDOM, "0", CIFAR10, ("random4",)),
+            Judged("BACON", "200", CIFAR10, ("BACON_seed0",)),
+            Judged(POOL, "200", CIFAR10, of_seeds_0_to_2("ours_pool")),
+            Judged(OURS, "200", CIFAR10, of_seeds_0_to_2("ours")),
+        ],
+    )
+
+
+def both_judges_wide():
+    """The same at width 128."""
+    return judged(
+        128,
+        [
+            Judged("BACON", "300", WIDE, ("BACON_seed0",)),
+            Judged(POOL, "300", WIDE, ("ours_seed0",)),
+            Judged(OURS, "1,500", LONG_WIDE, ("ours_seed0",)),
+        ],
+    )
 
 
 def wide_mnist():
@@ -232,7 +269,7 @@ def wide_mnist():
             cell(final(folder, "1000_epochs", "BACON_seed0")),
             str(recipes.paper_figure("BACON", "MNIST", 10)),
         ],
-        ["[Ours](beyond.md), 150 iterations", *[""] * len(iterations), cell(own), ""],
+        [f"{POOL}, 150 iterations", *[""] * len(iterations), cell(own), ""],
     ]
     last = ["the last, 1,001 epochs", "the paper's, 20,000"]
     return markdown(["MNIST, iteration", *map(str, iterations), *last], *rows)
@@ -303,8 +340,11 @@ class Part:
     start: str | None = None
 
 
-def ours(lr_img=2, ce_weight=0.2):
-    """The flags of our recipe for CIFAR-10 at ipc 10, with other rates on request."""
+def by_pool(lr_img=2, ce_weight=0.2):
+    """The flags of our recipe for CIFAR-10 at ipc 10 without experts, spread and cooldown.
+
+    With other rates on request.
+    """
     return f"--chroma half --init cluster --lr_img {lr_img} --ce_weight {ce_weight}"
 
 
@@ -313,36 +353,37 @@ PARTS = [
     Part("`--lr_img 1 --ce_weight 0.2`", "--lr_img 1 --ce_weight 0.2"),
     Part("`--init cluster`", "--init cluster", start="--init cluster"),
     Part("`--chroma half`", "--chroma half", start="--chroma half"),
-    Part("`--recipe ours`: all three", ours(), start="--chroma half --init cluster"),
-    Part("ours with `--lr_img 4`", ours(lr_img=4)),
-    Part("ours with `--ce_weight 0.1`", ours(ce_weight=0.1)),
-    Part("ours with `--ce_weight 0.4`", ours(ce_weight=0.4)),
+    Part("half chroma, clusters and rates", by_pool(), start="--chroma half --init cluster"),
+    Part("these with `--lr_img 4`", by_pool(lr_img=4)),
+    Part("these with `--ce_weight 0.1`", by_pool(ce_weight=0.1)),
+    Part("these with `--ce_weight 0.4`", by_pool(ce_weight=0.4)),
     Part(
-        "ours with soft labels",
-        ours(),
+        "these with soft labels",
+        by_pool(),
         "labels half one-hot, half the pool's mean softmax at temperature 2",
     ),
     Part(
-        "ours with `--lr_img 4` that falls to 0",
-        ours(lr_img=4),
+        "these with `--lr_img 4` that falls to 0",
+        by_pool(lr_img=4),
         "rate falling to 0 by a cosine",
     ),
-    Part("ours with colours enlarged bilinearly", ours(), "chroma enlarged bilinearly"),
+    Part("these with colours enlarged bilinearly", by_pool(), "chroma enlarged bilinearly"),
     Part(
-        "ours with a constant weight of the cross-entropy",
-        ours(),
+        "these with a constant weight of the cross-entropy",
+        by_pool(),
         "cross-entropy weighted as at 60 % training accuracy",
     ),
 ]
 
 
-def validated(flags, iterations, change=None):
-    """The line of validation.jsonl about a run of CIFAR-10 at ipc 10."""
-    words = ["--ipc 10", flags, "--model ConvNetW32 --validate 500 --seed 0"]
-    wanted = " ".join(word for word in words if word)
+def validated(flags, iterations, change=None, epochs=201):
+    """The line of validation.jsonl about a run, whose flags are given from --ipc on."""
+    wanted = f"{flags.strip()} --model ConvNetW32 --validate 500 --seed 0"
     lines = (RUNS / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     for line in map(json.loads, lines):
         same = line["flags"] == wanted and line["iterations"] == iterations
+        # A line without epochs is of judges that trained for so many steps.
+        same = same and line.get("epochs", epochs) == epochs
         if same and line.get("patched") == change:
             return line
     raise KeyError(f"validation.jsonl has no line for {wanted}, {iterations} iterations")
@@ -355,14 +396,113 @@ def both_columns(line):
 
 
 def validation():
-    """What each part of our recipe is worth on images held out of training."""
+    """What half chroma, clusters and rates are worth on images held out of training."""
     rows = []
     for part in PARTS:
-        end = both_columns(validated(part.flags, 200, part.change))
-        start = ["", ""] if part.start is None else both_columns(validated(part.start, 0))
+        end = both_columns(validated(f"--ipc 10 {part.flags}", 200, part.change))
+        start = ["", ""]
+        if part.start is not None:
+            start = both_columns(validated(f"--ipc 10 {part.start}", 0))
         rows.append([part.name, *end, *start])
     started = ["initial images, 201 epochs", "initial images, 402 steps"]
     return markdown(["", "201 epochs", "402 steps", *started], *rows)
+
+
+def experts(count=5, cross_entropy=17, own=False, spread=True, cooldown=True):
+    """The flags of experts, as our recipe has them or otherwise.
+
+    cross_entropy: its weight in late experts. own: whether there is that of the network that
+    matches.
+    """
+    words = [f"--experts {count}"]
+    if cross_entropy:
+        words.append(f"--expert_ce {cross_entropy}")
+    if not own:
+        words.append("--no_syn_ce")
+    if spread:
+        words.append("--spread_weight 1.5")
+    if cooldown:
+        words.append("--cooldown 0.2")
+    return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A row of `by_cross_entropy`, in flags of validation.jsonl; "" where nothing was measured.
+
+    base: of all its runs. pool: what the run with a pool has more, None if there is none. experts:
+    what those with experts have more. tried: their weights of the cross-entropy. random: of the
+    random images.
+    """
+
+    name: str
+    base: str
+    pool: str | None
+    tried: tuple[int, ...]
+    experts: str = ""
+    random: str = ""
+    iterations: int = 200
+    epochs: int = 201
+
+
+WEIGHTS = [
+    Weights(
+        "CIFAR-10, ipc 1",
+        base="--ipc 1 --chroma half --init cluster --lr_img 1",
+        pool="--ce_weight 0.2",
+        tried=(17,),
+        iterations=100,
+        epochs=1001,
+    ),
+    Weights(
+        "MNIST, ipc 1",
+        base="--dataset MNIST --ipc 1 --init cluster --lr_img 0.2",
+        pool="--ce_weight 0.2",
+        tried=(2,),
+        iterations=100,
+    ),
+    Weights(
+        "MNIST, ipc 10",
+        base="--dataset MNIST --ipc 10",
+        pool="--lr_img 1 --ce_weight 0.2",
+        tried=(17, 2, 0),
+        experts="--lr_img 1",
+        random="--dataset MNIST --ipc 10",
+    ),
+    Weights(
+        "MNIST, ipc 50",
+        base="--dataset MNIST --ipc 50",
+        pool=None,
+        tried=(17, 2, 0),
+        experts="--lr_img 1",
+        random="--dataset MNIST --ipc 50",
+    ),
+]
+
+
+def by_cross_entropy():
+    """Experts by dataset, ipc and weight of the cross-entropy, on validation images."""
+    rows = []
+    for row in WEIGHTS:
+        random = ""
+        if row.random:
+            random = mean(validated(row.random, 0, epochs=row.epochs)[_BY_EPOCHS])
+        pool = ""
+        if row.pool is not None:
+            found = validated(f"{row.base} {row.pool}", row.iterations, epochs=row.epochs)
+            pool = mean(found[_BY_EPOCHS])
+        cells = [row.name, f"{row.epochs:,}", random, pool]
+        for weight in (17, 2, 0):
+            if weight in row.tried:
+                parts = [row.base, row.experts, experts(cross_entropy=weight)]
+                words = " ".join(part for part in parts if part)
+                found = validated(words, row.iterations, epochs=row.epochs)
+                cells.append(mean(found[_BY_EPOCHS]))
+            else:
+                cells.append("")
+        rows.append(cells)
+    head = ["", "Epochs", "Random images", "Pool", "Experts, 17", "Experts, 2", "Experts, 0"]
+    return markdown(head, *rows)
 
 
 # docs/speed.md
@@ -408,11 +548,13 @@ TABLES = {
     "terms": terms,
     "wide_cifar10": wide_cifar10,
     "both_judges": both_judges,
+    "both_judges_wide": both_judges_wide,
     "wide_mnist": wide_mnist,
     "real": real,
     "formats": formats,
     "equal_steps": equal_steps,
     "validation": validation,
+    "by_cross_entropy": by_cross_entropy,
     "time": time,
     "canvases": canvases,
 }

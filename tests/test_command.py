@@ -197,7 +197,7 @@ def test_a_flag_is_refused_where_it_has_no_effect_and_only_there(line, idle):
         ("--table x --plot y", False),
         ("--dataset Digits", False),
         ("--plot x y", True),
-        ("--plot x y z", False),
+        ("--plot x y z", True),
         ("x y z --baseline random,full", True),
         ("x --baseline random,best", False),
         ("x --export png y", True),

@@ -241,6 +241,17 @@ def test_every_image_has_a_place_of_its_own_in_lines_below_each_other(
             assert name.any() and not name[:, -4:].any()  # each name stands before its images
 
 
+def test_a_long_name_stays_within_the_picture(plotted, tmp_path):
+    name = " ".join(["--experts 0"] * 30)
+    figures.curve({name: {1: [1.0]}}, {name: 2.0}, "title", tmp_path / "curve.png")
+    (axes,) = plotted
+    (legend,) = axes.figure.legends
+    shown = [text.get_text().split() for text in legend.get_texts()]
+    assert shown == [name.split(), f"{name}: 2.00".split()]
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= axes.figure.bbox.width
+
+
 def test_lines_beside_each_other_look_different_and_any_name_gets_a_png(plotted, tmp_path):
     lines = {f"line {k}": float(k) for k in range(7)}
     figures.curve({}, lines, "title", tmp_path / "no_ending")

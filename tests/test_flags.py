@@ -52,6 +52,7 @@ def test_flags_that_a_method_fixes_are_mentioned_and_not_taken():
         ("--experts 2 --net_num 7 --meter_reset 9", ["--net_num 7", "--meter_reset 9"]),
         ("--experts 2 --expert_steps 7 --expert_ce 1 --train_net_num 2 --lr_net 0.1", []),
         ("--expert_steps 7 --expert_ce 1", ["--expert_steps 7", "--expert_ce 1.0"]),
+        ("--recipe ours --experts 0", ["--expert_ce 17.0"]),
     ],
 )
 def test_flags_of_the_pool_or_of_experts_without_them_are_mentioned_and_not_taken(line, said):
@@ -62,6 +63,16 @@ def test_flags_of_the_pool_or_of_experts_without_them_are_mentioned_and_not_take
     assert (args.expert_steps, args.expert_ce) == (
         (7, 1.0) if args.experts and not said else (3000, 0.0)
     )
+
+
+def test_a_weight_of_the_cross_entropy_without_it_is_mentioned_and_not_taken():
+    args, parsed = settings("--ipc 10 --no_syn_ce --ce_weight 0.3")
+    assert parsed.notes == ["--ce_weight 0.3 has no effect with --no_syn_ce"]
+    assert args.ce_weight == settings("--ipc 10")[0].ce_weight
+    ours, parsed = settings("--ipc 10 --recipe ours")
+    assert not ours.syn_ce and not parsed.notes
+    args, parsed = settings("--ipc 10 --recipe ours --syn_ce --ce_weight 0.3")
+    assert args.ce_weight == 0.3 and not parsed.notes
 
 
 def test_every_switch_has_its_negation():

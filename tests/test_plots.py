@@ -34,7 +34,7 @@ def test_a_plot_has_a_curve_for_each_kind_of_run_over_the_same_experiments(tmp_p
     write_log(tmp_path / "at other iterations", f"{line} --seed 5", {0: low, 2: high})
     both = {"ConvNetW32": [[0.9]], "ConvNet": [[0.9]]}
     write_log(tmp_path / "b", f"{SHORT} --lh_weight 0 --eval_mode C", {1: both, 2: both})
-    plots.plot_run(tmp_path, tmp_path / "x.png")
+    plots.plot_runs([tmp_path], tmp_path / "x.png")
     assert drawn[0][0] == {
         "BACON, judged by ConvNetW32, --tv_weight 0.0": {1: [10.0] * 4, 2: [10.0] * 4},
         "BACON, judged by ConvNetW32, --lh_weight 0.0": {1: [90.0], 2: [90.0]},
@@ -54,12 +54,12 @@ def test_a_plot_stands_beside_its_log_or_in_the_folder(runs, drawn, capsys):
 
 def test_a_plot_has_lines_to_compare_with(runs, drawn):
     (log,) = (runs / "no_tv").glob("log_*")
-    plots.plot_run(log)
+    plots.plot_runs([log])
     curves, lines, title, _ = drawn[0]
     assert curves == {"BACON, judged by ConvNetW32": {1: [60.0, 40.0], 2: [40.0, 40.0]}}
     assert lines == {"random images, judged by ConvNetW32": pytest.approx(30)}
     assert "2 iterations" in title
-    plots.plot_run(write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5)))
+    plots.plot_runs([write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5))])
     assert drawn[-1][1] == {"the paper's BACON (ConvNet, full budget)": 62.06}
 
 
@@ -72,22 +72,38 @@ def test_random_images_are_those_of_the_same_kind_and_seed_if_there_are_any(tmp_
     write_log(tmp_path / "other images", start, ended(0.9, it=0), sha="b" * 64)
     for seed, expected in ((0, 30), (1, 50), (2, 40)):
         log = write_log(tmp_path / f"run{seed}", f"{SHORT} --seed {seed}", ended(0.5))
-        plots.plot_run(log)
+        plots.plot_runs([log])
         assert drawn[-1][1] == {"random images, judged by ConvNetW32": pytest.approx(expected)}
 
 
-def test_runs_of_several_kinds_and_several_outputs_are_refused(runs, drawn, capsys):
+def test_runs_of_several_budgets_share_a_plot(tmp_path, drawn):
+    here = tmp_path / "here"
+    there = tmp_path / "there"
+    write_log(here / "random", f"{SHORT} --Iteration 0", ended(0.3, it=0))
+    short = write_log(here / "short", SHORT, ended(0.4))
+    write_log(there / "long", f"{SHORT} --Iteration 4", {2: ended(0.5)[2], 4: ended(0.6)[2]})
+    out = tmp_path / "new.png"
+    assert command.main(None, ["--plot", str(short), str(here), str(there), str(out)]) == 0
+    ((curves, lines, title, path),) = drawn
+    assert list(curves.values()) == [{2: [40.0]}, {2: [50.0], 4: [60.0]}]
+    assert lines == {"random images, judged by ConvNetW32": pytest.approx(30)}
+    assert title.endswith("ConvNetW32, up to 4 iterations") and path == str(out)
+
+
+def test_runs_of_several_kinds_share_no_plot(runs, drawn, capsys):
     log = write_log(runs / "cifar", f"{SHORT} --dataset CIFAR10 --ipc 10", ended(0.5))
     with pytest.raises(UserError, match="2 kinds"):
-        plots.plot_run(runs)
+        plots.plot_runs([runs])
+    assert command.main(None, ["--plot", str(log), str(runs / "no_tv"), "y.png"]) == 2
+    assert_one_line(capsys, f"--plot {log} {runs / 'no_tv'}: holds finished runs of 2 kinds")
     assert command.main(None, ["--plot", str(log), "x.png", "y.png"]) == 2
-    assert "--plot" in capsys.readouterr().err
+    assert_one_line(capsys, "--plot x.png: no such file or folder")
     assert not drawn
 
 
 def test_a_plot_of_validation_accuracy_says_so(tmp_path, drawn):
     log = write_log(tmp_path / "held", f"{SHORT} --validate 9", ended(0.5), images=(8, 4))
-    plots.plot_run(log)
+    plots.plot_runs([log])
     assert "validation (9 images per class)" in drawn[0][2] and drawn[0][4] == "validation"
 
 
@@ -96,7 +112,7 @@ def test_somebody_elses_files_do_not_disturb_a_plot(tmp_path, drawn):
     (tmp_path / "other/log_damaged.jsonl").write_text("{")
     (tmp_path / "other/log_dangling.jsonl").symlink_to(tmp_path / "nowhere")
     log = write_log(tmp_path / "ours", SHORT, ended(0.5))
-    assert plots.plot_run(log) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
+    assert plots.plot_runs([log]) == tmp_path / "ours/acc_BACON_Digits.png" and len(drawn) == 1
 
 
 def test_a_foreign_log_stops_no_plot_of_a_folder_but_its_own(tmp_path, drawn, capsys):
@@ -113,11 +129,11 @@ def test_a_foreign_log_stops_no_plot_of_a_folder_but_its_own(tmp_path, drawn, ca
 
 
 @pytest.fixture
-def two_logs(tmp_path, drawn, monkeypatch):
-    """Two logs in the current folder."""
+def four_logs(tmp_path, drawn, monkeypatch):
+    """Four logs of one run in the current folder."""
     monkeypatch.chdir(tmp_path)
     log = write_log(tmp_path / "made", SHORT, ended(0.5))
-    for name in ("log_a.jsonl", "log_b.jsonl"):
+    for name in ("log_a.jsonl", "log_b.jsonl", "log_c.jsonl", "log_d.jsonl"):
         (tmp_path / name).write_bytes(log.read_bytes())
     return tmp_path
 
@@ -137,19 +153,23 @@ def two_logs(tmp_path, drawn, monkeypatch):
         (". log_b.jsonl", "would replace log_b.jsonl"),
         (
             "log_a.jsonl log_b.jsonl log_c.jsonl",
-            "one OUT.png, not 3 names; give the folder",
+            "log_a.jsonl log_b.jsonl would replace log_c.jsonl, which is the log of a run",
+        ),
+        (
+            "log_a.jsonl log_b.jsonl log_c.jsonl log_d.jsonl",
+            "log_a.jsonl and 2 more would replace log_d.jsonl, which is the log of a run",
         ),
     ],
     ids=lambda value: value[:25],
 )
 def test_what_a_shell_makes_of_a_pattern_never_writes_over_a_file(
-    names, words, two_logs, drawn, capsys
+    names, words, four_logs, drawn, capsys
 ):
-    (two_logs / "linked").symlink_to("log_b.jsonl")
-    (two_logs / "res.pt").write_text("mine")
+    (four_logs / "linked").symlink_to("log_b.jsonl")
+    (four_logs / "res.pt").write_text("mine")
 
     def contents():
-        return {path: path.read_bytes() for path in two_logs.rglob("*.*") if path.is_file()}
+        return {path: path.read_bytes() for path in four_logs.rglob("*.*") if path.is_file()}
 
     before = contents()
     assert command.main(None, ["--plot", *names.split()]) == 2
@@ -169,17 +189,17 @@ def test_a_plot_by_default_replaces_no_other_runs_plot(taken, tmp_path, drawn):
     else:
         (log.parent / "acc_BACON_Digits.png").write_text("mine")
     with pytest.raises(UserError, match=r"acc_BACON_Digits\.png") as error:
-        plots.plot_run(plotted)
+        plots.plot_runs([plotted])
     named = plotted if taken != "not a picture" else ""
     assert str(error.value).startswith(f"--plot {named}") and not drawn
-    plots.plot_run(plotted, tmp_path / "a/new/folder.png")
+    plots.plot_runs([plotted], tmp_path / "a/new/folder.png")
     assert len(drawn) == 1 and (tmp_path / "a/new").is_dir()
 
 
 def test_the_folder_of_a_single_run_has_that_runs_plot(tmp_path, drawn):
     log = write_log(tmp_path / "BACON_Digits", SHORT, ended(0.5))
     picture = log.parent / "acc_BACON_Digits.png"
-    assert plots.plot_run(log) == picture and plots.plot_run(log.parent) == picture
+    assert plots.plot_runs([log]) == picture and plots.plot_runs([log.parent]) == picture
 
 
 def test_a_run_ends_in_a_plot_of_its_accuracy(digit_runs, drawn, tmp_path, monkeypatch):
@@ -187,7 +207,7 @@ def test_a_run_ends_in_a_plot_of_its_accuracy(digit_runs, drawn, tmp_path, monke
     (plot,) = (digit_runs / "BACON").glob("acc_*.png")
     alone = tmp_path / log.name  # without the random images that have come beside it
     alone.write_bytes(log.read_bytes())
-    plots.plot_run(alone)
+    plots.plot_runs([alone])
     ((curves, *rest, _),) = drawn
     monkeypatch.undo()
     figures.curve(curves, *rest, tmp_path / "again.png")
@@ -217,7 +237,7 @@ def test_random_images_that_were_chosen_or_judged_otherwise_are_no_start(
 ):
     random = f"{SHORT} --Iteration 0 {flags}"
     write_log(tmp_path / "random", random, ended(0.3, it=0), images=images)
-    plots.plot_run(write_log(tmp_path / "run", SHORT, ended(0.5)))
-    plots.plot_run(write_log(tmp_path / "alike", f"{SHORT} {flags}", ended(0.5), images=images))
+    plots.plot_runs([write_log(tmp_path / "run", SHORT, ended(0.5))])
+    plots.plot_runs([write_log(tmp_path / "alike", f"{SHORT} {flags}", ended(0.5), images=images)])
     lines = {"random images, judged by ConvNetW32": pytest.approx(30)}
     assert [call[1] for call in drawn] == [lines if flags == "--seed 0" else {}, lines]

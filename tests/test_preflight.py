@@ -150,7 +150,7 @@ def test_our_recipe_leaves_chroma_out_where_there_is_none_and_says_so(
 ):
     monkeypatch.setattr(clusters, "STEPS", 1)
     words = [*SMALL, *own_images(mode, size), "--recipe=ours", *flags, "--batch_real=5"]
-    words += ["--save_path", tmp_path / "x"]
+    words += ["--expert_steps=9", "--save_path", tmp_path / "x"]
     assert run("BACON_mnist.py", *words, "--dry_run") == 0
     assert f"--chroma half of our recipe is left out: {why}" in capsys.readouterr().out
     assert run("BACON_mnist.py", *words) == 0
@@ -165,10 +165,26 @@ def test_our_recipe_leaves_chroma_out_where_there_is_none_and_says_so(
     assert_one_line(capsys, "--chroma half: ", instead)
 
 
+def test_our_recipe_leaves_spread_out_of_one_image_a_class_and_says_so(
+    quick, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(clusters, "STEPS", 1)
+    words = [*SMALL, "--ipc=1", "--recipe=ours", "--no_aug", "--batch_real=5", "--expert_steps=9"]
+    words += ["--save_path", tmp_path / "x"]
+    assert run("BACON_mnist.py", *words) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--spread_weight of our recipe is left out: it needs 2 images per class" in text
+    assert "--spread_weight 0.0 (not 1.5)" in text
+    assert run("BACON_mnist.py", *words, "--spread_weight=1.5") == 2  # typed, it is refused
+    assert_one_line(capsys, "--spread_weight 1.5: needs 2 images per class, found 1")
+    assert run("BACON_mnist.py", *words, "--aug", "--overwrite") == 0
+    assert "left out: it needs 2" not in capsys.readouterr().out
+
+
 def test_our_recipe_keeps_chroma_where_it_can(quick, own_images, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(clusters, "STEPS", 1)
     words = [*SMALL, *own_images("RGB", (16, 12)), "--recipe=ours", "--batch_real=5"]
-    words += ["--save_path", tmp_path / "x"]
+    words += ["--expert_steps=9", "--save_path", tmp_path / "x"]
     assert run("BACON_mnist.py", *words) == 0
     assert "left out" not in capsys.readouterr().out
     (path,) = (tmp_path / "x").glob("res_ours_*.pt")

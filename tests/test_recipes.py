@@ -209,17 +209,13 @@ def test_every_mode_names_networks_that_exist_and_the_training_one_once():
 
 def test_our_recipe_is_the_papers_but_for_its_own_settings_and_one_of_bacon():
     for script, listed in (("CIFAR10", 10), ("SVHN", 10), ("MNIST", 1)):
-        ours = flags.parse_args(
-            (script,), "", ["--recipe=ours", f"--ipc={listed}", "--ce_weight=3"]
-        )
+        ours = flags.parse_args((script,), "", ["--recipe=ours", f"--ipc={listed}", "--lr_img=3"])
         theirs = flags.parse_args((script,), "", [f"--ipc={listed}"])
         chosen = recipes.OURS["MNIST" if script == "MNIST" else "CIFAR10"][listed] | {
             "recipe": "ours",
-            "ce_weight": 3,
+            "lr_img": 3,
         }
-        assert vars(ours.args) == vars(theirs.args) | chosen and list(ours.departures) == [
-            "ce_weight"
-        ]
+        assert vars(ours.args) == vars(theirs.args) | chosen and list(ours.departures) == ["lr_img"]
         assert "ours" in ours.recipe and "ours" not in theirs.recipe
 
 

@@ -74,29 +74,9 @@ def test_every_kind_of_command_of_the_list_runs(command, images, tmp_path, monke
     monkeypatch.setattr(clusters, "STEPS", 1)
     monkeypatch.setitem(networks.NETWORKS, "ConvNet", functools.partial(networks.ConvNet, width=4))
     script, *flags = command
-    fast = [
-        "--Iteration",
-        1,
-        "--num_exp",
-        1,
-        "--num_eval",
-        1,
-        "--epoch_eval_train",
-        1,
-        "--eval_interval",
-        1,
-    ]
-    fast += [
-        "--batch_real",
-        2,
-        "--trained_bs",
-        2,
-        "--model_train_steps",
-        1,
-        "--batch_train",
-        500,
-        "--no_compile",
-    ]
+    fast = ["--Iteration=1", "--num_exp=1", "--num_eval=1", "--epoch_eval_train=1"]
+    fast += ["--eval_interval=1", "--batch_real=2", "--trained_bs=2", "--model_train_steps=1"]
+    fast += ["--expert_steps=9", "--batch_train=500", "--no_compile"]
     assert run(script, *flags, *fast, "--data_path", images, "--save_path", tmp_path) == 0
     (result,) = tmp_path.glob("res_*.pt")
     saved = torch.load(result, weights_only=True)
@@ -115,7 +95,9 @@ def test_every_kind_of_command_of_the_list_runs(command, images, tmp_path, monke
         and canvases.isfinite().all()
     )
     log = events(tmp_path / result.name.replace("res_", "log_").replace(".pt", ".jsonl"))
-    began = ["start", "clusters"] if args["init"] == "cluster" else ["start"]
+    began = ["start"]
+    began += ["experts"] if args["experts"] else []
+    began += ["clusters"] if args["init"] == "cluster" else []
     assert [e["event"] for e in log] == [*began, "losses", "evaluation", "end"]
     assert (
         tmp_path / result.name.replace("res_", "vis_").replace(".pt", "_exp0_iter1.png")
@@ -334,7 +316,7 @@ def test_a_resumed_run_counts_the_seconds_before_it_was_stopped(runs_of, monkeyp
 def test_a_plot_is_drawn_of_several_evaluations(interval, evaluations, runs_of, monkeypatch):
     run_of_three = runs_of(eval_interval=interval)
     files = Files(run_of_three.args)
-    monkeypatch.setattr(plots, "plot_run", lambda log: ("plot of", log))
+    monkeypatch.setattr(plots, "plot_runs", lambda logs: ("plot of", *logs))
     drawn = [("plot of", files.log)] if evaluations > 1 else []
     assert run_of_three.plot(files) == drawn
 
@@ -344,7 +326,7 @@ def test_a_plot_that_cannot_be_drawn_costs_no_result(error, runs_of, monkeypatch
     def fail(log):
         raise error
 
-    monkeypatch.setattr(plots, "plot_run", fail)
+    monkeypatch.setattr(plots, "plot_runs", fail)
     of_several = runs_of(eval_interval=1)
     if isinstance(error, KeyError):  # a mistake of ours
         with pytest.raises(KeyError):

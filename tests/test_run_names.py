@@ -224,7 +224,9 @@ def left_by_an_earlier_version(quick, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("words", [["--recipe=ours"], ["--Iteration=0"], ["--num_eval=2"]])
+@pytest.mark.parametrize(
+    "words", [["--recipe=ours", "--experts=0"], ["--Iteration=0"], ["--num_eval=2"]]
+)
 def test_a_run_of_an_earlier_name_is_found_and_read(words, left_by_an_earlier_version, capsys):
     folder = left_by_an_earlier_version(*words)
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -246,7 +248,7 @@ def test_a_run_of_an_earlier_name_is_found_and_read(words, left_by_an_earlier_ve
     assert (folder / f"res_{own}.pt").exists() and len(list(folder.glob("res_*.pt"))) == 2
 
 
-@pytest.mark.parametrize("words", [["--recipe=ours"], ["--lr_img=0.5"]])
+@pytest.mark.parametrize("words", [["--recipe=ours", "--experts=0"], ["--lr_img=0.5"]])
 def test_resume_goes_on_with_a_run_that_an_earlier_version_named(
     words, left_by_an_earlier_version, monkeypatch, capsys
 ):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from logs import SHORT, ended, write_events, write_log
 
-from bacon import messages, runs
+from bacon import messages, recipes, runs
 from bacon.errors import UserError
 from bacon.runs import Experiment
 
@@ -44,6 +44,22 @@ def test_logs_of_earlier_versions_are_read():
     kind = runs.read_run(log).kind
     assert (kind.recipe, kind.chroma, kind.validate, kind.judge_steps) == ("paper", "full", 0, 0)
     assert kind.precisions == ("bf16", "bf16") and kind.whole
+
+
+def test_a_run_of_an_earlier_recipe_of_ours_is_one_with_other_flags(tmp_path, monkeypatch):
+    log = write_log(tmp_path / "run", f"{SHORT} --recipe ours --lr_img 3 --tv_weight 0", ended(0.5))
+    lines = log.read_text().splitlines()
+    start = json.loads(lines[0])
+    del start["args"]["experts"]  # a flag that came later
+    write_events(log, [start, *map(json.loads, lines[1:])])
+    before = recipes.our_settings("Digits", 2)
+    now = before | {"lr_img": 3.0, "experts": 4, "ce_weight": 0.7}
+    del now["spread_weight"]
+    monkeypatch.setattr(recipes, "our_settings", lambda dataset, ipc: now)
+    kind = runs.read_run(log).kind
+    words = ["--tv_weight 0.0", f"--ce_weight {before['ce_weight']}", "--experts 0"]
+    words.append(f"--spread_weight {before['spread_weight']}")
+    assert sorted(map(str, kind.departures)) == sorted(words)
 
 
 def test_an_unfinished_run_is_none_and_a_damaged_log_an_error(tmp_path):

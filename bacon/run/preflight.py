@@ -31,6 +31,7 @@ def check_flags(settings, spec, world):
     with flag("--model"):
         args.model = networks.named(args.model)
     leave_chroma_out(settings, spec)
+    leave_spread_out(settings)
     check_settings(args, spec, world)
 
 
@@ -44,6 +45,16 @@ def leave_chroma_out(settings, spec):
         messages.log.info(f"--chroma half of our recipe is left out: {why}")
 
 
+def leave_spread_out(settings):
+    """Our recipe's --spread_weight, where nobody typed it and a class has one image, becomes 0,
+    which is said."""
+    args = settings.args
+    why = too_few_images("spread", args)
+    if args.spread_weight and "spread_weight" not in settings.given and why:
+        args.spread_weight = 0.0
+        messages.log.info(f"--spread_weight of our recipe is left out: it {why}")
+
+
 def no_half_chroma(args, spec):
     """Why --chroma half is impossible for images of this shape, in words; "" where it is not."""
     multiple = 2 * recipes.factor(args)
@@ -55,6 +66,14 @@ def no_half_chroma(args, spec):
         found = f"{args.dataset} has {spec.im_size}"
         return f"it needs a height and width divisible by {multiple}, {found}"
     return ""
+
+
+def too_few_images(name, args):
+    """Why a class has too few synthetic images for a term of the loss, in words; "" where it has
+    enough. name: a key of TERMS."""
+    needed = TERMS[name].images
+    there = recipes.images_per_class(args)
+    return f"needs {needed} images per class, found {there}" if there < needed else ""
 
 
 def check_settings(args, spec, world):
@@ -132,13 +151,11 @@ def _check_loss(args, spec, world):
 
 
 def _check_images_of_terms(args, spec, world):
-    there = recipes.images_per_class(args)
     for name in terms_in_use(args):
-        needed = TERMS[name].images
-        if there < needed:
+        why = too_few_images(name, args)
+        if why:
             weight = f"--{name}_weight {weight_of(name, args):g}"
-            found = f"needs {needed} images per class, found {there} (--ipc {args.ipc} --no_aug)"
-            raise UserError(f"{weight}: {found}; leave it out")
+            raise UserError(f"{weight}: {why} (--ipc {args.ipc} --no_aug); leave it out")
 
 
 def _check_processes(args, spec, world):

@@ -347,7 +347,7 @@ class Run:
         if self.args.Iteration <= self.args.eval_interval:
             return []
         try:
-            return [plots.plot_run(files.log)]
+            return [plots.plot_runs([files.log])]
         except (UserError, OSError) as error:  # such as no matplotlib: the run itself is done
             return [f"no plot of the accuracy: {error}"]
 

@@ -77,7 +77,8 @@ def _add_tasks(group):
         nargs="+",
         metavar=("LOG", "OUT.png"),
         help="draw the accuracy over the iterations of a run, whose log is given, or of all runs "
-        "below a folder (default of OUT.png: a name beside the log or in the folder)",
+        "below a folder (default of OUT.png: a name beside the log or in the folder); logs and "
+        "folders of several runs go before OUT.png",
     )
     group.add_argument(
         "--export",
@@ -337,14 +338,10 @@ def _check_task(args):
 
 
 def _check_names(args):
-    """UserError for a baseline or a format that there is not, or too many names of --plot."""
+    """UserError for a baseline or a format that there is not."""
     formats = args.export[:1] if args.export else []
     _check_known("--baseline", args.baseline, BASELINES)
     _check_known("--export", formats, export.EXPORTS)
-    if args.plot and len(args.plot) > 2:
-        several = f"one log or folder and one OUT.png, not {len(args.plot)} names"
-        advice = "give the folder to draw several logs"
-        raise UserError(f"--plot {' '.join(args.plot)}: takes {several}; {advice}")
 
 
 def _check_known(flag, names, known):
@@ -380,7 +377,7 @@ def _check_effects(args):
 
 def _do(args):
     if args.plot:
-        messages.log.info(plots.plot_run(*args.plot))
+        _plot(args)
     elif args.table:
         _tabulate(args)
     elif args.diagnose:
@@ -392,6 +389,14 @@ def _do(args):
         scored = judging.score_all(files, args)
         as_json = [row.as_json() for row in scored]
         _print(args.format, as_json, rows.shown(scored, args.details), cut="set")
+
+
+def _plot(args):
+    sources = args.plot
+    path = None
+    if len(args.plot) > 1:  # the last of several names is the picture's, as for cp
+        *sources, path = args.plot
+    messages.log.info(plots.plot_runs(sources, path))
 
 
 def _tabulate(args):
