@@ -189,6 +189,11 @@ def final(folder, file, run):
     return of_rows(rows)
 
 
+def of_several(folder, file, names):
+    """The same of several runs together."""
+    return list(itertools.chain(*(final(folder, file, run) for run in names)))
+
+
 def wide_cifar10():
     """The curves of CIFAR-10 at width 128."""
     iterations = (0, 100, 200, 300, 600, 900, 1200, 1500)
@@ -223,11 +228,9 @@ def judged(width, rows):
     """A table of sets of one width under DC's judge and IDC's."""
     lines = []
     for row in rows:
-        cells = []
-        for file in ("1000_epochs", "idc"):
-            accuracies = [final(row.folder, file, run) for run in row.runs]
-            cells.append(cell(list(itertools.chain(*accuracies))))
-        lines.append([row.name, row.iterations, *cells])
+        by_dc = of_several(row.folder, "1000_epochs", row.runs)
+        by_idc = of_several(row.folder, "idc", row.runs)
+        lines.append([row.name, row.iterations, cell(by_dc), cell(by_idc)])
     return markdown([f"Width {width}", "Iterations", "DC's judge", "IDC's judge"], *lines)
 
 
@@ -305,10 +308,9 @@ def formats():
 
 def equal_steps():
     """CIFAR-10 at ipc 10 by judges that all train for 402 steps."""
-    rows_of = scores(f"{CIFAR10}/402_steps.jsonl")
 
     def of_run(run):
-        return cell(of_rows([row for row in rows_of if f"/{run}_seed" in row["set"]]))
+        return cell(of_several(CIFAR10, "402_steps", of_seeds_0_to_2(run)))
 
     half = of_seeds(CIFAR10, "half_chroma_random_steps", [0])
     start = of_seeds(CIFAR10, "ours_start_steps", [0])
