@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bacon import compute
 from bacon.data import real_data
@@ -78,6 +79,35 @@ def test_the_network_of_clusters_is_trained_with_dsa_for_as_long_as_the_page_say
     page = (Path(__file__).parents[1] / "docs" / "beyond.md").read_text()
     assert f"A network is trained for {steps} steps." in page
     assert strategy == ("crop", "flip")
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_clusters_see_images_at_the_size_that_they_have_on_a_canvas(shrink):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 1, 8, 8), "uint8"))
+    every = real_data.RealData(pixels, torch.zeros(9, dtype=torch.long), (0.0,), (1.0,), 1, "cpu")
+    seen = []
+
+    def note(images):
+        seen.append(images)
+        return embed(images)
+
+    clusters.representatives(note, every, 3, shrink, {0: np.random.default_rng(0)})
+    small = F.avg_pool2d(pixels / 255, shrink)
+    expected = F.interpolate(small, (8, 8), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(torch.cat(seen), expected)
+
+
+@pytest.mark.parametrize(("aug", "shrink"), [(True, 2), (False, 1)])
+def test_four_images_of_a_canvas_are_seen_at_half_their_size(
+    aug, shrink, make_args, digits, monkeypatch
+):
+    shrinks = []
+    monkeypatch.setattr(clusters, "representatives", lambda *given: shrinks.append(given[3]))
+    monkeypatch.setattr(clusters, "STEPS", 1)
+    args = make_args(init="cluster", aug=aug)
+    trainer = pool.Trainer(args, 0, digits.real("train"), compute.Arithmetic("cpu"), World())
+    clusters.by_trained_network(trainer, 2, np.random.default_rng(0), streams())
+    assert shrinks == [shrink]
 
 
 def test_the_projection_of_embeddings_keeps_twelve_clusters_apart():

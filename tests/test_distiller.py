@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import augment
 from bacon import canvases, compute, judge
-from bacon.distill import distiller, experts
+from bacon.distill import clusters, distiller, experts
 from bacon.errors import DivergedError
 
 
@@ -249,6 +249,9 @@ def test_the_rate_of_canvases_is_a_tenth_in_the_cooldown(make_args):
     for share in (0.0, 0.2, 0.25, 1.0):
         args = make_args(Iteration=10, lr_img=0.5, cooldown=share)
         rates[share] = [distiller.rate_of_canvases(args, it) for it in range(10)]
+    # 1.8 iterations of 9 are two.
+    args = make_args(Iteration=9, lr_img=0.5, cooldown=0.2)
+    assert [distiller.rate_of_canvases(args, it) for it in range(9)] == [0.5] * 7 + [0.05] * 2
     assert rates == {
         0.0: [0.5] * 10,
         0.2: [0.5] * 8 + [0.05] * 2,
@@ -263,6 +266,37 @@ def test_the_cooldown_slows_the_canvases(make_distiller):
     fast = canvases_after(make_distiller(Iteration=1), 1) - start
     slow = canvases_after(make_distiller(Iteration=1, cooldown=1), 1) - start
     torch.testing.assert_close(slow, fast / 10, rtol=1e-3, atol=1e-6)
+
+
+def test_every_iteration_of_a_run_has_its_own_rate(make_distiller):
+    d = make_distiller(Iteration=5, cooldown=0.4, lr_img=0.5)
+    rates = []
+    for it in range(5):
+        d.iterate(it)
+        rates.append(d.optimizer.lr)
+    assert rates == [0.5] * 3 + [0.05] * 2
+
+
+@pytest.mark.parametrize("init", ["real", "noise"])
+def test_experiments_start_from_other_canvases_and_networks(init, make_distiller):
+    first, second = (make_distiller(exp=exp, init=init) for exp in (0, 1))
+    assert not torch.equal(first.canvases, second.canvases)
+    weights = [d.pool.members[0].net.classifier.weight for d in (first, second)]
+    assert not torch.equal(*weights)
+
+
+def test_experiments_have_other_streams_of_clusters(make_distiller, monkeypatch):
+    draws = []
+
+    def note(trainer, count, rng, streams):
+        draws.append([one.random() for one in (rng, *streams.values())])
+        return {c: np.arange(count) for c in streams}
+
+    monkeypatch.setattr(clusters, "by_trained_network", note)
+    for exp in (0, 1):
+        make_distiller(exp=exp, init="cluster")
+    # Of the network and of each of ten classes, in two experiments.
+    assert len({draw for of_experiment in draws for draw in of_experiment}) == 2 * 11
 
 
 def test_a_loss_that_is_not_finite_is_reported_with_iteration_class_and_term(make_distiller):

@@ -38,9 +38,28 @@ def test_scores_are_fractions_with_the_spread_of_their_parts():
     soft = fair.scores(own, [[0.4, 0.4]], random, full)
     assert soft["IOR"] == found["IOR"]
     assert numbers(soft["HLR"]) == pytest.approx((0.42, 0.04))
-    assert soft["LRS"].value == pytest.approx(fair.label_robust(0.25, 0.42))
     assert list(fair.scores(own, None, random, None)) == ["IOR"]
     assert fair.scores(own, None, None, None) == {}
+
+
+def test_every_accuracy_of_a_score_widens_its_spread():
+    own = [[0.5, 0.6]]  # 55 +- 5 %
+    hard = [[0.37, 0.43]]  # 40 +- 3 %
+    random = [[0.28, 0.32]]  # 30 +- 2 %
+    full = [[0.78, 0.86]]  # 82 +- 4 %
+    of_hard_labels = fair.scores(own, None, random, full)
+    assert numbers(of_hard_labels["IOR"]) == pytest.approx((0.25, math.hypot(0.05, 0.02)))
+    # alpha is own - (random + full) / 2
+    slope = math.exp(-0.01) / (math.e - math.exp(-1))
+    spread = slope * math.hypot(0.05, 0.01, 0.02)
+    assert of_hard_labels["LRS"].spread == pytest.approx(spread)
+    # alpha is (own + hard - random - full) / 2
+    of_soft_labels = fair.scores(own, hard, random, full)
+    assert numbers(of_soft_labels["HLR"]) == pytest.approx((0.42, math.hypot(0.03, 0.04)))
+    slope = math.exp(-0.085) / (math.e - math.exp(-1))
+    value = fair.label_robust(0.25, 0.42)
+    spread = slope * math.hypot(0.025, 0.015, 0.01, 0.02)
+    assert numbers(of_soft_labels["LRS"]) == pytest.approx((value, spread))
 
 
 def row(baseline, accuracy, **settings):

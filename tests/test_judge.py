@@ -282,6 +282,33 @@ def test_adamw_shrinks_a_weight_of_no_gradient_by_a_hundredth_of_the_rate():
     assert net.weight.item() == pytest.approx(1 - 0.5 * 0.01)
 
 
+def test_training_by_ncfm_equals_a_plain_loop_whose_rate_is_halved_at_every_fifth(small_set):
+    images, labels = small_set
+    labels = labels % 10
+    protocol = Protocol(7, 10, 0.01, STRATEGY, "adamw")
+    arithmetic = compute.Arithmetic("cpu")
+    ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
+    plain = copy.deepcopy(ours)
+    train(ours, images, labels, protocol, np.random.default_rng(2), arithmetic)
+
+    rng = np.random.default_rng(2)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01)  # one for all epochs
+    milestones = [1, 2, 4, 5]  # 7, 14, 21 and 28 fifths of an epoch, rounded down
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.5)
+    for _ in range(7):
+        order = rng.permutation(23)
+        for start in (0, 10, 20):
+            index = order[start : start + 10]
+            batch = augment.dsa(images[index], augment.draw(STRATEGY, len(index), rng))
+            loss = F.cross_entropy(plain.classify(batch), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        scheduler.step()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 MODES = sorted({name for mode in "MBWDAPN" for name in recipes.EVAL_NETWORKS[mode]})
 
 

@@ -1,14 +1,17 @@
 """Facts about judging sets: the logged accuracy again, baselines, fair scores, what is recorded."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from saved_sets import save_mtt
 from scripts import JUDGED_TWICE, run, scorer
 
 from bacon import judge
+from bacon.data import spaces
 from bacon.score import baselines, command, fair, finding, judging, protocols, sets
 from bacon.score.rows import Recorded
 
@@ -46,6 +49,33 @@ def test_a_set_is_judged_on_the_images_that_its_run_held_out(
     tested = score(path, "--baseline=random4")
     assert all("validate" not in row and "logged" not in row for row in tested)
     assert all(row["accuracy"] != [logged] for row in tested)
+
+
+@pytest.mark.parametrize("words", [["--judge_steps=50"], ["--zca"]], ids=str)
+def test_the_scorer_judges_as_the_run_did(words, score, digits_folder, tmp_path, capsys):
+    line = [*JUDGED_TWICE, "--Iteration=1", "--data_path", digits_folder, *words]
+    assert run("BACON_mnist.py", *line, "--save_path", tmp_path / "run") == 0
+    capsys.readouterr()
+    (row,) = score(tmp_path / "run")
+    assert row["logged, the same networks"]
+    if "--judge_steps=50" in words:  # by epochs it would have taken three
+        assert row["protocol"].startswith("50 steps")
+
+
+def test_whitening_is_fitted_on_training_images_and_given_to_the_test_images(real):
+    for space, normalised in (("pixels", False), ("normalised", True)):
+        whitening = spaces.Whitening.fit(real.dataset.real("train", normalised=normalised))
+        images = real.dataset.real("test", normalised=normalised).take(slice(None))
+        found = real.test(space, "cpu").take(slice(None))
+        torch.testing.assert_close(found, whitening.apply(images))
+
+
+def test_a_set_with_a_learnt_rate_is_judged_with_it(score, tmp_path, canvases, facts):
+    (tmp_path / "mtt").mkdir()
+    save_mtt(tmp_path / "mtt", *canvases, facts)
+    line = ["--dataset=Digits", "--model=ConvNetW32", "--num_eval=1", "--epoch_eval_train=1"]
+    (row,) = score(tmp_path / "mtt", *line)
+    assert row["protocol settings"]["lr"] == 0.03125
 
 
 def test_the_best_epoch_is_shown_on_request_only_and_called_biased(digit_runs, score):
@@ -90,6 +120,24 @@ def test_fair_scores_are_those_of_the_baselines_which_are_computed_once(
         lines[0].split()[:5] == ["accuracy", "%", "recorded", "%", "IOR"]
         and f"{ours['LRS']:.3f}" in lines[1]
     )
+
+
+def test_another_number_of_images_or_other_data_is_another_baseline(
+    score, tmp_path, digits, digits_folder
+):
+    line = ["--baseline=random", "--dataset=Digits", "--num_eval=1", "--epoch_eval_train=1"]
+    kept = tmp_path / "cache" / "baselines.json"
+    counts = []
+    for ipc in (1, 2, 1):
+        score(*line, f"--ipc={ipc}")
+        counts.append(len(json.loads(kept.read_text())))
+    entries = torch.load(digits_folder / "digits.pt", weights_only=True)
+    entries["images_train"] = 255 - entries["images_train"]
+    (tmp_path / "other").mkdir()
+    torch.save(entries, tmp_path / "other" / "digits.pt")
+    score(*line, "--ipc=1", "--data_path", tmp_path / "other")
+    counts.append(len(json.loads(kept.read_text())))
+    assert counts == [1, 2, 2, 3]
 
 
 def test_judges_train_on_the_probabilities_of_soft_labels(score, tmp_path, monkeypatch):

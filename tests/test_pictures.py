@@ -307,3 +307,28 @@ def test_a_picture_is_grey_where_its_three_channels_are_one_and_the_same():
         images = shades.repeat(1, 3, 1, 1)
         images[1, channel, 2, 3] += 1
         assert not pictures.is_grey(images)
+
+
+# Their size
+
+
+def test_a_picture_is_resized_by_its_shorter_side_and_cut_at_the_centre(tmp_path):
+    # Red, green and blue parts of 8, 16 and 8 columns: a square of the height is the green one.
+    path = tmp_path / "a" / "0.png"
+    path.parent.mkdir()
+    columns = [(255, 0, 0)] * 8 + [(0, 255, 0)] * 16 + [(0, 0, 255)] * 8
+    pixels = np.array([columns] * 16, dtype="uint8")
+    Image.fromarray(pixels).save(path)
+    _, images, _ = pictures.decode_pictures([pictures.ClassPictures("a", [path])], "", im_size=16)
+    assert images[0, 1].eq(255).all() and images[0, [0, 2]].eq(0).all()
+
+
+def test_a_picture_is_resized_by_bicubic_interpolation(tmp_path):
+    path = tmp_path / "a" / "0.png"
+    path.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), "uint8")
+    picture = Image.fromarray(pixels)
+    picture.save(path)
+    _, images, _ = pictures.decode_pictures([pictures.ClassPictures("a", [path])], "", im_size=6)
+    expected = np.asarray(picture.resize((6, 6), Image.Resampling.BICUBIC))
+    assert np.array_equal(images[0].permute(1, 2, 0), expected)

@@ -1,7 +1,10 @@
 """Facts about the pool: who enters and leaves, who is picked, what the accuracy meter counts."""
 
 import numpy as np
+import torch
 
+import augment
+from bacon import compute
 from bacon.distill import distiller, pool
 
 
@@ -35,6 +38,33 @@ def test_the_meter_is_training_accuracy_in_percent_since_the_reset_and_0_before_
     assert member.percent() == 100 * member.correct / 32
     d.pool.reset_meters()
     assert member.percent() == 0 and member.seen == 0
+
+
+def test_training_with_dsa_draws_an_operation_for_each_batch(make_distiller, monkeypatch):
+    d = make_distiller()
+    strategy = ("color", "crop")
+    trained_on = []
+
+    def note(self, net, optimizer, images, labels, **others):
+        trained_on.append(images)
+        return torch.tensor(0)
+
+    monkeypatch.setattr(compute.Arithmetic, "training_step", note)
+    d.trainer.train(d.pool.members[0], 4, np.random.default_rng(0), strategy)
+    rng = np.random.default_rng(0)
+    for images in trained_on:
+        real, _ = d.real.batch(d.real.owned(d.real.any_indices(16, rng)))
+        assert torch.equal(images, augment.dsa(real, augment.draw(strategy, 1, rng)))
+        assert not torch.equal(images, real)
+    assert len(trained_on) == 4
+
+
+def test_the_flags_of_the_pool_say_which_networks_are_picked_and_how_many_enter(make_distiller):
+    flags = {"net_num": 30, "net_push_num": 20, "net_begin": 5, "net_end": 16}
+    d = make_distiller(**flags, train_net_num=11)
+    picked = d.pick_of_pool(0)
+    assert {id(member) for member in picked} == {id(member) for member in d.pool.members[5:16]}
+    assert len(d.pool.members) == 3 + 20
 
 
 def test_meters_are_reset_before_the_update_of_a_reset_iteration(make_distiller, monkeypatch):

@@ -15,7 +15,7 @@ from scripts import SMALL, events, run, run_name
 import networks
 import utils
 from bacon import canvases, compute, flags, judge, messages, plots, recipes
-from bacon.data import loading
+from bacon.data import loading, spaces
 from bacon.distill import clusters
 from bacon.errors import UserError
 from bacon.parallel import World
@@ -182,6 +182,14 @@ def test_less_common_flags_distil_too(flags, finished):
     (start,), (end,) = (list(folder.glob("res_*.pt")) for folder in (start, end))
     start, end = (torch.load(path, weights_only=True)["data"][0][0] for path in (start, end))
     assert end.isfinite().all() and 1e-3 < (end - start).abs().max() < 10
+
+
+def test_both_splits_are_whitened_as_fitted_on_training_images(make_args, digits):
+    whitening = spaces.Whitening.fit(digits.real("train"))
+    found = runner.real_data(make_args(zca=True), digits, "cpu")
+    for images, split in zip(found, ("train", "test"), strict=True):
+        expected = whitening.apply(digits.real(split).take(slice(None)))
+        torch.testing.assert_close(images.take(slice(None)), expected)
 
 
 def test_no_validation_image_is_in_a_batch_a_canvas_or_a_cluster(finished, monkeypatch, capsys):
