@@ -81,6 +81,14 @@ def test_the_network_of_clusters_is_trained_with_dsa_for_as_long_as_the_page_say
     assert strategy == ("crop", "flip")
 
 
+def test_equal_images_of_a_class_leave_clusters_empty():
+    levels = torch.tensor([10, 10, 10, 90, 200], dtype=torch.uint8)
+    images = levels.view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    every = real_data.RealData(images, torch.zeros(5, dtype=torch.long), (0.0,), (1.0,), 1, "cpu")
+    found = clusters.representatives(embed, every, 5, 1, {0: np.random.default_rng(0)})[0]
+    assert len(found) == 5 and {*levels[found].tolist()} == {10, 90, 200}
+
+
 @pytest.mark.parametrize("shrink", [1, 2])
 def test_clusters_see_images_at_the_size_that_they_have_on_a_canvas(shrink):
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 1, 8, 8), "uint8"))

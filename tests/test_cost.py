@@ -81,6 +81,18 @@ def test_each_kind_of_work_of_distilling_is_timed_five_times(method, make_args, 
         assert done == ["update"] * 5 + [2] * 5 and list(found) == ["real", "train"]
 
 
+@pytest.mark.parametrize("method", ["BACON", "DM"])
+def test_experts_are_timed_with_dsa_in_steps_of_their_own(method, make_args, monkeypatch):
+    trained = []
+    monkeypatch.setattr(pool.Trainer, "train", lambda self, *args: trained.append(args))
+    args = make_args(
+        method=method, experts=1, expert_steps=9, dsa_strategy="crop_flip", model_train_steps=1
+    )
+    found = cost._seconds_of_distilling(args, DATASETS["Digits"], compute.Arithmetic("cpu"))
+    assert list(found) == ["real", "train"]
+    assert {(steps, strategy) for _, steps, _, strategy in trained} == {(2, ("crop", "flip"))}
+
+
 def test_experts_are_trained_once_before_and_their_cross_entropy_takes_another_pass(make_args):
     spec = DATASETS["MNIST"]
 
@@ -91,6 +103,8 @@ def test_experts_are_trained_once_before_and_their_cross_entropy_takes_another_p
     matched = counts(experts=5, expert_steps=40)
     assert matched["train"] == 5 * 40 * 16 != pool_only["train"]
     assert matched["synthetic"] == pool_only["synthetic"] and matched["real"] == pool_only["real"]
+    nothing = cost.images_per_kind(make_args(Iteration=0, experts=5), DATASETS["Digits"])
+    assert nothing["train"] == 0
     both = counts(experts=5, expert_steps=40, expert_ce=1)
     assert both == matched | {"synthetic": 2 * matched["synthetic"]}
     small = cost.checkpoint_bytes(make_args(experts=5), spec)

@@ -99,6 +99,15 @@ def experts_line(line):
 
 
 @pytest.fixture(scope="module")
+def adam_line(line):
+    """A run of one iteration, whose networks are untrained and so the same to the bit.
+
+    Adam divides by the size of a gradient: where that is rounding alone, nothing is comparable.
+    """
+    return f"{line} --Iteration 1 --train_net_num 2 --optim adam --lr_img 0.1"
+
+
+@pytest.fixture(scope="module")
 def colour_line(folder):
     """A run with half-size chroma from clusters, on a folder of pictures.
 
@@ -122,17 +131,18 @@ def colour_line(folder):
 
 
 @pytest.fixture(scope="module")
-def alone(folder, line, colour_line, experts_line):
+def alone(folder, line, colour_line, experts_line, adam_line):
     before, clusters.STEPS = clusters.STEPS, 5
+    adam = f"{adam_line} --save_path {folder}/1_adam"
     colour = f"{colour_line} --save_path {folder}/1_colour"
     experts = f"{experts_line} --save_path {folder}/1_experts"
-    for flags in (*both(line, folder, 1), colour, experts):
+    for flags in (*both(line, folder, 1), colour, experts, adam):
         assert run("BACON_mnist.py", *flags.split()) == 0
     clusters.STEPS = before
 
 
 @pytest.fixture(scope="module")
-def two(folder, line, colour_line, experts_line):
+def two(folder, line, colour_line, experts_line, adam_line):
     """What two processes said, and the iteration of the last run's checkpoint.
 
     That run was killed.
@@ -143,6 +153,7 @@ def two(folder, line, colour_line, experts_line):
         *both(line, folder, 2),
         colour,
         f"{experts_line} --save_path {folder}/2_experts",
+        f"{adam_line} --save_path {folder}/2_adam",
         f"{line} --Iteration {KILLED} --save_path {folder}/killed",
     )
     name = run_name("BACON_mnist.py", *line.split(), "--Iteration", KILLED)
@@ -217,6 +228,12 @@ def test_experts_that_processes_train_together_are_those_of_one_up_to_rounding(f
     torch.testing.assert_close(both, one, rtol=0, atol=1e-4)
     assert not torch.equal(one, result(folder / f"1_{ITERATIONS}")[0])
     assert len(list((folder / "2_experts").glob("expert_*.pt"))) == 2
+
+
+def test_by_adam_the_canvases_are_those_of_one_process(folder, alone, two):
+    (start, _), (one, _), (both, _) = (result(folder / of) for of in ("1_0", "1_adam", "2_adam"))
+    torch.testing.assert_close(both, one, rtol=0, atol=1e-5)
+    assert (one - start).abs().max() > 0.1
 
 
 def test_the_same_set_scores_the_same_whoever_trains_the_judges(folder, alone, two, three):

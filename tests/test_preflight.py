@@ -237,6 +237,13 @@ def test_each_canvas_needs_an_image_of_its_own_to_begin_with(flags, most, digits
         ({"lh_weight": 0, "tv_weight": 0, "clip_weight": 0}, "--lh_weight, --tv_weight"),
         ({"lh_weight": 0, "tv_weight": 0.1}, None),
         ({"lh_weight": 0, "tv_weight": 0, "syn_ce": True}, None),
+        (
+            {"lh_weight": 0, "tv_weight": 0, "syn_ce": True, "ce_weight": 0},
+            "--lh_weight, --tv_weight, --ce_weight",
+        ),
+        ({"lh_weight": 0, "tv_weight": 0, "experts": 1, "expert_ce": 1}, None),
+        ({"lh_weight": 0, "tv_weight": 0, "experts": 1}, "--lh_weight, --tv_weight"),
+        ({"lh_weight": 0, "tv_weight": 0, "spread_weight": 1}, None),
     ],
 )
 def test_a_loss_of_nothing_is_refused_by_the_names_of_its_weights(flags, named, make_args):

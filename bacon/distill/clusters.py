@@ -5,6 +5,8 @@ batches by cluster, and RDED (Sun et al., CVPR 2024), which stores the patches t
 surest of.
 """
 
+import warnings
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -47,6 +49,7 @@ def representatives(embed, real, count, shrink, streams):
     streams: {class: generator}. Returns {class: indices}.
     """
     from sklearn.cluster import KMeans  # here, because it takes a second to import
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     chosen = {}
@@ -56,11 +59,14 @@ def representatives(embed, real, count, shrink, streams):
         embeddings = embeddings @ rng.standard_normal((embeddings.shape[1], DIMENSIONS))
         clusters = min(count, len(indices))
         means = KMeans(clusters, n_init=1, random_state=int(rng.integers(2**31)))
-        with threadpool_limits(1):  # sums over threads come in any order
-            means.fit(embeddings)
+        with warnings.catch_warnings():
+            # Of equal images some clusters stay empty; the others are all that is needed.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            with threadpool_limits(1):  # sums over threads come in any order
+                means.fit(embeddings)
         distance = np.linalg.norm(embeddings - means.cluster_centers_[means.labels_], axis=1)
         best = []
-        for k in range(means.n_clusters):
+        for k in np.unique(means.labels_):
             members = np.flatnonzero(means.labels_ == k)
             near = members[np.argsort(distance[members], kind="stable")][: len(members) // 2 + 1]
             best.append(indices[near[confidence[near].argmax()]])

@@ -171,8 +171,11 @@ class Distiller:
     def gradient(self, member, this_pass, classes):
         """The `Gradient` of the loss of some classes at their current canvases.
 
-        classes: a range of own ones.
+        classes: a range of own ones; an empty one where it is another process's turn.
         """
+        if len(classes) == 0:
+            nothing = self.canvases.new_empty(len(self.loss_names), 0)
+            return Gradient(self.canvases[:0], nothing)
         net = member.net
         # Batch statistics, which only a joint step allows, are those of all classes together.
         all_in_one_batch = net.has_batch_statistics
@@ -212,7 +215,7 @@ class Distiller:
         return Gradient(gradient, logged)
 
     def late_expert(self, this_pass):
-        """The network of --expert_ce in a pass: any expert in the second half of its training."""
+        """The network of --expert_ce in a pass: any expert at one of its last five moments."""
         rng = self.stream("expert_ce", this_pass.iteration, this_pass.loop, this_pass.network)
         late = [snapshot for snapshot in self.snapshots if snapshot.is_late]
         (chosen,) = experts.pick(late, 1, rng)
@@ -337,11 +340,12 @@ class Distiller:
         if self.world.size == 1:
             return
         sums = []
-        for member in self.pool.members:
-            sums.append(sum(p.double().sum() for p in member.net.parameters()).item())
+        for network in (*self.pool.members, *self.snapshots):
+            sums.append(sum(p.double().sum() for p in network.net.parameters()).item())
         everywhere = self.world.gather_objects(sums)
         if len({repr(of_process) for of_process in everywhere}) > 1:
-            found = "the networks of the pool are no longer the same on all processes"
+            which = "experts" if self.snapshots else "networks of the pool"
+            found = f"the {which} are no longer the same on all processes"
             raise ParallelError(f"{found}, whose hardware or PyTorch may differ")
 
     def state_dict(self):

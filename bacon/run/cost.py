@@ -72,7 +72,7 @@ def images_per_kind(args, spec):
         "synthetic": passes * decoded * (2 if args.expert_ce else 1),
         "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
-    if args.experts:
+    if args.experts and args.Iteration:
         counts["train"] = args.experts * args.expert_steps * args.trained_bs
     judges = number_of_evaluations(args) * args.num_eval
     of_a_training = (args.epoch_eval_train + 1) * decoded
@@ -171,7 +171,6 @@ def _median_seconds(device, work):
 
 def _seconds_of_distilling(args, spec, arithmetic):
     small = copy.copy(args)
-    small.model_train_steps = min(2, args.model_train_steps)
     small.init = "noise"
     rng = np.random.default_rng(0)
     device = arithmetic.device
@@ -181,19 +180,23 @@ def _seconds_of_distilling(args, spec, arithmetic):
     distiller = distill.begin(small, 0, real, arithmetic)
     member = distiller.trainer.fresh("timed")
     network = member
+    steps = min(2, args.model_train_steps)
+    strategy = ()
     if args.experts:
         network = Snapshot(member.net, 0, is_late=True)
         distiller.snapshots = [network]
+        steps = min(2, args.expert_steps)
+        strategy = distiller.strategy
 
     def update():
         distiller.update_canvases(network, distill.Pass(0, 0, 0))
 
     def train():
-        distiller.trainer.train(member, small.model_train_steps, rng)
+        distiller.trainer.train(member, steps, rng, strategy)
 
     seconds = {"real": _median_seconds(device, update) / len(real)}
     if training_steps(args) or args.experts:
-        images = small.model_train_steps * min(args.trained_bs, len(real))
+        images = steps * min(args.trained_bs, len(real))
         seconds["train"] = _median_seconds(device, train) / images
     return seconds
 

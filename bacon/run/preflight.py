@@ -141,9 +141,12 @@ def _check_experiment(args, spec, world):
 
 
 def _check_loss(args, spec, world):
-    if args.syn_ce or not all(is_zero(name, args) for name in terms_of(args.method)):
+    has_cross_entropy = (args.syn_ce and args.ce_weight) or args.expert_ce
+    if has_cross_entropy or not all(is_zero(name, args) for name in terms_of(args.method)):
         return
     of_terms = weight_flags(METHODS[args.method].terms)
+    if args.syn_ce:
+        of_terms.append("ce_weight")
     at_zero = [name for name in of_terms if not getattr(args, name)]
     named = ", ".join(f"--{name}" for name in at_zero or of_terms or ["syn_ce"])
     nothing = "every term of the loss is switched off, nothing is left to minimise"
