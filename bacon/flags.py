@@ -441,7 +441,7 @@ TAGS = {
 UNTAGGED = {"dataset", "model", "ipc", "method", "recipe", "exp_index", *OF_THE_PROCESS}
 UNTAGGED |= {"device", "compile", "aug_num"}
 # Flags that random images, which are not distilled, do not depend on.
-_OF_DISTILLING = {
+OF_DISTILLING = {
     "Iteration",
     "lr_img",
     "cooldown",
@@ -820,7 +820,7 @@ def run_name(args):
     if args.Iteration == 0:
         kind = "random"
         base, _ = recipe(args.dataset, args.ipc)
-        without_effect = _OF_DISTILLING
+        without_effect = OF_DISTILLING
     else:
         kind = "ours" if args.recipe == "ours" else args.method
         base, _ = recipe(args.dataset, args.ipc, args.method, args.recipe)

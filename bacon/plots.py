@@ -137,36 +137,33 @@ def _is_start_of(random, run):
 
 
 def _random_images(folders, distilled):
-    """{label: accuracy in percent} of random images for each judge.
+    """{label: accuracy in percent} of images like those with which the first run began.
 
-    From runs in the folders or one beside them; from those with the seeds of the distilled runs,
-    if there are any. They are images like those with which the first run began.
+    One for each of its judges, from runs in the folders or one beside them; from those with the
+    seeds of the distilled runs, if there are any.
     """
     run = distilled[0]
     seeds = {one.seed for one in distilled}
     logs = set()
     for folder in folders:
         logs |= {*folder.rglob("log_*.jsonl"), *folder.parent.glob("*/log_*.jsonl")}
-    random = []
+    starts = []
     for log in sorted(logs):
         # A damaged log of another run does not matter here.
         with contextlib.suppress(UserError, OSError):
             other = runs.read_run(log)
-            if other and not other.kind.iterations:
-                random.append(other)
-    same_seed = [other for other in random if other.seed in seeds]
-    random = [other for other in same_seed or random if _is_start_of(other, run)]
+            if other and not other.kind.iterations and _is_start_of(other, run):
+                starts.append(other)
+    same_seed = [other for other in starts if other.seed in seeds]
+    judged = runs.by_kind(same_seed or starts)
+    by_cluster = run.args["init"] == "cluster"
+    name = "initial images, one per cluster" if by_cluster else "random images"
     lines = {}
     for judge in run.judges:
-        accuracies = [
-            evaluation.accuracies
-            for other in random
-            for evaluation in other.evaluations
-            if evaluation.judge == judge
-        ]
-        if accuracies:
-            mean = statistics.fmean(itertools.chain(*accuracies))
-            lines[f"random images, judged by {judge}"] = 100 * mean
+        of_judge = [one.last for one in judged if one.judge == judge]
+        if of_judge:
+            accuracies = itertools.chain(*itertools.chain(*of_judge))
+            lines[f"{name}, judged by {judge}"] = 100 * statistics.fmean(accuracies)
     return lines
 
 

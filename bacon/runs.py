@@ -129,7 +129,7 @@ def _kind(start):
     # Logs of earlier versions lack the flags that came later.
     args = {"recipe": "paper", "chroma": "full", "judge_steps": 0, "validate": 0} | start["args"]
     distilled = args["Iteration"] > 0
-    told = _TOLD if distilled else (*_TOLD, "init")
+    told = _TOLD if distilled else (*_TOLD, "init", *flags.OF_DISTILLING)
     departures = start["departures"]
     if distilled and args["recipe"] == "ours":
         departures = _from_our_recipe(args)

@@ -76,6 +76,25 @@ def test_random_images_are_those_of_the_same_kind_and_seed_if_there_are_any(tmp_
         assert drawn[-1][1] == {"random images, judged by ConvNetW32": pytest.approx(expected)}
 
 
+def test_random_images_of_another_dataset_hide_none_of_another_seed(tmp_path, drawn):
+    start = f"{SHORT} --Iteration 0"
+    write_log(tmp_path / "start", start, ended(0.3, it=0))
+    write_log(tmp_path / "copy", start, ended(0.3, it=0))
+    write_log(tmp_path / "seed2", f"{start} --seed 2", ended(0.5, it=0))
+    write_log(tmp_path / "mnist", f"{start} --seed 1 --dataset MNIST", ended(0.9, it=0))
+    plots.plot_runs([write_log(tmp_path / "run", f"{SHORT} --seed 1", ended(0.5))])
+    # The copy of a log counts once.
+    assert drawn[0][1] == {"random images, judged by ConvNetW32": pytest.approx(40)}
+
+
+def test_images_that_stand_for_clusters_are_not_called_random(tmp_path, drawn):
+    by_cluster = f"{SHORT} --init cluster"
+    write_log(tmp_path / "start", f"{by_cluster} --Iteration 0", ended(0.3, it=0))
+    plots.plot_runs([write_log(tmp_path / "run", by_cluster, ended(0.5))])
+    label = "initial images, one per cluster, judged by ConvNetW32"
+    assert drawn[0][1] == {label: pytest.approx(30)}
+
+
 def test_runs_of_several_budgets_share_a_plot(tmp_path, drawn):
     here = tmp_path / "here"
     there = tmp_path / "there"

@@ -36,6 +36,18 @@ def test_random_images_have_no_method_and_their_init_is_no_departure(tmp_path):
     assert kind.precisions == ("fp32",)  # nothing was distilled
 
 
+def test_random_images_are_of_one_kind_whatever_would_have_distilled_them(tmp_path):
+    def kind(number, words):
+        log = write_log(tmp_path / str(number), f"{SHORT} --Iteration 0 {words}", ended(0.3, it=0))
+        return runs.read_run(log).kind
+
+    first, *others = (
+        kind(number, words)
+        for number, words in enumerate(("", "--meter_reset 200 --tv_weight 0", "--lr_net 1"))
+    )
+    assert [first == other for other in others] == [True, False]
+
+
 def test_logs_of_earlier_versions_are_read():
     # It has no recipe, chroma, validate and judge_steps, and its number formats are words.
     (log,) = (STORED / "BACON_seed0").glob("log_*.jsonl")
