@@ -469,7 +469,7 @@ OF_DISTILLING = {
 # Characters of a name. With what files add, such as vis_ and _exp0_iter20000.png, they stay below
 # 120, and the first lines of a run fit their columns.
 LONGEST_NAME = 74
-OF_EXPERTS = ("expert_steps", "expert_ce")
+OF_EXPERTS = ("expert_steps", "expert_ce", "expert_path")
 # Flags of the pool alone, in whose place --experts is.
 OF_THE_POOL = (
     "net_num", "net_push_num", "net_generate_interval", "net_begin", "net_end", "fetch_net_num",

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from scripts import assert_one_line
 from stops import Killed, ask, held, kill, log_events
 
 from bacon import files
@@ -112,6 +113,18 @@ def test_an_expert_that_cannot_be_used_is_trained_again(damage, script, tmp_path
     assert str(path) in said and "trained again" in said
     assert "expert 1 of 2: from" in said and "expert 2 of 2: 20 steps" in said
     assert path.read_bytes() == before
+
+
+def test_a_folder_of_experts_that_cannot_be_one_is_refused_before_anything_is_written(
+    script, tmp_path, capsys
+):
+    file = tmp_path / "README.md"
+    file.write_text("mine")
+    for path in (file, file / "below"):
+        assert script(*EXPERTS, f"--expert_path={path}") == 2
+        assert_one_line(capsys, f"--expert_path {path}: {file} is a file; name a folder")
+    assert not (tmp_path / "run/result").exists()
+    assert script(*EXPERTS, f"--expert_path={file}", "--Iteration=0") == 0  # it has no experts
 
 
 def test_other_settings_have_experts_of_their_own(make_args):

@@ -39,6 +39,11 @@ def about(args, meta):
     }
 
 
+def folder_of(args):
+    """The folder where a run keeps its experts, or takes them from."""
+    return Path(os.path.expanduser(args.expert_path or args.save_path))
+
+
 class ExpertFiles:
     """The experts of a run, which are trained where their files are not there yet."""
 
@@ -52,7 +57,7 @@ class ExpertFiles:
         digest = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
         steps = f"{args.expert_steps}steps"
         self.stem = f"expert_{args.dataset}_{args.model}_{steps}_seed{args.seed}_{digest[:8]}"
-        self.folder = Path(os.path.expanduser(args.expert_path or args.save_path))
+        self.folder = folder_of(args)
 
     def path(self, number):
         return self.folder / f"{self.stem}_{number}.pt"

@@ -34,6 +34,24 @@ class Left:
     finished: bool = False
 
 
+def existing_folder(flag, folder):
+    """The folder that a flag names, or the nearest one above it that exists.
+
+    UserError unless it is a folder that can be written in.
+    """
+    ancestry = (folder, *folder.absolute().parents)
+    existing = next(path for path in ancestry if os.path.lexists(path))
+    if not existing.exists():
+        dangling = f"{existing} is a link to {os.readlink(existing)}, where no folder is"
+        raise UserError(f"{flag} {folder}: {dangling}; make that folder, or name another")
+    if not existing.is_dir():
+        raise UserError(f"{flag} {folder}: {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        advice = "choose another folder"
+        raise UserError(f"{flag} {folder}: cannot write in {existing}; {advice}")
+    return existing
+
+
 class Files:
     """The files of a run, or of the part of it that is one experiment of a job array, and what may
     be done to them.
@@ -140,7 +158,7 @@ class Files:
     def admit(self, resume, overwrite, checkpoint_bytes):
         """Refuse, without writing anything, a folder that cannot take the run or that holds an
         earlier one."""
-        existing = self._existing_folder()
+        existing = existing_folder("--save_path", self.folder)
         earlier = self.earlier()
         if earlier and not (resume or overwrite):
             state = "an unfinished" if self.is_unfinished() else "an earlier"
@@ -155,19 +173,6 @@ class Files:
             there = f"{free / 1e6:,.0f} MB are free"
             advice = "make room or choose another folder"
             raise self.refusal(f"needs {needed / 1e6:,.0f} MB {of}, {there}; {advice}")
-
-    def _existing_folder(self):
-        """The folder, or the nearest one above it that exists; it can be written in."""
-        ancestry = (self.folder, *self.folder.absolute().parents)
-        existing = next(path for path in ancestry if os.path.lexists(path))
-        if not existing.exists():
-            dangling = f"{existing} is a link to {os.readlink(existing)}, where no folder is"
-            raise self.refusal(f"{dangling}; make that folder, or name another")
-        if not existing.is_dir():
-            raise self.refusal(f"{existing} is a file; name a folder")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise self.refusal(f"cannot write in {existing}; choose another folder")
-        return existing
 
     def claim(self, stack, meta, resume, overwrite):
         """Make the folder, lock the run until `stack` closes, and see what is there: a `Left`.

@@ -14,10 +14,9 @@ from bacon.data.datasets import DATASETS, IMAGE_FOLDER
 from bacon.data.spaces import Whitening
 from bacon.errors import DivergedError, Stopped, UserError, damaged, run_program
 from bacon.files import save_torch
-from bacon.run import cost, preflight, words
+from bacon.run import cost, expert_files, preflight, words
 from bacon.run.experiment import Ended, Experiment, Setting
-from bacon.run.expert_files import ExpertFiles
-from bacon.run.folder import Files
+from bacon.run.folder import Files, existing_folder
 from bacon.run.folder import merge as merge_job_array
 from bacon.run.record import Record, StopSignals
 
@@ -103,6 +102,8 @@ def prepare(settings, world, stack):
     files = Files(args, args.exp_index)
     needed = cost.checkpoint_bytes(args, spec)
     world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
+    if args.experts and args.Iteration and args.expert_path:
+        world.from_leader(lambda: existing_folder("--expert_path", expert_files.folder_of(args)))
 
     dataset = own or load_once(args, world)
     words.tell_time_left()
@@ -306,7 +307,8 @@ class Run:
     def take_experts(self, record):
         """Read the experts, or train them, before the first iteration."""
         began = time.perf_counter()
-        self.setting.snapshots.extend(ExpertFiles(self.setting, self.meta).snapshots(record))
+        of_run = expert_files.ExpertFiles(self.setting, self.meta)
+        self.setting.snapshots.extend(of_run.snapshots(record))
         if self.experiment is None and not self.ended:  # else the log has them
             accuracies = [snapshot.accuracy for snapshot in self.setting.snapshots]
             seconds = time.perf_counter() - began
