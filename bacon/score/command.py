@@ -306,10 +306,6 @@ def main(description, argv=None):
     return errors.run_program("evaluate.py", work)
 
 
-def _draws_or_exports(args):
-    return any(out is not None for out in (args.export, args.grid, args.tsne))
-
-
 def _check(args):
     """UserError unless the flags go together, name what there is, and every output can be
     written."""
@@ -350,29 +346,63 @@ def _check_known(flag, names, known):
             raise UserError(f"{flag} {name}: unknown; choose from {', '.join(known)}")
 
 
+# The flags that have an effect, by what the program does.
+_OF_READING = {
+    "recursive", "dataset", "data_path", "im_size", "factor", "zca", "pixels", "labels", "relabel",
+    "exp",
+}  # fmt: skip
+_OF_COMPUTING = {"seed", "device", "precision", "compile"}
+_OF_TASK = {
+    "plot": {"plot"},
+    "table": {"table", "biased", "format", "details"},
+    "diagnose": {
+        "diagnose", "validate", "seed", "device", "compile", "format", *_OF_READING,
+    },
+    "export": {"export", *_OF_READING},
+    "grid": {"grid", "decode", *_OF_READING},
+    "tsne": {"tsne", "model", *_OF_COMPUTING, *_OF_READING},
+    "judge": {
+        "protocol", "eval_mode", "model", "num_eval", *protocols.FROM_THE_RUN, "validate",
+        "biased", "baseline", "ipc", "full_epochs", "save_path", "format", "details",
+        *_OF_COMPUTING, *_OF_READING,
+    },
+}  # fmt: skip
+# What says of sets how they are read, so not of real images alone.
+_OF_SETS_ALONE = _OF_READING - {"dataset", "data_path", "im_size"}
+# What belongs to --baseline; --save_path is where its accuracies would go.
+_OF_BASELINES = {"ipc", "full_epochs"}
+
+
+def _tasks(args):
+    """What the program does, keys of _OF_TASK: several pictures of a set can be had at once."""
+    for name in ("plot", "table", "diagnose"):
+        if getattr(args, name):
+            return [name]
+    shown = [name for name in ("export", "grid", "tsne") if getattr(args, name) is not None]
+    return shown or ["judge"]
+
+
 def _check_effects(args):
     """UserError for a flag that has no effect beside the others."""
-    shown = _draws_or_exports(args)
-    not_diagnosed = shown or args.baseline or args.biased or not args.paths
-    idle = {
-        "--recursive": args.recursive and not args.paths,
-        "--baseline": args.baseline and shown,
-        "--export, --grid, --tsne": shown and not args.paths,
-        "--decode": args.decode and not args.grid,
-        "--diagnose": args.diagnose and not_diagnosed,
-        "--ipc": args.ipc and not args.baseline,
-        "--full_epochs": args.full_epochs and "full" not in args.baseline,
-        "--biased": args.biased and shown,
-        "--validate": args.validate and (shown or args.table or args.plot),
-        "--details": args.details and (shown or args.plot),
-    }
-    for flag, is_idle in idle.items():
-        if is_idle:
+    count = {"paths"}  # which `_check_task` looks at
+    for task in _tasks(args):
+        count |= _OF_TASK[task]
+    if not args.paths:
+        count -= _OF_SETS_ALONE
+    if not args.baseline:
+        count -= _OF_BASELINES
+    if "full" not in args.baseline:
+        count -= {"full_epochs"}
+    parser = build_parser(None)
+    for name, value in vars(args).items():
+        if name not in count and value != parser.get_default(name):
+            flag = "no_compile" if name == "compile" and not value else name
             advice = "leave it out, or see --help for what it goes with"
-            raise UserError(f"{flag}: has no effect here; {advice}")
-    if args.full_epochs and args.judge_steps:
-        instead = "--judge_steps says how long judges train"
-        raise UserError(f"--full_epochs: has no effect here, {instead}; leave one out")
+            raise UserError(f"--{flag}: has no effect here; {advice}")
+    instead = "has no effect here, --judge_steps says how long judges train; leave one out"
+    for name in ("full_epochs", "epoch_eval_train"):
+        if getattr(args, name) and args.judge_steps:
+            raise UserError(f"--{name}: {instead}")
 
 
 def _do(args):
@@ -382,13 +412,13 @@ def _do(args):
         _tabulate(args)
     elif args.diagnose:
         _diagnose(args)
-    elif _draws_or_exports(args):
-        _draw_or_export(args)
-    else:
+    elif _tasks(args) == ["judge"]:
         files = finding.read(args, needs_real=True)
         scored = judging.score_all(files, args)
         as_json = [row.as_json() for row in scored]
         _print(args.format, as_json, rows.shown(scored, args.details), cut="set")
+    else:
+        _draw_or_export(args)
 
 
 def _plot(args):
