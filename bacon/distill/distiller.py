@@ -51,6 +51,17 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True)
+class Embedded:
+    """What a network makes of n images of each of G classes.
+
+    embedding: (G, n, D). logits: (G, n, all classes).
+    """
+
+    embedding: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class Loss:
     """The loss of G classes.
 
@@ -196,23 +207,25 @@ class Distiller:
             transforms = [draw.transform for draw in draws[group]]
             images = decode_by_class(x, self.factor, self.args.chroma)  # (G * n, C, H, W)
             images = augment.dsa_per_class(images, transforms, [images_each] * len(x))
-            embedding, logits = self.arithmetic.embed_and_classify(
-                net, images, self.args.embed_last
-            )
-            embedding = embedding.unflatten(0, (len(x), images_each))  # (G, n, D)
-            logits = logits.unflatten(0, (len(x), images_each))  # (G, n, all classes)
-            real_of_group = {name: values[group] for name, values in real.items()}
+            seen = self.embed_by_class(net, images, len(x))
             of_expert = None
             if expert is not None:
-                _, of_expert = self.arithmetic.embed_and_classify(
-                    expert, images, self.args.embed_last
-                )
-                of_expert = of_expert.unflatten(0, (len(x), images_each))
+                of_expert = self.embed_by_class(expert, images, len(x)).logits
+            real_of_group = {name: values[group] for name, values in real.items()}
             percent = member.percent()
-            loss = self.loss(embedding, real_of_group, logits, labels[group], percent, of_expert)
-            (gradient[group],) = torch.autograd.grad(loss.total.sum(), x)
+            loss = self.loss(
+                seen.embedding, real_of_group, seen.logits, labels[group], percent, of_expert
+            )
+            (of_group,) = torch.autograd.grad(loss.total.sum(), x)
+            gradient[group] = of_group
             logged[:, group] = loss.logged
         return Gradient(gradient, logged)
+
+    def embed_by_class(self, net, images, classes):
+        """What a network makes of the images of so many classes, class by class, an `Embedded`."""
+        embedding, logits = self.arithmetic.embed_and_classify(net, images, self.args.embed_last)
+        by_class = (classes, -1)
+        return Embedded(embedding.unflatten(0, by_class), logits.unflatten(0, by_class))
 
     def late_expert(self, this_pass):
         """The network of --expert_ce in a pass: any expert at one of its last five moments."""
