@@ -768,19 +768,22 @@ class _Idle(typing.NamedTuple):
 
 
 def _without_effect(values, usual):
-    """The flags that have no effect in a run, each an _Idle.
+    """The flags that have no effect in a run, [_Idle].
 
     values: {flag: value} of all flags. usual: the same of the recipe.
     """
+    found = []
     if values["im_size"] and values["dataset"] != IMAGE_FOLDER:
-        yield _Idle("im_size", f": only {IMAGE_FOLDER} resizes", None)
+        found.append(_Idle("im_size", f": only {IMAGE_FOLDER} resizes", None))
     for dead in DEAD_FLAGS:
         value = values[dead.name]
         if value not in (dead.default, dead.commands):
-            yield _Idle(dead.name, f": {dead.why}", value)
-    for name, value in fixed_by(values["method"]).items():
+            found.append(_Idle(dead.name, f": {dead.why}", value))
+    fixed = fixed_by(values["method"])
+    for name, value in fixed.items():
         if values[name] != value:
-            yield _Idle(name, f" with --method {values['method']}", value)
+            found.append(_Idle(name, f" with --method {values['method']}", value))
+    values = {**values, **fixed}  # what the method fixes is told once
     if values["experts"]:
         names = OF_THE_POOL
         why = " with --experts"
@@ -791,9 +794,10 @@ def _without_effect(values, usual):
         stands = DEFAULTS  # the values of our recipe are for its experts
     for name in names:
         if values[name] != stands[name]:
-            yield _Idle(name, why, stands[name])
+            found.append(_Idle(name, why, stands[name]))
     if not values["syn_ce"] and values["ce_weight"] != usual["ce_weight"]:
-        yield _Idle("ce_weight", " with --no_syn_ce", usual["ce_weight"])
+        found.append(_Idle("ce_weight", " with --no_syn_ce", usual["ce_weight"]))
+    return found
 
 
 def fixed_by(method):
