@@ -783,6 +783,8 @@ def _without_effect(values, usual):
     for name, value in fixed.items():
         if values[name] != value:
             found.append(_Idle(name, f" with --method {values['method']}", value))
+    if values["judge_steps"] and values["epoch_eval_train"] != usual["epoch_eval_train"]:
+        found.append(_Idle("epoch_eval_train", " with --judge_steps", values["epoch_eval_train"]))
     values = {**values, **fixed}  # what the method fixes is told once
     if values["experts"]:
         names = OF_THE_POOL

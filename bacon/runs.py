@@ -32,7 +32,7 @@ class Kind:
     validate: training images per class that judges are tested on; 0: they are tested on the test
     images.
     method, recipe: of a distilled set, else None. init: of a set that was not distilled, else None.
-    judge_steps: of a judge; 0: it trains for `epochs`.
+    epochs, judge_steps: of a judge; it trains for the one that is not 0.
     images_per_canvas: 4 with multi-formation, else 1.
     precisions: number formats of distilling and of judging; where nothing was distilled, of judging
     alone.
@@ -143,7 +143,7 @@ def _kind(start):
         init=None if distilled else args["init"],
         network=args["model"],
         iterations=args["Iteration"],
-        epochs=args["epoch_eval_train"],
+        epochs=0 if args["judge_steps"] else args["epoch_eval_train"],
         judge_steps=args["judge_steps"],
         images_per_canvas=4 if args["aug"] else 1,
         chroma=args["chroma"],

@@ -65,6 +65,12 @@ def test_flags_of_the_pool_or_of_experts_without_them_are_mentioned_and_not_take
     )
 
 
+def test_epochs_beside_steps_of_judges_are_mentioned():
+    _, parsed = settings("--ipc 10 --judge_steps 7 --epoch_eval_train 200")
+    assert parsed.notes == ["--epoch_eval_train 200 has no effect with --judge_steps"]
+    assert not settings("--ipc 10 --judge_steps 7")[1].notes
+
+
 def test_a_weight_of_the_cross_entropy_without_it_is_mentioned_and_not_taken():
     args, parsed = settings("--ipc 10 --no_syn_ce --ce_weight 0.3")
     assert parsed.notes == ["--ce_weight 0.3 has no effect with --no_syn_ce"]

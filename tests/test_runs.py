@@ -22,7 +22,7 @@ def test_a_log_becomes_a_record_with_named_fields(tmp_path):
     kind = run.kind
     assert (kind.dataset, kind.ipc, kind.network, kind.iterations) == ("Digits", 2, "ConvNetW32", 2)
     assert (kind.method, kind.recipe, kind.init) == ("BACON", "paper", None)
-    assert (kind.validate, kind.epochs, kind.judge_steps) == (9, 20, 402)
+    assert (kind.validate, kind.epochs, kind.judge_steps) == (9, 0, 402)
     assert (kind.images_per_canvas, kind.chroma) == (1, "full")
     assert kind.precisions == ("bf16", "fp32")
     assert not kind.whole and (kind.train_images, kind.test_images) == (8, 4)
@@ -46,6 +46,20 @@ def test_random_images_are_of_one_kind_whatever_would_have_distilled_them(tmp_pa
         for number, words in enumerate(("", "--meter_reset 200 --tv_weight 0", "--lr_net 1"))
     )
     assert [first == other for other in others] == [True, False]
+
+
+def test_epochs_make_no_kind_where_judges_train_for_steps(tmp_path):
+    def kind(number, words):
+        log = write_log(tmp_path / str(number), f"{SHORT} {words}", ended(0.3))
+        return runs.read_run(log).kind
+
+    first, longer, more_steps = (
+        kind(number, words)
+        for number, words in enumerate(
+            ("--judge_steps 7", "--judge_steps 7 --epoch_eval_train 21", "--judge_steps 8")
+        )
+    )
+    assert first == longer != more_steps
 
 
 def test_logs_of_earlier_versions_are_read():
