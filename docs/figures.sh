@@ -65,7 +65,7 @@ of_1000_iterations() {
     for seed in 0 1 2; do
         flags="BACON_cifar10.py --ipc 10 --seed $seed --eval_interval 1000 --Iteration 1000"
         run 11 $folder/ours_seed$seed $flags $OURS
-        run 9 $folder/ours_pool_seed$seed $flags $OURS_POOL
+        run 25 $folder/ours_pool_seed$seed $flags $OURS_POOL
     done
     for ipc in 10 50; do
         folder=MNIST_ConvNetW32_${ipc}ipc_1000it

@@ -21,6 +21,7 @@ RUNS = ROOT / "docs" / "runs"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CIFAR10 = "CIFAR10_ConvNetW32_10ipc_200it"
+LONGER = "CIFAR10_ConvNetW32_10ipc_1000it"
 WIDE = "CIFAR10_ConvNet_10ipc_300it"
 LONG_WIDE = "CIFAR10_ConvNet_10ipc_1500it"
 
@@ -210,6 +211,21 @@ def wide_cifar10():
     return markdown(head, *rows)
 
 
+def longer():
+    """Our recipe after 200 and 1,000 iterations, by judges of 201 epochs."""
+    rows = []
+    for name, dataset, run, seeds in (
+        (f"CIFAR-10, ipc 10: {POOL}", "CIFAR10_ConvNetW32_10ipc", "ours_pool", range(3)),
+        (f"CIFAR-10, ipc 10: {OURS}", "CIFAR10_ConvNetW32_10ipc", "ours", range(3)),
+        (f"MNIST, ipc 10: {OURS}", "MNIST_ConvNetW32_10ipc", "ours", [0]),
+        (f"MNIST, ipc 50: {OURS}", "MNIST_ConvNetW32_50ipc", "ours", [0]),
+    ):
+        random = cell(of_seeds(f"{dataset}_200it", "random", seeds))
+        after = [cell(of_seeds(f"{dataset}_{n}it", run, seeds)) for n in (200, 1000)]
+        rows.append([name, random, *after])
+    return markdown(["", "Random images", "200 iterations", "1,000 iterations"], *rows)
+
+
 @dataclass(frozen=True)
 class Judged:
     """A row of `judged`: runs of a folder, or a baseline, whose judges are taken together."""
@@ -242,7 +258,9 @@ def both_judges():
             Judged(RANDOM, "0", CIFAR10, ("random4",)),
             Judged("BACON", "200", CIFAR10, ("BACON_seed0",)),
             Judged(POOL, "200", CIFAR10, of_seeds_0_to_2("ours_pool")),
+            Judged(POOL, "1,000", LONGER, of_seeds_0_to_2("ours_pool")),
             Judged(OURS, "200", CIFAR10, of_seeds_0_to_2("ours")),
+            Judged(OURS, "1,000", LONGER, of_seeds_0_to_2("ours")),
         ],
     )
 
@@ -326,6 +344,7 @@ def equal_steps():
 
 _BY_EPOCHS = "validation accuracy %, epochs"
 _BY_STEPS = "validation accuracy %, 402 steps"
+_BY_IDC = "validation accuracy %, IDC"
 
 
 @dataclass(frozen=True)
@@ -426,6 +445,33 @@ def experts(count=5, cross_entropy=17, own=False, spread=True, cooldown=True):
     if cooldown:
         words.append("--cooldown 0.2")
     return " ".join(words)
+
+
+def parts_of_experts():
+    """What experts, spread and cooldown are worth for CIFAR-10 at ipc 10, by 1,001 epochs."""
+    rows = []
+    for name, flags in (
+        (POOL, ""),
+        ("and with `--spread_weight 1.5`", "--spread_weight 1.5"),
+        ("`--recipe ours`", experts()),
+        ("without the spread", experts(spread=False)),
+    ):
+        line = validated(f"--ipc 10 {by_pool()} {flags}", 200, epochs=1001)
+        rows.append([name, mean(line[_BY_EPOCHS])])
+    return markdown(["", "1,001 epochs"], *rows)
+
+
+def after_1000_iterations():
+    """What experts are worth for CIFAR-10 at ipc 10 after 1,000 iterations, by two judges."""
+    rows = []
+    for name, flags in (
+        ("`--recipe ours`", experts()),
+        ("with ten experts", experts(count=10)),
+        ("with the pool in place of experts", "--spread_weight 1.5 --cooldown 0.2"),
+    ):
+        line = validated(f"--ipc 10 {by_pool()} {flags}", 1000)
+        rows.append([name, mean(line[_BY_EPOCHS]), mean(line[_BY_IDC])])
+    return markdown(["", "DC's judge, 201 epochs", "IDC's judge"], *rows)
 
 
 @dataclass(frozen=True)
@@ -549,6 +595,7 @@ TABLES = {
     "by_seed": by_seed,
     "terms": terms,
     "wide_cifar10": wide_cifar10,
+    "longer": longer,
     "both_judges": both_judges,
     "both_judges_wide": both_judges_wide,
     "wide_mnist": wide_mnist,
@@ -556,6 +603,8 @@ TABLES = {
     "formats": formats,
     "equal_steps": equal_steps,
     "validation": validation,
+    "parts_of_experts": parts_of_experts,
+    "after_1000_iterations": after_1000_iterations,
     "by_cross_entropy": by_cross_entropy,
     "time": time,
     "canvases": canvases,

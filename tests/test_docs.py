@@ -328,6 +328,24 @@ def test_figures_in_the_prose_of_a_page_are_those_of_their_scores(page_tables):
     assert f"In as many steps ours has {of_50}." in beyond
 
 
+def test_what_experts_gain_is_the_difference_between_their_sets_and_those_of_the_pool(page_tables):
+    def gain(folder, judge):
+        means = []
+        for method in ("ours", "ours_pool"):
+            names = page_tables.of_seeds_0_to_2(method)
+            means.append(statistics.fmean(page_tables.of_several(folder, judge, names)))
+        return f"{means[0] - means[1]:.1f}"
+
+    words = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    early = gain(page_tables.CIFAR10, "1000_epochs")
+    late = gain(page_tables.LONGER, "1000_epochs")
+    by_dc = f"gain {early} points under DC's judge after 200 iterations, and {late} after 1,000."
+    early = gain(page_tables.CIFAR10, "idc")
+    late = gain(page_tables.LONGER, "idc")
+    by_idc = f"Under IDC's judge they gain {early} points after 200 iterations, and {late} after"
+    assert by_dc in words and by_idc in words
+
+
 def test_every_table_of_make_tables_stands_in_one_page(page_tables):
     found = [name for page in PAGES for name in page_tables.names(page.read_text())]
     assert sorted(found) == sorted(page_tables.TABLES)
