@@ -160,9 +160,12 @@ def _random_images(folders, distilled):
     name = "initial images, one per cluster" if by_cluster else "random images"
     lines = {}
     for judge in run.judges:
-        of_judge = [one.last for one in judged if one.judge == judge]
-        if of_judge:
-            accuracies = itertools.chain(*itertools.chain(*of_judge))
+        accuracies = []
+        for one in judged:
+            if one.judge == judge:
+                for of_experiment in one.last:
+                    accuracies += of_experiment
+        if accuracies:
             lines[f"{name}, judged by {judge}"] = 100 * statistics.fmean(accuracies)
     return lines
 

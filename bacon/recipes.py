@@ -224,6 +224,11 @@ def number_of_evaluations(args):
     return -(-args.Iteration // args.eval_interval) or 1
 
 
+def matches_in_experts(args):
+    """Whether a run matches in experts, which are trained before its first iteration."""
+    return bool(args.experts and args.Iteration)
+
+
 def training_steps(args):
     """Training steps of an iteration, those of all its networks together; experts have theirs
     before."""

@@ -455,6 +455,8 @@ def parts_of_experts():
         ("and with `--spread_weight 1.5`", "--spread_weight 1.5"),
         ("`--recipe ours`", experts()),
         ("without the spread", experts(spread=False)),
+        ("without the cooldown", experts(cooldown=False)),
+        ("with the cross-entropy of the network that matches", experts(cross_entropy=0, own=True)),
     ):
         line = validated(f"--ipc 10 {by_pool()} {flags}", 200, epochs=1001)
         rows.append([name, mean(line[_BY_EPOCHS])])

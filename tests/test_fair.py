@@ -38,6 +38,7 @@ def test_scores_are_fractions_with_the_spread_of_their_parts():
     soft = fair.scores(own, [[0.4, 0.4]], random, full)
     assert soft["IOR"] == found["IOR"]
     assert numbers(soft["HLR"]) == pytest.approx((0.42, 0.04))
+    assert soft["LRS"].value == pytest.approx(fair.label_robust(0.25, 0.42))
     assert list(fair.scores(own, None, random, None)) == ["IOR"]
     assert fair.scores(own, None, None, None) == {}
 

@@ -33,6 +33,27 @@ def small_set():
     return torch.randn(23, 1, 8, 8, generator=g), torch.arange(23)
 
 
+def trained_and_before(images, labels, protocol):
+    """A network that was trained by the random stream 2, and a copy of it from before."""
+    arithmetic = compute.Arithmetic("cpu")
+    net = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
+    before = copy.deepcopy(net)
+    train(net, images, labels, protocol, np.random.default_rng(2), arithmetic)
+    return net, before
+
+
+def step(optimizer, loss):
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def assert_close(ours, plain):
+    """Two networks have the same weights up to rounding."""
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 5, 10])
 def test_epochs_batches_rate_drop_and_momentum_restart(small_set, epochs):
     recorder = Recorder()
@@ -68,12 +89,7 @@ def test_epochs_batches_rate_drop_and_momentum_restart(small_set, epochs):
 def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_image(small_set):
     images, labels = small_set
     labels = labels % 10
-    arithmetic = compute.Arithmetic("cpu")
-    ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
-    plain = copy.deepcopy(ours)
-    train(
-        ours, images, labels, Protocol(4, 10, 0.05, STRATEGY), np.random.default_rng(2), arithmetic
-    )
+    ours, plain = trained_and_before(images, labels, Protocol(4, 10, 0.05, STRATEGY))
 
     rng = np.random.default_rng(2)
     velocity = [torch.zeros_like(p) for p in plain.parameters()]
@@ -95,8 +111,7 @@ def test_training_equals_a_plain_loop_with_one_op_per_batch_and_parameters_per_i
         if epoch == 4 // 2 + 1:
             rate *= 0.1
             velocity = [torch.zeros_like(p) for p in plain.parameters()]
-    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    assert_close(ours, plain)
 
 
 def test_a_network_is_in_training_mode_while_it_trains_whatever_it_was_before(small_set):
@@ -218,10 +233,7 @@ def test_training_by_idc_equals_a_plain_loop_with_hard_labels_mixed_by_area(cutm
     images, labels = small_set
     labels = labels % 10
     protocol = idc(6, cutmix=cutmix)
-    arithmetic = compute.Arithmetic("cpu")
-    ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
-    plain = copy.deepcopy(ours)
-    train(ours, images, labels, protocol, np.random.default_rng(2), arithmetic)
+    ours, plain = trained_and_before(images, labels, protocol)
 
     rng = np.random.default_rng(2)
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -244,12 +256,9 @@ def test_training_by_idc_equals_a_plain_loop_with_hard_labels_mixed_by_area(cutm
             logits = plain.classify(batch)
             own = F.cross_entropy(logits, targets) * (1 - share)
             loss = own + F.cross_entropy(logits, others) * share
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step(optimizer, loss)
         scheduler.step()
-    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    assert_close(ours, plain)
 
 
 @pytest.mark.parametrize("steps", [0, 7])
@@ -286,10 +295,7 @@ def test_training_by_ncfm_equals_a_plain_loop_whose_rate_is_halved_at_every_fift
     images, labels = small_set
     labels = labels % 10
     protocol = Protocol(7, 10, 0.01, STRATEGY, "adamw")
-    arithmetic = compute.Arithmetic("cpu")
-    ours = arithmetic.build("ConvNetW32", (1, 8, 8), 10, np.random.default_rng(1))
-    plain = copy.deepcopy(ours)
-    train(ours, images, labels, protocol, np.random.default_rng(2), arithmetic)
+    ours, plain = trained_and_before(images, labels, protocol)
 
     rng = np.random.default_rng(2)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01)  # one for all epochs
@@ -301,12 +307,9 @@ def test_training_by_ncfm_equals_a_plain_loop_whose_rate_is_halved_at_every_fift
             index = order[start : start + 10]
             batch = augment.dsa(images[index], augment.draw(STRATEGY, len(index), rng))
             loss = F.cross_entropy(plain.classify(batch), labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step(optimizer, loss)
         scheduler.step()
-    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    assert_close(ours, plain)
 
 
 MODES = sorted({name for mode in "MBWDAPN" for name in recipes.EVAL_NETWORKS[mode]})

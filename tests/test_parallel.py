@@ -19,7 +19,7 @@ from scripts import SMALL, run, run_name
 import utils
 from bacon import compute, parallel
 from bacon.canvases import load_distilled
-from bacon.distill import clusters, distiller
+from bacon.distill import clusters, distiller, experts
 from bacon.errors import ParallelError, UserError
 from bacon.files import load_torch
 
@@ -350,7 +350,8 @@ def test_a_collective_that_times_out_is_a_lost_contact(monkeypatch):
         parallel.World(1, 2).gather(torch.zeros(5, 1), 10)
 
 
-def test_networks_that_differ_between_processes_end_the_run(digits, make_args):
+@pytest.mark.parametrize("which", ["networks of the pool", "experts"])
+def test_networks_that_differ_between_processes_end_the_run(which, digits, make_args):
     class World(parallel.World):
         drift = 0.0
 
@@ -359,10 +360,13 @@ def test_networks_that_differ_between_processes_end_the_run(digits, make_args):
 
     world = World(0, 2)
     real = digits.real("train", own=world.share(10))
-    d = distiller.begin(make_args(), 0, real, compute.Arithmetic("cpu"), world)
+    args = make_args(experts=1 if which == "experts" else 0)
+    d = distiller.begin(args, 0, real, compute.Arithmetic("cpu"), world)
+    if which == "experts":
+        d.snapshots = [experts.Snapshot(d.trainer.fresh("expert").net, 50.0, is_late=True)]
     d.check_networks()
     world.drift = 1e-12
-    with pytest.raises(ParallelError, match="no longer the same"):
+    with pytest.raises(ParallelError, match=f"the {which} are no longer the same"):
         d.check_networks()
 
 

@@ -21,6 +21,7 @@ from bacon.recipes import (
     architectures,
     experiments,
     images_per_class,
+    matches_in_experts,
     number_of_evaluations,
     training_steps,
 )
@@ -72,7 +73,7 @@ def images_per_kind(args, spec):
         "synthetic": passes * decoded * (2 if args.expert_ce else 1),
         "train": args.Iteration * training_steps(args) * args.trained_bs,
     }
-    if args.experts and args.Iteration:
+    if matches_in_experts(args):
         counts["train"] = args.experts * args.expert_steps * args.trained_bs
     judges = number_of_evaluations(args) * args.num_eval
     of_a_training = (args.epoch_eval_train + 1) * decoded

@@ -102,7 +102,7 @@ def prepare(settings, world, stack):
     files = Files(args, args.exp_index)
     needed = cost.checkpoint_bytes(args, spec)
     world.from_leader(lambda: files.admit(args.resume, args.overwrite, needed))
-    if args.experts and args.Iteration and args.expert_path:
+    if recipes.matches_in_experts(args) and args.expert_path:
         world.from_leader(lambda: existing_folder("--expert_path", expert_files.folder_of(args)))
 
     dataset = own or load_once(args, world)
@@ -272,7 +272,7 @@ class Run:
         with contextlib.closing(record):
             try:
                 self.open_record(record, saved)
-                if self.args.experts and self.args.Iteration:
+                if recipes.matches_in_experts(self.args):
                     self.take_experts(record)
                 self.run_experiments(record)
             except DivergedError as error:

@@ -406,13 +406,14 @@ def _check_effects(args):
 
 
 def _do(args):
-    if args.plot:
+    tasks = _tasks(args)
+    if "plot" in tasks:
         _plot(args)
-    elif args.table:
+    elif "table" in tasks:
         _tabulate(args)
-    elif args.diagnose:
+    elif "diagnose" in tasks:
         _diagnose(args)
-    elif _tasks(args) == ["judge"]:
+    elif "judge" in tasks:
         files = finding.read(args, needs_real=True)
         scored = judging.score_all(files, args)
         as_json = [row.as_json() for row in scored]
