@@ -105,8 +105,8 @@ class Protocol:
 
     @property
     def passes(self):
-        """Passes over the set, if not `steps` end them: `epochs`, or more by the schedule."""
-        return self.steps or self.epochs + SCHEDULES[self.optimizer].extra_epochs
+        """Passes over the set where no `steps` are given: `epochs`, or more by the schedule."""
+        return self.epochs + SCHEDULES[self.optimizer].extra_epochs
 
     def batches(self, n):
         """Batches of a pass over n images, the last partial one counted."""
@@ -129,7 +129,8 @@ class Protocol:
 
     def images(self, n):
         """Images of a set of n that a network is trained on, each as often as it comes."""
-        return self.steps * min(self.batch, n) or self.passes * n
+        whole_passes, batches_left = divmod(self.length(n), self.batches(n))
+        return whole_passes * n + batches_left * self.batch
 
     def settings(self):
         """The fields as a dictionary that JSON can hold."""
@@ -140,6 +141,13 @@ class Protocol:
         augmented = f"{self.augmentation} {'_'.join(self.strategy) or 'none'}"
         mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
         return f"{length}, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}{mixed}"
+
+
+def protocol_of_run(args, strategy):
+    """How the judges of a run train. args: its flags. strategy: see `Protocol`."""
+    return Protocol(
+        args.epoch_eval_train, args.batch_train, args.lr_net, strategy, steps=args.judge_steps
+    )
 
 
 def train(net, images, labels, protocol, rng, arithmetic, after_epoch=None):

@@ -321,12 +321,19 @@ def test_memory_is_what_was_used_and_the_pool_and_the_images_beside_it(
     assert said[-2] == "checkpoint about 20,500.0 MB; 61,500.0 MB of disk while one is written"
 
 
-@pytest.mark.parametrize("judges", [{}, {"judge_steps": 1000}, {"judge_steps": 1000, "ipc": 1}])
-def test_judging_is_counted_by_steps_or_by_epochs_and_once_more_for_the_last(judges, make_args):
+@pytest.mark.parametrize(
+    ("judges", "each"),
+    [
+        ({}, 3 * 80),  # two epochs, and the paper's one more
+        ({"judge_steps": 1001}, 500 * 80 + 60),  # in batches of 60 and 20
+        ({"judge_steps": 1001, "ipc": 1}, 1001 * 40),
+    ],
+)
+def test_judging_is_counted_by_steps_or_by_epochs_and_once_more_for_the_last(
+    judges, each, make_args
+):
     args = make_args(eval_interval=2, num_eval=5, batch_train=60, **judges)
     images = cost.images_per_kind(args, DATASETS["Digits"])
-    decoded = 4 * 10 * args.ipc
-    each = 1000 * min(60, decoded) if judges else 3 * decoded
     evaluations = 2  # before the third of three iterations, and at the end
     assert images["train", "ConvNetW32"] == evaluations * 5 * each
     assert images["test", "ConvNetW32"] == evaluations * 5 * 596

@@ -76,9 +76,8 @@ def images_per_kind(args, spec):
     if matches_in_experts(args):
         counts["train"] = args.experts * args.expert_steps * args.trained_bs
     judges = number_of_evaluations(args) * args.num_eval
-    of_a_training = (args.epoch_eval_train + 1) * decoded
-    if args.judge_steps:
-        of_a_training = args.judge_steps * min(args.batch_train, decoded)
+    strategy = augment.parse_strategy(args.dsa_strategy)
+    of_a_training = judge.protocol_of_run(args, strategy).images(decoded)
     for name in architectures(args.eval_mode, args.model):
         train, test = of_judge(name)
         counts[train] = judges * of_a_training

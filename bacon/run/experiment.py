@@ -11,7 +11,7 @@ from bacon.data.real_data import RealData
 from bacon.data.spaces import denormalise
 from bacon.distill import distiller
 from bacon.errors import DivergedError, Stopped
-from bacon.judge import Protocol, judge
+from bacon.judge import judge, protocol_of_run
 from bacon.parallel import World
 from bacon.progress import Progress
 from bacon.recipes import architectures, evaluation_due, judged_on
@@ -195,13 +195,7 @@ class Experiment:
         args = self.args
         if number >= args.num_eval:
             return None
-        protocol = Protocol(
-            args.epoch_eval_train,
-            args.batch_train,
-            args.lr_net,
-            self.distiller.strategy,
-            steps=args.judge_steps,
-        )
+        protocol = protocol_of_run(args, self.distiller.strategy)
 
         def after_epoch(*_):
             record.stop_if_asked()
