@@ -4,6 +4,7 @@ A page holds a table between the lines <!-- table: NAME --> and <!-- end -->, wh
 TABLES. Accuracies are percent: mean and population standard deviation over judges, "a ± b".
 """
 
+import functools
 import itertools
 import json
 import re
@@ -180,12 +181,7 @@ def terms():
 
 
 def final(folder, file, run):
-    """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py.
-
-    Empty where nobody has judged so yet.
-    """
-    if not (RUNS / folder / f"{file}.jsonl").exists():
-        return []
+    """Percent of each judge of a run's set or a baseline, from a file of rows of evaluate.py."""
     rows = [row for row in scores(f"{folder}/{file}.jsonl") if run in Path(row["set"]).parts]
     return of_rows(rows)
 
@@ -397,11 +393,16 @@ PARTS = [
 ]
 
 
+@functools.cache
+def validation_lines():
+    text = (RUNS / "validation.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def validated(flags, iterations, change=None, epochs=201):
     """The line of validation.jsonl about a run, whose flags are given from --ipc on."""
     wanted = f"{flags.strip()} --model ConvNetW32 --validate 500 --seed 0"
-    lines = (RUNS / "validation.jsonl").read_text(encoding="utf-8").splitlines()
-    for line in map(json.loads, lines):
+    for line in validation_lines():
         same = line["flags"] == wanted and line["iterations"] == iterations
         # A line without epochs is of judges that trained for so many steps.
         same = same and line.get("epochs", epochs) == epochs
@@ -457,21 +458,67 @@ def parts_of_experts():
         ("without the spread", experts(spread=False)),
         ("without the cooldown", experts(cooldown=False)),
         ("with the cross-entropy of the network that matches", experts(cross_entropy=0, own=True)),
+        ("with two experts", experts(count=2)),
+        ("with ten experts", experts(count=10)),
     ):
         line = validated(f"--ipc 10 {by_pool()} {flags}", 200, epochs=1001)
         rows.append([name, mean(line[_BY_EPOCHS])])
     return markdown(["", "1,001 epochs"], *rows)
 
 
+INSTEAD_OF_SPREAD = [
+    Part(
+        "8 x squared differences of the deviations",
+        experts(spread=False),
+        "spread: 8 x sum over dimensions of (s~ - s)^2",
+    ),
+    Part(
+        "1.5 x differences relative to the real deviations",
+        experts(spread=False),
+        "spread: 1.5 x mean of s x sum over dimensions of |s~ / s - 1|",
+    ),
+    Part(
+        "1.5 x differences of deviations along random directions",
+        experts(spread=False),
+        "spread: 1.5 x sum of |s~ - s| along the axes of a random rotation",
+    ),
+    Part(
+        "30 x energy distance to 80 real embeddings",
+        experts(spread=False),
+        "spread: 30 x energy distance between the embeddings and those of 80 real images",
+    ),
+    Part(
+        "the spread and 0.05 x squared distance of each image to the class mean",
+        experts(),
+        "beside the spread: 0.05 x mean squared distance of embeddings to the real mean",
+    ),
+    Part(
+        "the spread and 20 x distance of the means in hyperbolic space",
+        experts(),
+        "beside the spread: 20 x Lorentz distance of the means",
+    ),
+]
+
+
+def instead_of_spread():
+    """Other terms in place of the spread or beside it, for CIFAR-10 at ipc 10, by 1,001 epochs."""
+    rows = []
+    for part in INSTEAD_OF_SPREAD:
+        line = validated(f"--ipc 10 {by_pool()} {part.flags}", 200, part.change, epochs=1001)
+        rows.append([part.name, mean(line[_BY_EPOCHS])])
+    return markdown(["In place of the spread", "1,001 epochs"], *rows)
+
+
 def after_1000_iterations():
     """What experts are worth for CIFAR-10 at ipc 10 after 1,000 iterations, by two judges."""
     rows = []
-    for name, flags in (
-        ("`--recipe ours`", experts()),
-        ("with ten experts", experts(count=10)),
-        ("with the pool in place of experts", "--spread_weight 1.5 --cooldown 0.2"),
+    for name, flags, iterations in (
+        ("`--recipe ours`", experts(), 1000),
+        ("with ten experts", experts(count=10), 1000),
+        ("with the pool in place of experts", "--spread_weight 1.5 --cooldown 0.2", 1000),
+        ("`--recipe ours`, 3,000 iterations", experts(), 3000),
     ):
-        line = validated(f"--ipc 10 {by_pool()} {flags}", 1000)
+        line = validated(f"--ipc 10 {by_pool()} {flags}", iterations)
         rows.append([name, mean(line[_BY_EPOCHS]), mean(line[_BY_IDC])])
     return markdown(["", "DC's judge, 201 epochs", "IDC's judge"], *rows)
 
@@ -606,6 +653,7 @@ TABLES = {
     "equal_steps": equal_steps,
     "validation": validation,
     "parts_of_experts": parts_of_experts,
+    "instead_of_spread": instead_of_spread,
     "after_1000_iterations": after_1000_iterations,
     "by_cross_entropy": by_cross_entropy,
     "time": time,
