@@ -266,6 +266,7 @@ def both_judges_wide():
     return judged(
         128,
         [
+            Judged(RANDOM, "0", WIDE, ("random4",)),
             Judged("BACON", "300", WIDE, ("BACON_seed0",)),
             Judged(POOL, "300", WIDE, ("ours_seed0",)),
             Judged(OURS, "1,500", LONG_WIDE, ("ours_seed0",)),
