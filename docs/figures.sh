@@ -161,6 +161,8 @@ wide=CIFAR10_ConvNet_10ipc_300it
 judges="--num_eval 3"
 sets=(docs/runs/$wide/{BACON,ours}_seed0 --baseline random4 $judges)
 scores $wide/idc.jsonl "${sets[@]}" --protocol idc
+scores $wide/idc_cutout.jsonl docs/runs/$wide/ours_seed0 --num_eval 2 --protocol idc \
+    --dsa_strategy color_crop_cutout_flip_scale_rotate
 scores $wide/1000_epochs.jsonl "${sets[@]}" --epoch_eval_train 1000
 scores $wide/2002_steps.jsonl docs/runs/$wide/ours_seed0 --judge_steps 2002 $judges
 widest=CIFAR10_ConvNet_10ipc_1500it

@@ -323,6 +323,10 @@ def test_figures_in_the_prose_of_a_page_are_those_of_their_scores(page_tables):
     steps = final(page_tables.WIDE, "2002_steps", "ours_seed0")
     epochs = final(page_tables.WIDE, "1000_epochs", "ours_seed0")
     assert f"{steps} in 2,002 steps and {epochs} in 1,001 epochs" in results
+    without = final(page_tables.WIDE, "idc", "ours_seed0")
+    cutout = final(page_tables.WIDE, "idc_cutout", "ours_seed0")
+    scoring = " ".join((ROOT / "docs" / "scoring.md").read_text().split())
+    assert f"has {cutout} (two networks) in place of {without} (three)" in scoring
     beyond = (ROOT / "docs" / "beyond.md").read_text()
     of_50 = final("CIFAR10_ConvNetW32_50ipc_200it", "1608_steps", "ours_seed0")
     assert f"In as many steps ours has {of_50}." in beyond
