@@ -511,7 +511,7 @@ def instead_of_spread():
 
 
 def after_1000_iterations():
-    """What experts are worth for CIFAR-10 at ipc 10 after 1,000 iterations, by two judges."""
+    """What experts are worth for CIFAR-10 at ipc 10 after 1,000 iterations and more."""
     rows = []
     for name, flags, iterations in (
         ("`--recipe ours`", experts(), 1000),
