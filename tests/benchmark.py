@@ -217,9 +217,7 @@ def evaluation(table, title, line, data_path):
     test = dataset.real("test", arithmetic.device)
     distiller = distill.begin(args, 0, dataset.real("train", arithmetic.device), arithmetic)
     images, labels = canvases.decode(distiller.all_canvases(), distiller.labels, distiller.factor)
-    protocol = judge.Protocol(
-        args.epoch_eval_train, args.batch_train, args.lr_net, distiller.strategy
-    )
+    protocol = judge.protocol_of_run(args, distiller.strategy)
 
     def train(epochs=args.epoch_eval_train):
         rng = np.random.default_rng(0)

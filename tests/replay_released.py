@@ -148,7 +148,7 @@ def run_ours(args, dataset, draws):
         d = distill.begin(args, 0, dataset.real("train"), compute.Arithmetic("cpu"))
         start, judges, accuracies = d.all_canvases().clone(), [], []
         test, rng = dataset.real("test"), Shuffling(draws)
-        protocol = judge.Protocol(args.epoch_eval_train, args.batch_train, args.lr_net, d.strategy)
+        protocol = judge.protocol_of_run(args, d.strategy)
         for it in range(args.Iteration + 1):
             if it and it % args.eval_interval == 0:
                 judges.append(len(draws["initial weights"]))
