@@ -25,7 +25,7 @@ demo: $(VENV)/installed
 
 figures: $(VENV)/installed
 	PYTHON=$(RUN) docs/figures.sh --data_path data
-	PYTHONPATH=. $(RUN) docs/method.py
+	$(RUN) docs/pictures.py
 
 tables: $(VENV)/installed
 	$(RUN) docs/tables.py
