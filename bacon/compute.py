@@ -309,11 +309,11 @@ def _tell_uncompiled(device, error):
     log.info(f"running without torch.compile, on {device} {slower}: {error}")
 
 
-def versions():
-    """What computed a result: Python, PyTorch and NumPy, the git revision of this folder, and the
-    GPU or kind of CPU."""
-    if torch.cuda.is_available():
-        processor = torch.cuda.get_device_name()
+def versions(device):
+    """What computes a result on a torch.device: Python, PyTorch and NumPy, the git revision of this
+    folder, and the GPU or kind of CPU."""
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
     else:
         processor = torch.backends.cpu.get_cpu_capability()
     return {

@@ -9,12 +9,19 @@ process up to the rounding of that sum.
 
 import contextlib
 import os
+import sys
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from bacon.errors import ParallelError, UserError, in_group
+from bacon.errors import (
+    OF_ALL_PROCESSES,
+    ParallelError,
+    UserError,
+    in_group,
+    is_lack_of_memory,
+)
 
 # How long to wait for a process that hangs; one that dies is noticed at once.
 TIMEOUT = timedelta(minutes=30)  # within an iteration
@@ -83,7 +90,10 @@ class World:
                 value = function()
             except (UserError, OSError) as failure:
                 error = failure
-        value, failed = self.gather_objects((value, error is not None))[0]
+        # Not gathered: to gather a checkpoint takes room for one of every process on each.
+        sent = [value, error is not None]
+        self._collective(dist.broadcast_object_list, sent, 0, self._control)
+        value, failed = sent
         if error:
             raise error
         if failed:
@@ -96,6 +106,8 @@ class World:
         try:
             operation(*args)
         except RuntimeError as error:  # how the backends report a closed connection or a timeout
+            if is_lack_of_memory(error):
+                raise
             lost = f"process {self.rank} of {self.size} lost contact with the others"
             raise ParallelError(lost) from error
 
@@ -128,6 +140,7 @@ def joined(device):
     By --device, NCCL connects GPUs, each process taking the one of its number on its machine; gloo
     connects CPUs, also where there are GPUs: a run that goes on from a CPU's checkpoint stays on
     the CPU. UserError for a device that cannot be shared, ParallelError if there is no connection.
+    Where a process fails over NCCL it stays connected: see `end_if_connected`.
     """
     size = number_of("WORLD_SIZE", 1) if in_group() else 1
     if size < 2:
@@ -148,15 +161,34 @@ def joined(device):
         failed = f"process {rank} of {size} cannot reach the others ({error})"
         raise ParallelError(failed) from error
     world = World(rank, size, control)
+    all_end = False
     try:
         yield world
         world.gather_objects(None)  # nobody hangs up while another is still listening
+        all_end = True
+    except OF_ALL_PROCESSES:
+        all_end = True
+        raise
     finally:
         # Nobody may hold a group beyond this: freed as the interpreter ends, gloo aborts the
         # process now and then.
         world._control = None
         del control
-        dist.destroy_process_group()
+        if all_end or not cuda:  # NCCL waits there for all processes
+            dist.destroy_process_group()
+
+
+def end_if_connected(code):
+    """End a process that is still connected, see `joined`, with an exit code; else do nothing.
+
+    The process ends at once: at the end of the interpreter the others might be waited for. They
+    notice that it is gone.
+    """
+    if dist.is_available() and dist.is_initialized():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code)
 
 
 def _connect(cuda, local):

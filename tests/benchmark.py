@@ -320,6 +320,15 @@ def rates():
     return 2 * n**3 / product, 2 * x.numel() * 4 / median_seconds(lambda: x.clone(), 10, device)
 
 
+def is_kernel(event):
+    """Whether an event of torch's profiler is a kernel of the GPU."""
+    if event.device_type != torch.autograd.DeviceType.CUDA:
+        return False
+    # PyTorch before 2.6 does not tell annotations, such as that of an optimizer's step.
+    annotates = getattr(event, "is_user_annotation", False)
+    return not annotates and not event.name.startswith(("Memcpy", "Memset"))
+
+
 def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     """Print the row of the second table: see the top."""
     args = settings(line)
@@ -358,8 +367,7 @@ def iteration_on_gpu(title, line, data_path, peak, bandwidth, repeat=10):
     with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         iterate()
         synchronised(device)
-    of_gpu = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-    kernels = sum(not name.startswith(("Memcpy", "Memset")) for name in of_gpu)
+    kernels = sum(map(is_kernel, profile.events()))
     moved = Bytes()
     if not arithmetic.compiled:
         with moved:
@@ -451,10 +459,8 @@ def scaling():
             str(classes),
             str(ipc),
         ]
-        seconds, megabytes = map(
-            float,
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(),
-        )
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        seconds, megabytes = map(float, ended.stdout.split())
         figures = f"{seconds:.2f} | {seconds / classes:.3f} | {megabytes:,.0f}"
         workload = f"{name}, 256 real images per class"
         print(f"| {workload} | {classes} | {ipc} | {figures} |", flush=True)
@@ -476,7 +482,8 @@ def one_pass(name, classes, ipc):
     )
     dataset = random_dataset(name, 256, int(classes))
     compute.keep_freed_memory()  # as in a run
-    arithmetic = compute.Arithmetic(DEVICE, "bf16" if DEVICE == "cuda" else "fp32")
+    of_gpu = DEVICE == "cuda" and compute.has_bf16(DEVICE)
+    arithmetic = compute.Arithmetic(DEVICE, "bf16" if of_gpu else "fp32")
     distiller = distill.begin(args, 0, dataset.real("train", DEVICE), arithmetic)
     start = megabytes()
     (member,) = distiller.pool.pick(1, distiller.stream("pick", 0))
@@ -513,7 +520,7 @@ def main():
         name = torch.cuda.get_device_name()
         path = HERE / "docs/runs" / f"benchmark_{re.sub(r'[^A-Za-z0-9]+', '_', name)}.md"
         with open(path, "w") as file, contextlib.redirect_stdout(Both(sys.stdout, file)):
-            revision = compute.versions()["git"]
+            revision = compute.versions(torch.device("cpu"))["git"]
             print(f"{name}, PyTorch {torch.__version__}, {day}, {revision}\n")
             on_gpu(data_path)
             scaling()

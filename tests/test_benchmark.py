@@ -1,6 +1,7 @@
 """Facts about tests/benchmark.py: its rows are whole, also those that only a GPU fills."""
 
 import functools
+import types
 
 import benchmark
 import pytest
@@ -32,6 +33,21 @@ def test_the_row_of_a_gpu_has_a_cell_for_each_column(more, few_images, tmp_path,
     cells = row.strip("|").split("|")
     assert len(cells) == len(benchmark.GPU_COLUMNS.split("|"))
     assert cells[0].strip() == "a title" and float(cells[2]) > 0 and float(cells[7]) > 0
+
+
+def test_kernels_are_counted_without_copies_and_annotations():
+    kinds = torch.autograd.DeviceType
+
+    def event(name, device_type=kinds.CUDA, is_user_annotation=False):
+        return types.SimpleNamespace(
+            name=name, device_type=device_type, is_user_annotation=is_user_annotation
+        )
+
+    assert benchmark.is_kernel(event("gemm"))
+    assert not benchmark.is_kernel(event("aten::mm", kinds.CPU))
+    assert not benchmark.is_kernel(event("Memcpy HtoD"))
+    assert not benchmark.is_kernel(event("Memset"))
+    assert not benchmark.is_kernel(event("Optimizer.step#SGD.step", is_user_annotation=True))
 
 
 @pytest.mark.parametrize(("more", "parts"), [("", 5), ("--experts 2 --expert_ce 1", 4)])

@@ -19,6 +19,8 @@ import networks
 from bacon import compute
 from bacon.distill import distiller
 
+CPU = torch.device("cpu")
+
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_number_formats_stay_inside_the_networks(precision):
@@ -264,15 +266,23 @@ def git(folder, *words):
 def test_a_result_names_the_revision_of_the_code_and_whether_it_was_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(compute, "__file__", str(tmp_path / "bacon/compute.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert compute.versions()["git"] == "unknown"
+    assert compute.versions(CPU)["git"] == "unknown"
     git(tmp_path, "init", "--quiet")
     (tmp_path / "code.py").write_text("1")
     git(tmp_path, "add", "code.py")
     git(tmp_path, "commit", "--quiet", "-m", "first")
     revision = git(tmp_path, "rev-parse", "HEAD")[:12]
-    assert compute.versions()["git"] == revision
+    assert compute.versions(CPU)["git"] == revision
     (tmp_path / "code.py").write_text("2")
-    assert compute.versions()["git"] == f"{revision}-dirty"
+    assert compute.versions(CPU)["git"] == f"{revision}-dirty"
+
+
+def test_the_processor_of_a_result_is_the_one_that_computed_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    kind = torch.backends.cpu.get_cpu_capability()
+    assert compute.versions(CPU)["processor"] == kind
+    assert compute.versions(torch.device("cuda:1"))["processor"] == "GPU 1"
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps"])

@@ -20,7 +20,7 @@ import utils
 from bacon import compute, parallel
 from bacon.canvases import load_distilled
 from bacon.distill import clusters, distiller, experts
-from bacon.errors import ParallelError, UserError
+from bacon.errors import DivergedError, ParallelError, Stopped, UserError
 from bacon.files import load_torch
 
 HERE = Path(__file__).resolve().parent
@@ -350,6 +350,15 @@ def test_a_collective_that_times_out_is_a_lost_contact(monkeypatch):
         parallel.World(1, 2).gather(torch.zeros(5, 1), 10)
 
 
+def test_a_collective_without_memory_is_no_lost_contact(monkeypatch):
+    def fail(*args):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(parallel.dist, "all_gather_object", fail)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        parallel.World(1, 2).gather_objects(None)
+
+
 @pytest.mark.parametrize("which", ["networks of the pool", "experts"])
 def test_networks_that_differ_between_processes_end_the_run(which, digits, make_args):
     class World(parallel.World):
@@ -385,22 +394,27 @@ def test_indices_mean_the_same_image_in_every_share(digits):
         part.take(indices)
 
 
-def test_what_the_leader_alone_does_ends_every_process_where_it_fails():
-    class World(parallel.World):
-        def gather_objects(self, value):
-            return [led, value] if self.rank else [value, None]
+def test_what_the_leader_alone_does_ends_every_process_where_it_fails(monkeypatch):
+    def broadcast(objects, source, group):
+        assert source == 0
+        if not led:
+            return  # on the leader
+        objects[:] = led
+
+    monkeypatch.setattr(parallel.dist, "broadcast_object_list", broadcast)
+    led = None
 
     def fail():
         raise UserError("no such file")
 
     with pytest.raises(UserError, match="no such file"):
-        World(0, 2).from_leader(fail)
-    assert World(0, 2).from_leader(lambda: [5]) == [5]
-    led = ([5], False)
-    assert World(1, 2).from_leader(fail) == [5]  # which the leader had
-    led = (None, True)
+        parallel.World(0, 2).from_leader(fail)
+    assert parallel.World(0, 2).from_leader(lambda: [5]) == [5]
+    led = [[5], False]
+    assert parallel.World(1, 2).from_leader(fail) == [5]  # which the leader had
+    led = [None, True]
     with pytest.raises(SystemExit) as stop:
-        World(1, 2).from_leader(fail)
+        parallel.World(1, 2).from_leader(fail)
     assert stop.value.code == 2
 
 
@@ -448,6 +462,42 @@ def test_a_group_lasts_as_long_as_the_work(error, monkeypatch):
             raise error
     assert not torch.distributed.is_initialized()
     assert len(waited) == (0 if error else 1)  # nobody hangs up while another is listening
+
+
+@pytest.fixture
+def calls_of_nccl(started_by_torchrun, monkeypatch):
+    """What `parallel` asks of a group of GPUs that is not there."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_connect", lambda cuda, local: None)
+    monkeypatch.setattr(parallel.World, "gather_objects", lambda *args: None)
+    monkeypatch.setattr(parallel.dist, "destroy_process_group", lambda: calls.append("destroy"))
+    monkeypatch.setattr(parallel.dist, "is_initialized", lambda: "destroy" not in calls)
+    monkeypatch.setattr(parallel.os, "_exit", lambda code: calls.append(code))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (None, ["destroy"]),
+        (Stopped("SIGTERM"), ["destroy"]),
+        (DivergedError("nan"), ["destroy"]),
+        (UserError("a disk of this process is full"), [2]),
+        (MemoryError(), [2]),
+        (SystemExit(2), [2]),
+    ],
+)
+def test_a_process_that_fails_alone_does_not_wait_for_the_others_of_nccl(
+    error, calls, calls_of_nccl
+):
+    """destroy_process_group would: its own message would never be seen."""
+    ends = pytest.raises(type(error)) if error else contextlib.nullcontext()
+    with ends, parallel.joined("cuda"):
+        if error:
+            raise error
+    parallel.end_if_connected(2)
+    assert calls_of_nccl == calls
 
 
 @pytest.mark.usefixtures("started_by_torchrun")

@@ -17,7 +17,7 @@ import utils
 from bacon import canvases, compute, flags, judge, messages, plots, recipes
 from bacon.data import loading, spaces
 from bacon.distill import clusters
-from bacon.errors import UserError
+from bacon.errors import Stopped, UserError
 from bacon.parallel import World
 from bacon.run import record
 from bacon.run import run as runner
@@ -265,6 +265,23 @@ def test_a_script_is_a_program_with_plain_lines_where_output_is_no_terminal(
         command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False
     )
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("no"), 2), (SystemExit(2), 2), (None, 0), (Stopped("TERM"), 75)]
+)
+def test_a_program_ends_its_connections_with_its_exit_code(error, code, make_args, monkeypatch):
+    def work(settings, world):
+        if error:
+            raise error
+        return 0
+
+    ended = []
+    monkeypatch.setattr(runner, "run_settings", work)
+    monkeypatch.setattr(runner.parallel, "end_if_connected", ended.append)
+    settings = types.SimpleNamespace(args=make_args())
+    assert runner.main(settings) == code
+    assert ended == [code]
 
 
 class OneOfTwo:

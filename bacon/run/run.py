@@ -32,7 +32,12 @@ def main(settings):
         with parallel.joined(settings.args.device) as world:
             return run_settings(settings, world)
 
-    return run_program(Path(sys.argv[0]).name, work, outlives_output=True)
+    try:
+        code = run_program(Path(sys.argv[0]).name, work, outlives_output=True)
+    except SystemExit as ended:  # the leading process failed and says why
+        code = ended.code
+    parallel.end_if_connected(code)
+    return code
 
 
 def run_settings(settings, world):
@@ -182,15 +187,16 @@ def about(settings, dataset):
         "data_sha256": dataset.fingerprint,
         "train_images": dataset.train,
         "test_images": dataset.test,
-        "versions": compute.versions(),
     }
 
 
 def about_arithmetics(arithmetics, world):
-    """What the log and the result say of how a run computes: in words, and field by field."""
+    """What the log and the result say of how a run computes: in words, and field by field, and with
+    which versions of what."""
     distilling = arithmetics.distilling
     judging = arithmetics.judging
     return {
+        "versions": compute.versions(distilling.device),
         "arithmetic": {
             "distilling": str(distilling),
             "judging": str(judging),
@@ -301,7 +307,7 @@ class Run:
                 **self.position(),
                 command=sys.argv,
                 arithmetic=here,
-                versions=compute.versions(),
+                versions=compute.versions(self.setting.distilling.device),
             )
 
     def take_experts(self, record):
