@@ -119,8 +119,14 @@ def is_lack_of_memory(error):
     if isinstance(error, MemoryError):
         return True
     # PyTorch has a class for it on CUDA only. The messages are those of CUDA and MPS, of CPUs, of
-    # cuBLAS and of cuDNN.
-    words = ("out of memory", "allocate memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")
+    # cuBLAS and of cuDNN; the last is of a convolution for whose workspace there is no room.
+    words = (
+        "out of memory",
+        "allocate memory",
+        "STATUS_ALLOC_FAILED",
+        "ALLOCATION_FAILED",
+        "unable to find an engine",
+    )
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

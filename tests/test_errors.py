@@ -43,6 +43,11 @@ def stands(error):
             "x.py: error: out of memory (CUDA",
         ),
         (
+            RuntimeError("GET was unable to find an engine to execute this computation"),
+            2,
+            "x.py: error: out of memory (GET",
+        ),
+        (
             RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
             2,
             "x.py: error: out of memory (cuDNN",
