@@ -234,7 +234,7 @@ def test_a_diagnosis_says_whose_images_it_took_for_those_of_the_set(
 def a_reading(confusions, brightness=0.0, contrast=1.0, way=None, **fields):
     """A reading of a set that has nothing but what its words and its choice take."""
     saved = types.SimpleNamespace(
-        **{"whitened_from": None, "factor": 1, "soft": "", "labels": None} | fields
+        **{"whitened_from": None, "factor": 1, "soft": "", "labels": None, "meta": {}} | fields
     )
     return diagnose.Reading(way or layouts.Way(), saved, brightness, contrast, np.array(confusions))
 
@@ -291,6 +291,12 @@ CHOICES = {
         [(0.6, 1, layouts.Way(factor=1), {}), (0.9, 2, layouts.Way(factor=2), {"factor": 2})], 1,
     ),
     "as given": ([(0.7, 1, layouts.Way(factor=2), {}), (0.696, 1, layouts.Way(), {})], 1),
+    "as a file of ours says": (
+        [(0.7, 3, layouts.Way(), {"meta": {"args": {}}}), (0.75, 1, UNIT, {})], 0,
+    ),
+    "far worse than a file of ours says": (
+        [(0.3, 3, layouts.Way(), {"meta": {"args": {}}}), (0.75, 1, UNIT, {})], 1,
+    ),
     "far worse as given": ([(0.7, 1, layouts.Way(factor=2), {}), (0.69, 1, layouts.Way(), {})], 0),
     "probabilities": (
         [

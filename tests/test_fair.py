@@ -69,19 +69,46 @@ def row(baseline, accuracy, **settings):
         set=baseline or "x.pt",
         baseline=baseline,
         accuracy=[[accuracy]],
-        protocol_settings={"epochs": 1000, "steps": 0, "batch": 256, "cutmix": 0.0} | settings,
+        protocol_settings={
+            "epochs": 1000,
+            "steps": 0,
+            "batch": 256,
+            "lr": 0.01,
+            "optimizer": "sgd",
+            "cutmix": 0.0,
+        }
+        | settings,
     )
 
 
-@pytest.mark.parametrize("other", [{"cutmix": 0.5}, {"batch": 64}], ids=str)
-@pytest.mark.parametrize("length", [{}, {"epochs": 20}, {"steps": 7}], ids=str)
-def test_a_baseline_of_the_same_protocol_counts_whatever_its_length(length, other):
-    random = [row("random", 0.1, **other), row("random", 0.3, **length)]
+OTHERS = [{"cutmix": 0.5}, {"batch": 64}, {"epochs": 20}, {"steps": 7}, {"optimizer": "adamw"}]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_a_set_is_compared_with_the_random_images_of_its_own_protocol(other):
+    random = [row("random", 0.1, **other), row("random", 0.3)]
     alike = row("", 0.5)
     as_other = row("", 0.5, **other)
-    as_none = row("", 0.5, lr=3)  # the first random images count
-    fair.add_scores([alike, as_other, as_none, *random])
+    fair.add_scores([alike, as_other, *random])
     assert alike.fair["IOR"].value == pytest.approx(0.2)
     assert as_other.fair["IOR"].value == pytest.approx(0.4)
-    assert as_none.fair["IOR"].value == pytest.approx(0.4)
     assert "HLR" not in alike.fair and not random[0].fair
+
+
+def test_random_images_have_not_the_learnt_rate_of_a_set():
+    learnt = row("", 0.5, lr=3.0)
+    fair.add_scores([learnt, row("random", 0.1, epochs=20, lr=0.01), row("random", 0.3, lr=0.01)])
+    assert learnt.fair["IOR"].value == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("other", [{"epochs": 20}, {"steps": 7}, {"batch": 64}], ids=str)
+def test_no_random_images_count_that_were_judged_for_another_time(other):
+    alone = row("", 0.5)
+    fair.add_scores([alone, row("random", 0.1, **other)])
+    assert not alone.fair
+
+
+def test_the_whole_training_set_counts_whatever_its_length():
+    found = row("", 0.5)
+    fair.add_scores([found, row("full", 0.9, batch=64), row("full", 0.8, epochs=20)])
+    assert found.fair["HLR"].value == pytest.approx(0.3)

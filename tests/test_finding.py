@@ -11,7 +11,7 @@ from scripts import JUDGED_TWICE, run, scorer
 from torchvision.utils import save_image
 
 from bacon import figures, recipes
-from bacon.data import known_classes, loading, pt_layout
+from bacon.data import known_classes, loading, pt_layout, spaces
 from bacon.errors import UserError
 from bacon.score import command, finding
 
@@ -82,7 +82,7 @@ def test_sets_of_several_datasets_are_each_judged_on_their_own_data(
     assert all(row["logged, the same networks"] for row in rows)
     capsys.readouterr()
     for flag, words in (
-        ("--baseline=random", "of Digits, MNIST"),
+        ("--baseline=random", "of Digits and MNIST"),
         ("--dataset=MNIST", "from Digits, not from MNIST"),
     ):
         assert command.main(None, [str(tmp_path / "x"), flag, f"--data_path={tmp_path}"]) == 2
@@ -127,6 +127,8 @@ def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_pat
         numbers = [0, 1] if name == "res_x.pt" else [int(name[-4])]
         save_ours(tmp_path / name, *canvases, facts, 2, experiments=numbers)
     torch.save({"format": "BACON checkpoint 1"}, tmp_path / "ckpt_z.pt")
+    expert = "expert_Digits_ConvNetW32_30steps_seed0_0a1b2c3d_0.pt"
+    torch.save({"about": {}, "state": {}}, tmp_path / expert)
     save_mtt(tmp_path, *canvases, facts)
     torch.save(canvases[0], tmp_path / "images_zca_best.pt")
     (tmp_path / "other_run").mkdir()
@@ -139,6 +141,14 @@ def test_what_lies_beside_a_set_in_its_folder_is_no_set(canvases, facts, tmp_pat
         "res_y_exp0.pt",
     ]  # 2 is not in the whole
     assert [path.rsplit("/", 1)[1] for path in found] == names
+
+
+def test_a_trained_network_is_named_as_what_it_is(tmp_path, capsys):
+    path = tmp_path / "expert.pt"
+    torch.save({"about": {}, "state": {}}, path)
+    assert command.main(None, [str(path)]) == 2
+    said = "a trained network of --recipe ours, see --experts; it holds no set"
+    assert f"{path}: {said}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("needs_real", [True, False])
@@ -265,6 +275,38 @@ def test_pictures_of_ones_own_have_the_size_that_is_given_or_else_that_of_the_ru
     (given,) = finding.find(scorer(tmp_path / "x.pt", "--im_size=8"))
     assert (of_run.real.im_size, given.real.im_size) == (16, 8)
     assert of_run.because == "" and of_run.doubt() == ""
+
+
+def test_sets_of_pictures_of_several_sizes_have_real_images_of_their_own_size(
+    canvases, facts, tmp_path
+):
+    save_ours(tmp_path / "a.pt", *canvases, facts, 2)
+    for name, size in {"b": 16, "c": 24, "d": 16}.items():
+        path = tmp_path / f"{name}.pt"
+        save_ours(path, *canvases, facts, 2, dataset="ImageFolder", classes=["a"])
+        saved = torch.load(path, weights_only=True)
+        saved["meta"]["args"]["im_size"] = size
+        torch.save(saved, path)
+    found = [one.real for one in finding.find(scorer(tmp_path))]
+    assert [real.im_size for real in found] == [None, 16, 24, 16]
+    assert found[1] is found[3]
+
+
+def test_a_whitening_is_fitted_without_what_the_run_of_the_set_held_out(digits_folder):
+    real = finding.RealImages("Digits", scorer(f"--data_path={digits_folder}"))
+    kept = real.dataset.validation(20)
+    expected = spaces.Whitening.fit(kept.real("train"))
+    with hearing() as said:
+        found = real.whitening("normalised", held_out=20)
+    assert torch.equal(found._forward, expected._forward)
+    assert said == [f"fitting the ZCA whitening on {kept.train:,} training images"]
+    of_test = real.test("normalised", "cpu", held_out=20)
+    assert torch.equal(of_test.whitening._forward, expected._forward)
+    assert real.test("normalised", "cpu").whitening._forward.ne(expected._forward).any()
+    held = finding.RealImages("Digits", scorer(f"--data_path={digits_folder}", "--validate=20"))
+    assert torch.equal(held.whitening("normalised", held_out=20)._forward, expected._forward)
+    whole = real.whitening("normalised")
+    assert torch.equal(held.whitening("normalised")._forward, whole._forward)
 
 
 def test_real_images_are_made_once_for_each_space(digits_folder):

@@ -12,6 +12,7 @@ from scripts import JUDGED_TWICE, run, scorer
 
 from bacon import judge
 from bacon.data import spaces
+from bacon.errors import UserError
 from bacon.score import baselines, command, fair, finding, judging, protocols, sets
 from bacon.score.rows import Recorded
 
@@ -296,7 +297,9 @@ def test_a_row_has_the_accuracies_and_the_time_of_all_experiments(real):
     assert judging._row(job, "ConvNet", [judging.Scores([0.2], [], 2)] * 2).best_epoch is None
 
 
-OF_RUN = {"args": {"seed": 0}}
+# Of a run whose judges are those of `a_job`.
+ARGS = {"seed": 0, "epoch_eval_train": 3, "dsa_strategy": "none"}
+OF_RUN = {"args": ARGS}
 
 
 @pytest.mark.parametrize(
@@ -306,10 +309,29 @@ OF_RUN = {"args": {"seed": 0}}
         ([[0.5], [0.75, 0.5, 0.25]], OF_RUN, Recorded(50, 17.678, 4, True, True)),
         ([[0.5, 0.25], [0.75, 0.25]], OF_RUN, Recorded(43.75, 20.729, 4, True, False)),
         ([[0.5, 0.25], [0.75, 0.5]], {}, Recorded(50, 17.678, 4, False, False)),
+        (
+            [[0.5, 0.25], [0.75, 0.5]],
+            {"args": ARGS | {"judge_steps": 5}},
+            Recorded(50, 17.678, 4, True, False),
+        ),
+        (
+            [[0.5, 0.25], [0.75, 0.5]],
+            {"args": ARGS | {"seed": 1}},
+            Recorded(50, 17.678, 4, True, False),
+        ),
         ([[0.5, 0.25], []], OF_RUN, None),
         ([[0.5, 0.25], [float("nan"), 0.5]], OF_RUN, None),
     ],
-    ids=["the same", "as far as both go", "another", "not by these", "of some", "not a number"],
+    ids=[
+        "the same",
+        "as far as both go",
+        "another",
+        "not by these",
+        "other judges",
+        "other seed",
+        "of some",
+        "not a number",
+    ],
 )
 def test_what_is_recorded_is_reproduced_if_ours_is_the_same_to_the_digit(
     recorded, meta, expected, real
@@ -349,6 +371,15 @@ def test_baselines_have_the_storage_of_the_sets_each_once(stored, line, expected
     jobs = judging._jobs_of_baselines(files, scorer(*line))
     found = [(one.sets[0].baseline, len(one.sets[0].canvases) / 10) for one in jobs]
     assert found == expected
+
+
+def test_baselines_of_pictures_need_one_size(tmp_path):
+    args = scorer("--dataset=ImageFolder", f"--data_path={tmp_path}", "--baseline=random")
+    sizes = [finding.RealImages("ImageFolder", args, size) for size in (16, 24)]
+    files = [finding.SetsOfFile([a_set(range(10))], real) for real in sizes]
+    words = "of ImageFolder with --im_size 16 and ImageFolder with --im_size 24; give those of one"
+    with pytest.raises(UserError, match=words):
+        judging._jobs_of_baselines(files, args)
 
 
 def test_the_work_of_a_job_is_that_of_its_costliest_network_on_every_image(real, monkeypatch):

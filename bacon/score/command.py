@@ -494,7 +494,7 @@ def _draw_or_export(args):
         raise UserError(f"--export, --grid, --tsne: need one set, found {len(files)}")
     real = files[0].real
     saved = files[0].sets[0]
-    whitening = real.whitening(saved.whitened_from)
+    whitening = real.whitening(saved.whitened_from, held_out=saved.held_out)
     if args.export:
         kind, out = args.export
         export.export(saved, kind, out, whitening)

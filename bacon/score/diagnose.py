@@ -384,6 +384,9 @@ def _meant(readings, given):
         return None
     enough = ALIKE * max(one.best for one in alive)
     good = [one for one in alive if one.best >= enough]
+    for one in good:
+        if one.way == given and one.saved.meta:  # a file of these scripts says how it is meant
+            return one
     space = min(good, key=lambda one: one.misfit).space
     alive = [one for one in alive if one.space == space]
     alive.sort(key=lambda one: -one.best)

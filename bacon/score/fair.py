@@ -11,6 +11,11 @@ from bacon import tables
 
 NAMES = ("IOR", "HLR", "LRS")
 
+# In what the judges of a baseline and of a set must agree: fields of judge.Protocol. Judges of the
+# whole training set have a length of their own, --full_epochs.
+SAME_OF_RANDOM = ("epochs", "steps", "batch", "optimizer")
+SAME_OF_FULL = ("batch", "optimizer")
+
 
 @dataclasses.dataclass(frozen=True)
 class Fraction:
@@ -74,22 +79,24 @@ def add_scores(rows):
             continue
         of_network = [one for one in rows if one.network == row.network]
         of_storage = [one for one in of_network if one.stored == row.stored]
-        random = _baseline("random", of_storage, row)
-        full = _baseline("full", of_network, row)
+        random = _baseline("random", of_storage, row, SAME_OF_RANDOM)
+        full = _baseline("full", of_network, row, SAME_OF_FULL)
         row.fair = scores(row.accuracy, row.hard, random, full)
 
 
-def _baseline(kind, rows, own):
+def _baseline(kind, rows, own, same):
     """The accuracy of a row of this baseline, or None.
 
-    Of several, one whose judges have the protocol of the row `own`, but for how long they train.
+    Its judges agree with those of the row `own` in the fields `same`. Of several, it is the one
+    whose judges agree in most fields: of sets with a learnt rate no baseline has the same rate.
     """
-    alike = [row for row in rows if row.baseline == kind]
-    by_protocol = [row for row in alike if _but_length(row) == _but_length(own)]
-    chosen = by_protocol or alike
-    return chosen[0].accuracy if chosen else None
+    wanted = own.protocol_settings
 
+    def agrees(row, fields):
+        return all(row.protocol_settings.get(name) == wanted.get(name) for name in fields)
 
-def _but_length(row):
-    settings = row.protocol_settings
-    return {name: settings[name] for name in settings if name not in ("epochs", "steps")}
+    def fields_alike(row):
+        return sum(agrees(row, [name]) for name in wanted)
+
+    alike = [row for row in rows if row.baseline == kind and agrees(row, same)]
+    return max(alike, key=fields_alike).accuracy if alike else None

@@ -69,8 +69,8 @@ def _refuse_if_below(path, suffixes):
 def _sets_in(folder, suffixes, recursive):
     """Files of these suffixes that are sets, by their names and the files beside them, sorted.
 
-    None are hidden files, checkpoints of these scripts, parts of a job array beside the whole, and
-    labels and learnt rates beside their images.
+    None are hidden files, checkpoints and trained networks of these scripts, parts of a job array
+    beside the whole, and labels and learnt rates beside their images.
     """
     found = []
     for file in folder.rglob("*") if recursive else folder.iterdir():
@@ -83,12 +83,17 @@ def _sets_in(folder, suffixes, recursive):
         beside |= foreign.belong_to(file)
     chosen = []
     for file in found:
-        if file in beside or file.name.startswith("ckpt_") or _is_part(file):
+        if file in beside or file.name.startswith("ckpt_") or _is_expert(file) or _is_part(file):
             continue
         # A .npy file may be any array: one of images has labels beside it.
         if file.suffix.lower() != ".npy" or foreign.has_labels(file):
             chosen.append(file)
     return sorted(chosen)
+
+
+def _is_expert(file):
+    """Whether a file is a trained network of these scripts, by its name."""
+    return re.fullmatch(r"expert_.+steps_seed\d+_[0-9a-f]{8}_\d+", file.stem) is not None
 
 
 def _is_part(file):
@@ -156,10 +161,20 @@ class RealImages:
         self._tests = {}
 
     @functools.cached_property
+    def whole(self):
+        """The real_data.Dataset as it is."""
+        return loading.load(self.name, self.data_path, self.im_size)
+
+    @functools.cached_property
     def dataset(self):
-        """The real_data.Dataset, whose test images are training images held out by --validate."""
-        whole = loading.load(self.name, self.data_path, self.im_size)
-        return whole.validation(self.validate) if self.validate else whole
+        """The same, whose test images are training images held out by --validate."""
+        return self.whole.validation(self.validate) if self.validate else self.whole
+
+    @property
+    def title(self):
+        """Its name and the size to which its pictures are brought, if they are."""
+        size = f" with --im_size {self.im_size}" if self.im_size else ""
+        return f"{self.name}{size}"
 
     @property
     def facts(self):
@@ -176,24 +191,32 @@ class RealImages:
             return list(known)
         return self.dataset.classes
 
-    def whitening(self, space, device="cpu"):
-        """The spaces.Whitening of a space, fitted on the training images; None of None."""
+    def whitening(self, space, device="cpu", held_out=0):
+        """The spaces.Whitening of a space, fitted on the training images; None of None.
+
+        held_out: how many of each class the run of the set had held out of them, --validate.
+        """
         if space is None:
             return None
-        number = f"{self.dataset.train:,} training images"
+        fitted = self.dataset
+        if held_out != self.validate:
+            fitted = self.whole.validation(held_out) if held_out else self.whole
+        number = f"{fitted.train:,} training images"
         messages.log.info(f"fitting the ZCA whitening on {number}")
-        return spaces.Whitening.fit(self.of("train", space, device))
+        return spaces.Whitening.fit(fitted.real("train", device, normalised=space != "pixels"))
 
     def of(self, split, space, device, whitening=None):
         """The images of a split, "train" or "test", as a real_data.RealData."""
         return self.dataset.real(split, device, whitening, normalised=space != "pixels")
 
-    def test(self, space, device):
-        """The test images in a space, whitened where it is a whitened one."""
-        if (space, device) not in self._tests:
-            whitening = self.whitening(space, device)
-            self._tests[space, device] = self.of("test", space, device, whitening)
-        return self._tests[space, device]
+    def test(self, space, device, held_out=0):
+        """The test images in a space, whitened where it is a whitened one. held_out: see
+        `whitening`."""
+        key = (space, device, held_out if space else 0)
+        if key not in self._tests:
+            whitening = self.whitening(space, device, held_out)
+            self._tests[key] = self.of("test", space, device, whitening)
+        return self._tests[key]
 
 
 # Sets and their real images
@@ -233,13 +256,24 @@ def find(args):
     if args.dataset:
         datasets = [args.dataset]
     sizes = [one.meta["args"].get("im_size") for one in ours]
-    im_size = args.im_size or next(iter(sizes), None)
-    real = functools.cache(lambda name: RealImages(name, args, im_size))
+    sizes = [size for size in sizes if size]
+    size_beside = sizes[0] if sizes else None
+
+    @functools.cache
+    def of_size(name, im_size):
+        return RealImages(name, args, im_size)
+
+    def real(name, im_size):
+        if name != IMAGE_FOLDER:
+            im_size = None
+        return of_size(name, args.im_size or im_size)
+
     located = []
     for one in found:
         if one.meta:
             own = one.meta["args"]["dataset"]
-            located.append(Located(one, real(datasets[0] if len(datasets) == 1 else own)))
+            name = datasets[0] if len(datasets) == 1 else own
+            located.append(Located(one, real(name, one.meta["args"].get("im_size"))))
             continue
         if len(datasets) != 1:
             named = which_dataset.named_by(one.path)
@@ -248,10 +282,12 @@ def find(args):
             raise UserError(f"{one.path}: {text}")
         name = datasets[0]
         if args.dataset:
-            located.append(Located(one, real(name), f"of {name} as --dataset says"))
+            because = f"of {name} as --dataset says"
+            located.append(Located(one, real(name, size_beside), because))
             continue
         beside = f"as {ours[0].path.name} beside it"
-        guessed = Located(one, real(name), f"of {name} {beside} (--dataset if it is not)")
+        because = f"of {name} {beside} (--dataset if it is not)"
+        guessed = Located(one, real(name, size_beside), because)
         if guessed.doubt():
             raise UserError(f"{one.path}: {guessed.doubt()}, {beside}; give --dataset")
         located.append(guessed)

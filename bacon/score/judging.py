@@ -101,9 +101,9 @@ def _jobs_of_baselines(files, args):
     """Real images beside the sets: for each storage and kind of judges, as of its first set."""
     if not (files or args.dataset):
         raise UserError("--baseline: give --dataset")
-    datasets = sorted({one.real.name for one in files})
+    datasets = sorted({one.real.title for one in files})
     if len(datasets) > 1:
-        of_several = f"the sets are of {', '.join(datasets)}; give those of one dataset"
+        of_several = f"the sets are of {' and '.join(datasets)}; give those of one"
         raise UserError(f"--baseline: {of_several}")
     jobs = []
     seen = []
@@ -163,7 +163,7 @@ def _arithmetic(job, args):
 def _rows_of_job(job, arithmetic, args, cache):
     facts = job.real.facts
     saved = job.sets[0]
-    test = job.real.test(saved.whitened_from, arithmetic.device)
+    test = job.real.test(saved.whitened_from, arithmetic.device, saved.held_out)
     bench = Bench(test, facts.num_classes, arithmetic, args.biased)
     if cache and saved.baseline:
         fingerprint = job.real.dataset.fingerprint
@@ -296,7 +296,7 @@ def _row(job, network, scores):
         summary=tables.summary(accuracy),
         protocol=str(protocol),
         protocol_settings=protocol.settings(),
-        epochs=protocol.epochs,
+        epochs=0 if protocol.steps else protocol.epochs,
         seconds=sum(one.seconds for one in scores),
         recorded=_recorded(job, network, accuracy),
         best_epoch=tables.summary(best)["mean"] if all(best) else None,
@@ -320,7 +320,13 @@ def _recorded(job, network, accuracy):
         return None
     found = tables.summary(recorded)
     of_ours = bool(saved.meta)
-    reproduced = of_ours and all(map(_agree, accuracy, recorded))
+    judges = job.judges
+    reproduced = (
+        of_ours
+        and judges.protocol == protocols.of_run(saved.meta)
+        and judges.seed == saved.meta["args"].get("seed", 0)
+        and all(map(_agree, accuracy, recorded))
+    )
     return Recorded(found["mean"], found["std"], found["networks"], of_ours, reproduced)
 
 

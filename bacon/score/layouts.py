@@ -89,6 +89,9 @@ def recognise(path):
     if isinstance(content, dict) and str(content.get("format")).startswith("BACON checkpoint"):
         ends = "the checkpoint of a run that has not ended; its set follows, see --resume"
         raise UserError(f"{path}: {ends}")
+    if isinstance(content, dict) and content.keys() == {"about", "state"}:
+        is_expert = "a trained network of --recipe ours, see --experts; it holds no set"
+        raise UserError(f"{path}: {is_expert}")
     if is_result(content):
         return Found(path, content, _read_ours, _sound_meta(path, content["meta"]))
     with damaged(f"{path}: damaged set"):

@@ -1,6 +1,7 @@
 """Who judges a set, and how: the protocols of the field, the flags of evaluate.py, and the run that
 made the set."""
 
+import argparse
 import dataclasses
 from collections.abc import Callable
 
@@ -186,6 +187,12 @@ def protocol_of(args, run, lr=None, subject=None):
         augmentation=augmented.kind,
         steps=own.get("judge_steps", 0),
     )
+
+
+def of_run(meta):
+    """The judge.Protocol of the run of `meta`."""
+    no_flags = argparse.Namespace(protocol="paper", **dict.fromkeys(FROM_THE_RUN))
+    return protocol_of(no_flags, meta["args"])
 
 
 def computed(meta):

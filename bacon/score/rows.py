@@ -34,7 +34,7 @@ class Row:
     words because classes may differ: "10" or "9-10".
     network: the architecture. accuracy: [[of each network, in [0,1]] of each experiment]. summary:
     of it, by tables.summary. protocol: in words. protocol_settings: the fields of a judge.Protocol.
-    epochs: its epochs. seconds: that all of it took.
+    epochs: its epochs, 0 where it has steps. seconds: that all of it took.
     recorded: what the file records of it. best_epoch: in percent, the mean of every network's best
     epoch on the test set. hard: the accuracy with hard labels, of a set with soft ones. fair:
     {name: fair.Fraction}. These four are None or empty where there is nothing to say.
