@@ -588,16 +588,27 @@ def test_a_log_without_an_event_is_no_run(files_of):
         files.admit(False, False, 0)
 
 
-def saved_result(files, experiments):
-    about = {"args": vars(files.args), "data_sha256": "a", "factor": 2, "zca": None}
+def saved_result(files, experiments, pixel=0.0, accuracy=0.5, **more):
+    """Write a result. pixel: of its canvases. more: entries of its meta."""
+    about = {"args": vars(files.args), "data_sha256": "a", "factor": 2, "zca": None, **more}
     save_torch(
         {
-            "data": [[torch.zeros(1, 1, 2, 2), torch.zeros(1)]] * len(experiments),
-            "accs_all_exps": {"ConvNet": [0.5] * len(experiments)},
+            "data": [[torch.full((1, 1, 2, 2), pixel), torch.zeros(1)]] * len(experiments),
+            "accs_all_exps": {"ConvNet": [accuracy] * len(experiments)},
             "meta": {**about, "experiments": experiments},
         },
         files.result,
     )
+
+
+def ended_parts(whole, about, of_part):
+    """Write the results and logs of a job array that has ended. of_part: of each experiment, what
+    `saved_result` takes by keyword."""
+    for exp, more in enumerate(of_part):
+        part = whole.part(exp)
+        saved_result(part, [exp], **more)
+        logged = [{"event": "start", **about}, {"event": "end", "time": "", "seconds_total": 3}]
+        part.log.write_text("".join(json.dumps(event) + "\n" for event in logged))
 
 
 @pytest.mark.parametrize(("experiments", "finished"), [([0, 1], True), ([0], False), ([], False)])
@@ -671,3 +682,63 @@ def test_a_joined_log_has_the_seconds_and_the_spread_of_all_experiments(files_of
     assert joined["accs_all_exps"] == {"ConvNet": [0.5] * 3} and len(joined["data"]) == 3
     assert joined["meta"]["experiments"] == [0, 1, 2]
     assert not list(whole.folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "differing", [{"pixel": 1.0}, {"accuracy": 0.25}, None], ids=["sets", "accuracies", "nothing"]
+)
+def test_a_whole_run_that_has_other_sets_than_the_job_array_is_not_replaced(differing, files_of):
+    whole = files_of(num_exp=2)
+    about = {"args": vars(whole.args), "data_sha256": "a"}
+    ended_parts(whole, about, [{}, {}])
+    saved_result(whole, [0, 1], **(differing or {}))
+    whole.log.write_text("the log of the whole run")
+    before = contents(whole.folder)
+    with hearing() as said:
+        folders.merge(whole.part(1), whole.args, about)
+    (line,) = said
+    if differing is None:  # the parts were joined before
+        assert line == f"all 2 experiments have ended: {whole.result}, {whole.log}"
+        assert events(whole.log)[-1]["seconds_total"] == 6
+        return
+    assert line.startswith(f"{whole.result}: ")
+    assert f"{whole.stem}_exp* are not joined; --overwrite replaces it" in line
+    assert contents(whole.folder) == before
+    whole.args.overwrite = True
+    folders.merge(whole.part(1), whole.args, about)
+    joined = torch.load(whole.result, weights_only=True)
+    assert joined["accs_all_exps"] == {"ConvNet": [0.5, 0.5]} and not joined["data"][0][0].any()
+
+
+def test_parts_that_were_computed_differently_are_joined_and_it_is_said_how(files_of):
+    whole = files_of(num_exp=3)
+    about = {"args": vars(whole.args), "data_sha256": "a"}
+
+    def how(threads, version):
+        on = {"device": "cpu", "threads": threads}
+        return {"computed": {"distilling": on, "judging": on}, "versions": {"torch": version}}
+
+    ended_parts(whole, about, [how(1, "2.4"), how(2, "2.4"), how(1, "2.5")])
+    with hearing() as said:
+        folders.merge(whole.part(1), whole.args, about)
+    apart = "distilling threads 1, 2; judging threads 1, 2; torch 2.4, 2.5"
+    joined = f"all 3 experiments have ended: {whole.result}, {whole.log}"
+    unlike = f"{whole.stem}_exp*: joined, though computed differently ({apart})"
+    assert said == [unlike, joined]
+
+
+def test_a_job_array_leaves_a_whole_run_alone_that_ended_with_other_sets(script, tmp_path, capsys):
+    folder = tmp_path / "run/result"
+    assert script() == 0
+    path = folder / f"res_{NAME}.pt"
+    saved = torch.load(path, weights_only=True)
+    saved["data"][1][0][0] += 1  # as with another number of threads, but for its size
+    torch.save(saved, path)
+    before = {name: content for name, content in contents(folder).items() if "vis" not in name}
+    assert script("--exp_index=0") == script("--exp_index=1") == 0
+    assert f"res_{NAME}.pt: " in capsys.readouterr().out
+    left = contents(folder)
+    assert {name: left[name] for name in before} == before
+    assert script("--exp_index=1", "--resume") == 0
+    assert "--overwrite replaces it" in capsys.readouterr().out
+    assert (folder / path.name).read_bytes() == before[path.name]

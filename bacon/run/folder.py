@@ -15,6 +15,8 @@ import socket
 import tempfile
 from pathlib import Path
 
+import torch
+
 from bacon import messages, tables
 from bacon.canvases import read_result
 from bacon.errors import DamagedError, UserError, damaged
@@ -355,33 +357,39 @@ def merge(files, args, meta):
         messages.log.info(obstacle)
         return
     results = [read_result(part.result) for part in parts]
+    if any(differences(result["meta"], meta, ["exp_index"]) for result in results):
+        messages.log.info(f"{whole.stem}_exp*: not joined, some are of another run")
+        return
     first = results[0]["meta"]
     every_experiment = {
         "experiments": list(range(args.num_exp)),
         "args": first["args"] | {"exp_index": None},
     }
     merged_meta = first | every_experiment
-    obstacle = _strangers(whole, results, meta, merged_meta, args.overwrite)
-    if obstacle:
-        messages.log.info(obstacle)
-        return
     scores = {
         name: [result["accs_all_exps"][name] for result in results]
         for name in results[0]["accs_all_exps"]
     }
-    try:
-        events = _joined_events([_ended_log(part.log) for part in parts], merged_meta, scores)
-    except DamagedError:
-        messages.log.info(f"log_{whole.stem}_exp*: not joined, one is damaged")
-        return
-    temporary = temporary_name(whole.log)
-    temporary.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-    os.replace(temporary, whole.log)
     merged = {
         "data": [distilled for result in results for distilled in result["data"]],
         "accs_all_exps": {name: list(itertools.chain(*every)) for name, every in scores.items()},
         "meta": merged_meta,
     }
+    obstacle = "" if args.overwrite else _another_whole(whole, merged)
+    if obstacle:
+        messages.log.info(obstacle)
+        return
+    try:
+        events = _joined_events([_ended_log(part.log) for part in parts], merged_meta, scores)
+    except DamagedError:
+        messages.log.info(f"log_{whole.stem}_exp*: not joined, one is damaged")
+        return
+    apart = _computed_apart([result["meta"] for result in results])
+    if apart:
+        messages.log.info(f"{whole.stem}_exp*: joined, though computed differently ({apart})")
+    temporary = temporary_name(whole.log)
+    temporary.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+    os.replace(temporary, whole.log)
     save_torch(merged, whole.result)
     messages.log.info(f"all {args.num_exp} experiments have ended: {whole.result}, {whole.log}")
 
@@ -401,16 +409,45 @@ def _unfinished(whole, parts):
     return ""
 
 
-def _strangers(whole, results, meta, merged_meta, overwrite):
-    """In words, what is of another run, so that the parts are not joined; "" if nothing is."""
-    if any(differences(result["meta"], meta, ["exp_index"]) for result in results):
-        return f"{whole.stem}_exp*: not joined, some are of another run"
-    if whole.result.exists() and not overwrite:
-        theirs = read_result(whole.result)["meta"]
-        if differences(theirs, merged_meta):
-            unjoined = f"{whole.stem}_exp* are not joined; --overwrite replaces it"
-            return f"{whole.result}: is of another run, so {unjoined}"
+def _another_whole(whole, merged):
+    """In words, why the result of the whole run that is there is not what the parts come to, as it
+    would be saved; "" if it is, or if there is none."""
+    if not whole.result.exists():
+        return ""
+    there = read_result(whole.result)
+    unjoined = f"so {whole.stem}_exp* are not joined; --overwrite replaces it"
+    if differences(there["meta"], merged["meta"]):
+        return f"{whole.result}: is of another run, {unjoined}"
+    if not _same_sets(there, merged):
+        return f"{whole.result}: has other sets or accuracies, {unjoined}"
     return ""
+
+
+def _same_sets(one, other):
+    """Whether two results hold bitwise the same sets, and the same accuracies."""
+    if one["accs_all_exps"] != other["accs_all_exps"] or len(one["data"]) != len(other["data"]):
+        return False
+    for of_one, of_other in zip(one["data"], other["data"], strict=True):
+        for tensor, its_other in zip(of_one, of_other, strict=True):
+            if not torch.equal(tensor, its_other):
+                return False
+    return True
+
+
+def _computed_apart(metas):
+    """In words, how results were computed differently, by their metas; "" if they were not."""
+    every = []
+    for meta in metas:
+        facts = {}
+        for work, settings in meta.get("computed", {}).items():
+            facts |= {f"{work} {name}": value for name, value in settings.items()}
+        every.append(facts | meta.get("versions", {}))
+    words = []
+    for name in dict.fromkeys(itertools.chain(*every)):
+        values = list(dict.fromkeys(str(facts.get(name)) for facts in every))
+        if len(values) > 1:
+            words.append(f"{name} {', '.join(values)}")
+    return "; ".join(words)
 
 
 def _ended_log(path):
