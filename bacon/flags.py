@@ -783,9 +783,10 @@ def _without_effect(values, usual):
     for name, value in fixed.items():
         if values[name] != value:
             found.append(_Idle(name, f" with --method {values['method']}", value))
-    if values["judge_steps"] and values["epoch_eval_train"] != usual["epoch_eval_train"]:
-        found.append(_Idle("epoch_eval_train", " with --judge_steps", values["epoch_eval_train"]))
     values = {**values, **fixed}  # what the method fixes is told once
+    for name, why in overruled(values).items():
+        if values[name] != usual[name]:
+            found.append(_Idle(name, why, usual[name]))
     if values["experts"]:
         names = OF_THE_POOL
         why = " with --experts"
@@ -799,6 +800,23 @@ def _without_effect(values, usual):
             found.append(_Idle(name, why, stands[name]))
     if not values["syn_ce"] and values["ce_weight"] != usual["ce_weight"]:
         found.append(_Idle("ce_weight", " with --no_syn_ce", usual["ce_weight"]))
+    return found
+
+
+def overruled(values):
+    """The flags that others make idle, whatever their own values: {flag: why}.
+
+    values: {flag: value} of all flags.
+    """
+    found = {}
+    if values["judge_steps"]:
+        found["epoch_eval_train"] = " with --judge_steps"
+    for name in terms_of(values["method"]):
+        term = TERMS[name]
+        is_zero = all(values[setting] == value for setting, value in term.zero_with.items())
+        if term.zero_with and is_zero and term.about is not None:
+            settings = [f"--{setting} {value}" for setting, value in term.zero_with.items()]
+            found[f"{name}_weight"] = f" with {' '.join(settings)}"
     return found
 
 

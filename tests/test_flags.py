@@ -65,10 +65,25 @@ def test_flags_of_the_pool_or_of_experts_without_them_are_mentioned_and_not_take
     )
 
 
-def test_epochs_beside_steps_of_judges_are_mentioned():
-    _, parsed = settings("--ipc 10 --judge_steps 7 --epoch_eval_train 200")
+def test_epochs_beside_steps_of_judges_are_mentioned_and_not_taken():
+    args, parsed = settings("--ipc 10 --judge_steps 7 --epoch_eval_train 200")
     assert parsed.notes == ["--epoch_eval_train 200 has no effect with --judge_steps"]
-    assert not settings("--ipc 10 --judge_steps 7")[1].notes
+    assert parsed.departures == {"judge_steps": (7, 0)}
+    alone, quiet = settings("--ipc 10 --judge_steps 7")
+    assert not quiet.notes and flags.run_name(args) == flags.run_name(alone)
+
+
+@pytest.mark.parametrize("value", [0, 0.5])
+def test_a_weight_of_the_prior_that_is_zero_is_mentioned_and_not_taken(value):
+    args, parsed = settings(f"--ipc 10 --clip_weight {value}")
+    (note,) = parsed.notes
+    assert note == f"--clip_weight {float(value)} has no effect with --clip_prior released"
+    assert args.clip_weight == 0.2 and not parsed.departures
+    assert not settings("--ipc 10 --clip_weight 0.2")[1].notes
+    args, parsed = settings(f"--ipc 10 --clip_weight {value} --clip_prior residual")
+    assert not parsed.notes and args.clip_weight == value
+    _, parsed = settings(f"--ipc 10 --method IDM --clip_weight {value}")
+    assert parsed.notes == [f"--clip_weight {float(value)} has no effect with --method IDM"]
 
 
 def test_a_weight_of_the_cross_entropy_without_it_is_mentioned_and_not_taken():

@@ -496,6 +496,21 @@ def test_a_flag_that_an_older_run_did_not_have_was_at_its_default():
     assert apart == ["--spread_weight 0.0 there, 1.5 here"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "overruling"),
+    [("epoch_eval_train", 200, {"judge_steps": 402}), ("clip_weight", 0.0, {})],
+)
+def test_a_flag_that_another_overrules_tells_no_runs_apart(name, value, overruling, make_args):
+    """A log of an earlier version holds what was typed."""
+    ours = vars(make_args(**overruling))
+    theirs = ours | {name: value}
+    assert theirs != ours and folders.flags_apart(theirs, ours) == []
+    for changed, there in ({"judge_steps": 0}, 402), ({"clip_prior": "residual"}, "released"):
+        ((flag, here),) = changed.items()
+        apart = folders.flags_apart(theirs | {flag: there}, ours | changed)
+        assert f"--{flag} {there} there, {here} here" in apart
+
+
 OTHER_LOGS = ["", "hello\n", "[1]\n", "{}\n", '{"args": 3}\n', b"\xff\n"]
 
 

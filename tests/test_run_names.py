@@ -89,6 +89,8 @@ def test_every_flag_has_a_tag_of_its_own_or_is_named_as_one_that_needs_none():
             of_flag = other_values(flag_name, kind, settings.usual[flag_name])
             if flag_name in flags.OF_EXPERTS:
                 of_flag = [f"{word} --experts=3" for word in of_flag]
+            if flag_name == "clip_weight":
+                of_flag = [f"{word} --clip_prior=residual" for word in of_flag]
             words += of_flag
     names = []
     for word in words:
@@ -97,7 +99,7 @@ def test_every_flag_has_a_tag_of_its_own_or_is_named_as_one_that_needs_none():
         names.append(flags.run_name(args))
     assert len(words) > 80 and len(set(names)) == len(names)
     beginning = "BACON_ImageFolder_ConvNet_10ipc_"
-    tags = re.escape(beginning) + r"(3experts_)?[A-Za-z0-9.+-]+"
+    tags = re.escape(beginning) + r"(3experts_)?[A-Za-z0-9.+-]+(_residualclip)?"
     assert all(re.fullmatch(tags, found) for found in names)
     assert not any(re.fullmatch(r"exp\d+", found.removeprefix(beginning)) for found in names)
 

@@ -21,7 +21,7 @@ from bacon import messages, tables
 from bacon.canvases import read_result
 from bacon.errors import DamagedError, UserError, damaged
 from bacon.files import load_torch, lock, save_torch
-from bacon.flags import DEAD_FLAGS, DEFAULTS, OF_THE_PROCESS, run_name
+from bacon.flags import DEAD_FLAGS, DEFAULTS, OF_THE_PROCESS, overruled, run_name
 
 FORMAT = "BACON checkpoint 2"
 GOING_ON = "this run is already going on; wait for it, or choose another --save_path"
@@ -316,8 +316,10 @@ def temporary_name(path):
 def flags_apart(theirs, ours, ignored=()):
     """In words, the flags that matter in which two runs differ, with both values.
 
-    theirs, ours: {flag: value}. A flag that an older version did not have was at its default."""
+    theirs, ours: {flag: value}. A flag that an older version did not have was at its default. An
+    older version also kept the values of flags that others overrule."""
     ignored = {*ignored, *OF_THE_PROCESS, *(dead.name for dead in DEAD_FLAGS)}
+    ignored |= overruled(DEFAULTS | ours).keys()
     theirs = DEFAULTS | theirs
     words = []
     for name, value in ours.items():
