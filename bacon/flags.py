@@ -18,7 +18,7 @@ from bacon import hints
 from bacon.data.datasets import DATASETS, IMAGE_FOLDER
 from bacon.errors import one_line
 from bacon.methods import METHODS, TERMS, methods_with_ours, terms_of, weight_flags
-from bacon.recipes import EVAL_NETWORKS, listed_ipcs, recipe
+from bacon.recipes import EVAL_NETWORKS, cooled_iterations, listed_ipcs, recipe
 
 
 def _bounded(convert, kind, low, high):
@@ -787,6 +787,12 @@ def _without_effect(values, usual):
     for name, why in overruled(values).items():
         if values[name] != usual[name]:
             found.append(_Idle(name, why, usual[name]))
+    iterations = values["Iteration"]
+    if iterations and not cooled_iterations(values["cooldown"], iterations):
+        stands = 0.0 if cooled_iterations(usual["cooldown"], iterations) else usual["cooldown"]
+        if values["cooldown"] != stands:
+            why = f": of {iterations:,} iterations that is none"
+            found.append(_Idle("cooldown", why, stands))
     if values["experts"]:
         names = OF_THE_POOL
         why = " with --experts"

@@ -214,6 +214,11 @@ def judged_on(args):
     return "validation" if args.validate else "test"
 
 
+def cooled_iterations(share, iterations):
+    """How many of so many iterations, at the end, are in a --cooldown of that share."""
+    return round(share * iterations)
+
+
 def evaluation_due(args, it):
     """Whether iteration `it` begins with an evaluation: every eval_interval and the last one do."""
     return it == args.Iteration or (it > 0 and it % args.eval_interval == 0)

@@ -96,6 +96,26 @@ def test_a_weight_of_the_cross_entropy_without_it_is_mentioned_and_not_taken():
     assert args.ce_weight == 0.3 and not parsed.notes
 
 
+@pytest.mark.parametrize(
+    ("line", "said", "taken"),
+    [
+        ("--Iteration 4 --cooldown 0.1", "--cooldown 0.1", 0.0),
+        ("--Iteration 4 --cooldown 0.125", "--cooldown 0.125", 0.0),  # half of one rounds to even
+        ("--Iteration 4 --cooldown 0.13", None, 0.13),
+        ("--Iteration 4", None, 0.0),
+        ("--Iteration 0 --cooldown 0.1", None, 0.1),  # as with all flags of distilling
+        ("--Iteration 4 --cooldown 0.1 --recipe ours", "--cooldown 0.1", 0.0),
+        ("--Iteration 2 --cooldown 0.1 --recipe ours", "--cooldown 0.1", 0.2),  # nor has ours one
+        ("--Iteration 2 --recipe ours", None, 0.2),
+    ],
+)
+def test_a_cooldown_of_no_iteration_is_mentioned_and_not_taken(line, said, taken):
+    args, parsed = settings(f"--ipc 10 {line}")
+    why = f"has no effect: of {args.Iteration} iterations that is none"
+    assert parsed.notes == ([f"{said} {why}"] if said else [])
+    assert args.cooldown == taken
+
+
 def test_every_switch_has_its_negation():
     for name in ("aug", "syn_ce", "net_decay", "zca", "compile", "net_train_real", "dry_run"):
         assert vars(settings(f"--{name}")[0])[name] is True

@@ -27,7 +27,7 @@ from bacon.distill.pool import NetPool, Trainer
 from bacon.errors import DivergedError, ParallelError
 from bacon.methods import METHODS, TERMS, terms_in_use, weight_of
 from bacon.parallel import World
-from bacon.recipes import canvases_per_class, factor, images_per_class
+from bacon.recipes import canvases_per_class, cooled_iterations, factor, images_per_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -412,7 +412,7 @@ def resumed(args, exp, real, arithmetic, world, state, snapshots=()):
 
 def rate_of_canvases(args, it):
     """The learning rate of iteration `it`: --lr_img, a tenth of it in the --cooldown."""
-    cooled = round(args.cooldown * args.Iteration)  # iterations
+    cooled = cooled_iterations(args.cooldown, args.Iteration)
     in_cooldown = cooled > 0 and it >= args.Iteration - cooled
     return args.lr_img / 10 if in_cooldown else args.lr_img
 
