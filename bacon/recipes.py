@@ -234,6 +234,18 @@ def matches_in_experts(args):
     return bool(args.experts and args.Iteration)
 
 
+def largest_pool(args):
+    """How many networks the pool of a run comes to hold at most."""
+    pushes = -(-args.Iteration // args.net_generate_interval)
+    return min(args.net_num, 3 + pushes * args.net_push_num)
+
+
+def trains_networks(args):
+    """Whether a run trains networks on real images: the pool's, experts, or one for clusters."""
+    of_pool = args.Iteration and training_steps(args)
+    return bool(of_pool or matches_in_experts(args) or args.init == "cluster")
+
+
 def training_steps(args):
     """Training steps of an iteration, those of all its networks together; experts have theirs
     before."""

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from heard import hearing
 from PIL import Image
 from scripts import SMALL, assert_one_line, run
 
-from bacon import canvases, messages, parallel, recipes
+from bacon import canvases, flags, messages, parallel, recipes
 from bacon.distill import clusters
 from bacon.errors import UserError
 from bacon.run import preflight
@@ -283,3 +284,58 @@ def test_what_is_at_the_edge_of_what_works_is_taken(flags, refused, make_args):
             preflight.check_settings(args, spec, parallel.World(0, 1))
     else:
         preflight.check_settings(args, spec, parallel.World(0, 10))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", []),
+        ("--experts 2 --train_net_num 20", []),
+        (
+            "--experts 2 --train_net_num 21",
+            ["the experts have 20 networks, fewer than --train_net_num 21"],
+        ),
+        # At iterations 0 and 4 two networks each enter the pool of three.
+        ("--net_push_num 2 --net_generate_interval 4 --train_net_num 7 --fetch_net_num 7", []),
+        (
+            "--net_push_num 2 --net_generate_interval 4 --train_net_num 8 --fetch_net_num 9",
+            [
+                "the pool has 7 networks at most, fewer than --train_net_num 8",
+                "the pool has 7 networks at most, fewer than --fetch_net_num 9",
+            ],
+        ),
+        (
+            "--net_num 1",
+            ["the pool has 1 network at most, fewer than the recipe's --fetch_net_num 2"],
+        ),
+        ("--Iteration 0 --net_num 1", []),  # none is used
+        ("--method DM", []),
+    ],
+)
+def test_fewer_networks_than_an_iteration_asks_for_are_told(line, said):
+    words = ["--Iteration=6", "--device=cpu", "--dataset=Digits", "--model=ConvNetW32"]
+    parsed = flags.parse_args(("Digits",), "", [*words, *line.split()])
+    with hearing() as heard:
+        preflight.check_flags(parsed, recipes.DATASETS["Digits"], parallel.World())
+    assert heard == [f"{words}: an iteration takes all of them" for words in said]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"trained_bs": 1201}, False),
+        ({"trained_bs": 1202}, True),
+        ({"trained_bs": 1202, "Iteration": 0}, False),  # no network is trained
+        ({"trained_bs": 1202, "model_train_steps": 0}, False),
+        ({"trained_bs": 1202, "experts": 1, "model_train_steps": 0}, True),
+        ({"trained_bs": 1202, "Iteration": 0, "init": "cluster"}, True),
+    ],
+    ids=str,
+)
+def test_fewer_images_than_a_training_batch_asks_for_are_told(given, said, make_args, digits):
+    args = make_args(**given)
+    for typed, whose in (given, ""), ({}, "the recipe's "):
+        with hearing() as heard:
+            preflight.check_data(args, digits, {"ipc", *typed})
+        short = f"Digits has 1,201 training images, fewer than {whose}--trained_bs 1202"
+        assert heard == ([f"{short}: a batch takes all of them"] if said else [])

@@ -21,6 +21,7 @@ from bacon.recipes import (
     architectures,
     experiments,
     images_per_class,
+    largest_pool,
     matches_in_experts,
     number_of_evaluations,
     training_steps,
@@ -129,8 +130,7 @@ def checkpoint_bytes(args, spec):
     """Size of the largest checkpoint: the networks of a full pool with their momentum, the canvases
     with theirs, and the sets of the experiments that have ended."""
     net = networks.check(args.model, spec.channels, spec.num_classes, spec.im_size)
-    pushes = -(-args.Iteration // args.net_generate_interval)
-    members = 0 if args.experts else min(args.net_num, 3 + pushes * args.net_push_num)
+    members = 0 if args.experts else largest_pool(args)
     network = sum(p.numel() for p in net.parameters()) * (2 if args.net_decay else 1)
     canvases = args.ipc * spec.num_classes * spec.channels * spec.im_size[0] * spec.im_size[1]
     copies = {"sgd": 2, "adam": 3}[args.optim] + len(experiments(args))

@@ -6,6 +6,7 @@ import augment
 import networks
 from bacon import compute, messages, recipes
 from bacon.data.datasets import IMAGE_FOLDER
+from bacon.distill import experts
 from bacon.errors import UserError, flag
 from bacon.methods import (
     METHODS,
@@ -20,7 +21,8 @@ from bacon.methods import (
 
 
 def check_flags(settings, spec, world):
-    """Tell which flags have no effect, settle what only the images can tell, and refuse the rest.
+    """Tell which flags have no effect or not all of it, settle what only the images can tell, and
+    refuse what cannot work.
 
     settings: flags.Settings, whose args may change. spec: the shape of the images and the classes,
     a datasets.Spec, or a loading.Dataset where no table knows them.
@@ -33,6 +35,7 @@ def check_flags(settings, spec, world):
     leave_chroma_out(settings, spec)
     leave_spread_out(settings)
     check_settings(args, spec, world)
+    tell_too_few_networks(settings)
 
 
 def leave_chroma_out(settings, spec):
@@ -53,6 +56,33 @@ def leave_spread_out(settings):
     if args.spread_weight and "spread_weight" not in settings.given and why:
         args.spread_weight = 0.0
         messages.log.info(f"--spread_weight of our recipe is left out: it {why}")
+
+
+def tell_too_few_networks(settings):
+    """Say where an iteration asks for more networks than there are."""
+    args = settings.args
+    if not args.Iteration:
+        return
+    if args.experts:
+        networks_there = experts.MOMENTS * args.experts
+        whose = f"the experts have {networks_there:,} networks"
+        asked = ["train_net_num"]
+    else:
+        networks_there = recipes.largest_pool(args)
+        plural = "" if networks_there == 1 else "s"
+        whose = f"the pool has {networks_there:,} network{plural} at most"
+        asked = ["train_net_num", "fetch_net_num"]
+    for name in asked:
+        value = getattr(args, name)
+        if value > networks_there:
+            flag_of = _flag_of(name, value, settings.given)
+            messages.log.info(f"{whose}, fewer than {flag_of}: an iteration takes all of them")
+
+
+def _flag_of(name, value, given):
+    """A flag with its value, and that it is the recipe's where nobody typed it."""
+    whose = "" if name in given else "the recipe's "
+    return f"{whose}--{name} {value}"
 
 
 def no_half_chroma(args, spec):
@@ -187,7 +217,7 @@ CHECKS = (
 
 
 def check_data(args, dataset, given=("ipc",)):
-    """Refuse an ipc or a class that the data cannot serve; say where a class is short of a batch.
+    """Refuse an ipc or a class that the data cannot serve; say where images are short of a batch.
 
     dataset: a loading.Dataset. given: the flags that were typed.
     """
@@ -204,6 +234,9 @@ def check_data(args, dataset, given=("ipc",)):
     if fewest < 2:
         raise UserError(f"{dataset.source}: {smallest}; a standard deviation needs 2")
     if fewest < args.batch_real and args.Iteration:
-        whose = "" if "batch_real" in given else "the recipe's "
-        short = f"{smallest}, fewer than {whose}--batch_real {args.batch_real}"
+        short = f"{smallest}, fewer than {_flag_of('batch_real', args.batch_real, given)}"
         messages.log.info(f"{short}: classes short of it give all they have")
+    if dataset.train < args.trained_bs and recipes.trains_networks(args):
+        short = f"{args.dataset} has {dataset.train:,} training images"
+        flag_of = _flag_of("trained_bs", args.trained_bs, given)
+        messages.log.info(f"{short}, fewer than {flag_of}: a batch takes all of them")
