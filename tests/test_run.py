@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from layouts import written
-from scripts import SMALL, events, run, run_name
+from scripts import SMALL, assert_one_line, events, run, run_name
 
 import networks
 import utils
@@ -389,6 +389,22 @@ def test_a_run_goes_on_in_the_arithmetic_of_its_checkpoint(monkeypatch):
 def test_a_dry_run_knows_the_sizes_of_the_splits(validate, train, test, make_args):
     spec = runner.spec_of(make_args(validate=validate))
     assert (spec.train, spec.test) == (train, test)
+
+
+@pytest.mark.parametrize("validate", [119, 120, 100000])
+def test_more_validation_images_than_there_are_is_one_line_of_a_dry_run_too(
+    validate, make_args, tmp_path, capsys
+):
+    assert runner.spec_of(make_args(validate=118)).train == 21
+    for words in (["--dry_run"], []):
+        line = [*SMALL, f"--validate={validate}", *words, f"--save_path={tmp_path / 'x'}"]
+        assert run("BACON_mnist.py", *line) == 2
+        assert_one_line(
+            capsys,
+            f"--validate {validate}: Digits has 1,201 training images of 10 classes",
+            "give fewer",
+        )
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("leads", [True, False])

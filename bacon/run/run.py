@@ -142,10 +142,16 @@ def own_images(args):
 
 
 def spec_of(args):
-    """What the table says of the dataset, with the sizes that --validate makes of it."""
+    """What the table says of the dataset, with the sizes that --validate makes of it. UserError if
+    fewer than two training images per class would stay."""
     spec = DATASETS[args.dataset]
+    if not args.validate:
+        return spec
     held = args.validate * spec.num_classes
-    return spec._replace(train=spec.train - held, test=held) if held else spec
+    if spec.train - held < 2 * spec.num_classes:
+        found = f"{args.dataset} has {spec.train:,} training images of {spec.num_classes} classes"
+        raise UserError(f"--validate {args.validate}: {found}, 2 of each have to stay; give fewer")
+    return spec._replace(train=spec.train - held, test=held)
 
 
 def load_once(args, world):
