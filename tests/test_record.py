@@ -11,7 +11,7 @@ import torch
 from scripts import events
 from stops import NAME, Killed, ask, log_events
 
-from bacon import errors
+from bacon import errors, parallel
 from bacon.run import experiment, folder, record
 from bacon.run import run as runner
 
@@ -73,6 +73,17 @@ def test_a_hangup_that_nohup_has_ignored_stays_so_unless_torchrun_sent_it(
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize(("processes", "stops"), [(1, True), (2, False)])
+def test_several_processes_stop_where_they_meet_alone(processes, stops):
+    signals = record.StopSignals()
+    signals.asked = "SIGTERM"
+    one = record.Record(None, 10, signals, dict, parallel.World(0, processes))
+    assert (one.between_points is not None) == stops
+    if stops:
+        with pytest.raises(errors.Stopped, match="SIGTERM"):
+            one.between_points()
+
+
 def test_a_second_sigint_stops_at_once(script, at_event, capfd):
     found, before = [], signal.getsignal(signal.SIGINT)
 
@@ -84,8 +95,8 @@ def test_a_second_sigint_stops_at_once(script, at_event, capfd):
     assert script("--Iteration=0") == 75
     assert found == [signal.SIG_DFL]  # what the next one would meet: the system ends the process
     assert (
-        "SIGINT: stopping after this iteration or evaluation epoch; once more stops at once"
-        in capfd.readouterr().err
+        "SIGINT: stopping after this iteration, evaluation epoch or training batch; "
+        "once more stops at once" in capfd.readouterr().err
     )
     assert signal.getsignal(signal.SIGINT) == before
 

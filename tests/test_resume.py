@@ -57,6 +57,44 @@ def test_a_resumed_run_neither_chooses_its_initial_images_again_nor_says_so(
     assert_same("--init=cluster")
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_signal_stops_the_training_for_clusters_after_its_batch(
+    batch, script, at_event, assert_same, monkeypatch, tmp_path
+):
+    steps, inner = [], compute.Arithmetic.training_step
+
+    def training_step(*args, **given):
+        steps.append(1)
+        return inner(*args, **given)
+
+    monkeypatch.setattr(compute.Arithmetic, "training_step", training_step)
+    at_event(batch, ask("SIGTERM"), compute.Arithmetic, "training_step")
+    chosen = []
+    choose = clusters.representatives
+    monkeypatch.setattr(
+        clusters, "representatives", lambda *args: chosen.append(1) or choose(*args)
+    )
+    assert script("--init=cluster") == 75
+    assert (len(steps), len(chosen)) == (batch, 0)
+    assert log_events(tmp_path / "run")[-1]["ended"] == 0
+    ended = []
+    inner_run = experiment.Experiment.run
+
+    def run_and_ask(self, record):
+        found = inner_run(self, record)
+        if not ended:
+            at_event(1, ask("SIGTERM"), compute.Arithmetic, "training_step")
+        ended.append(self.exp)
+        return found
+
+    monkeypatch.setattr(experiment.Experiment, "run", run_and_ask)
+    assert script("--init=cluster", "--resume") == 75  # within that of the second experiment
+    assert (len(chosen), ended) == (1, [0])
+    assert log_events(tmp_path / "run")[-1]["ended"] == 1
+    assert script("--init=cluster", "--resume") == 0
+    assert_same("--init=cluster")
+
+
 def resume_after_signals(flags, script, at_event, assert_same, capsys):
     at_event(3, ask("SIGTERM"))
     assert script(*flags) == 75

@@ -374,13 +374,14 @@ class Distiller:
         }
 
 
-def begin(args, exp, real, arithmetic, world=None, snapshots=()):
+def begin(args, exp, real, arithmetic, world=None, snapshots=(), before_batch=None):
     """A Distiller before its first iteration, its canvases as --init says.
 
-    With --init cluster a network is trained for them. The arguments are those of `Distiller`.
+    With --init cluster a network is trained for them. before_batch: of that training, see Trainer;
+    the other arguments are those of `Distiller`.
     """
     world = world or World()
-    trainer = Trainer(args, exp, real, arithmetic, world)
+    trainer = Trainer(args, exp, real, arithmetic, world, before_batch)
     own = world.share(len(real.counts))
     count = canvases_per_class(args)
     chosen = None

@@ -47,15 +47,17 @@ class Member:
 class Trainer:
     """Makes the networks of an experiment and trains them on real images, as the flags say."""
 
-    def __init__(self, args, exp, real, arithmetic, world):
+    def __init__(self, args, exp, real, arithmetic, world, before_batch=None):
         """args: the flags. exp: number of the experiment. real: training images, a RealData.
         arithmetic: a compute.Arithmetic. world: a parallel.World, whose processes share every
-        batch."""
+        batch. before_batch: function() that is called before every batch; it may raise, after
+        which the network in training is of no use."""
         self.args = args
         self.exp = exp
         self.real = real
         self.arithmetic = arithmetic
         self.world = world
+        self.before_batch = before_batch
 
     def fresh(self, name):
         """A new network, frozen, as a Member.
@@ -80,6 +82,8 @@ class Trainer:
         several = self.world.size > 1
         member.net.train().requires_grad_(True)
         for _ in range(steps):
+            if self.before_batch is not None:
+                self.before_batch()
             indices = self.real.any_indices(size, rng)
             images, labels = self.real.batch(self.real.owned(indices))
             if strategy:

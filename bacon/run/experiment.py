@@ -60,12 +60,18 @@ class Experiment:
         self.since = time.perf_counter()  # since when the unread iterations run
 
     @classmethod
-    def begin(cls, setting, exp):
-        """From the beginning: chooses the initial canvases."""
+    def begin(cls, setting, exp, before_batch=None):
+        """From the beginning: chooses the initial canvases. before_batch: see distiller.begin."""
         args = setting.args
         began = time.perf_counter()
         new = distiller.begin(
-            args, exp, setting.train, setting.distilling, setting.world, setting.snapshots
+            args,
+            exp,
+            setting.train,
+            setting.distilling,
+            setting.world,
+            setting.snapshots,
+            before_batch,
         )
         experiment = cls(setting, exp, new)
         if args.init == "cluster":

@@ -47,12 +47,14 @@ def folder_of(args):
 class ExpertFiles:
     """The experts of a run, which are trained where their files are not there yet."""
 
-    def __init__(self, setting, meta):
-        """setting: an experiment.Setting. meta: see `about`."""
+    def __init__(self, setting, meta, before_batch=None):
+        """setting: an experiment.Setting. meta: see `about`. before_batch: see pool.Trainer."""
         args = setting.args
         self.args = args
         self.world = setting.world
-        self.trainer = Trainer(args, 0, setting.train, setting.distilling, setting.world)
+        self.trainer = Trainer(
+            args, 0, setting.train, setting.distilling, setting.world, before_batch
+        )
         self.about = json.loads(json.dumps(about(args, meta)))
         digest = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
         steps = f"{args.expert_steps}steps"
@@ -80,8 +82,8 @@ class ExpertFiles:
         """Wait until no other process trains these experts."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"lock_{self.stem}"
-        waiting = record.stop_if_asked if self.world.size == 1 else None
-        lock(stack, path, "these experts are still being trained", PATIENCE, waiting)
+        refusal = "these experts are still being trained"
+        lock(stack, path, refusal, PATIENCE, record.between_points)
 
     def _trained(self, number, record):
         """The state of an expert at the end of its training."""

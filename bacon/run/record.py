@@ -58,7 +58,7 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             again = "; once more stops at once"
-        said = f"{name}: stopping after this iteration or evaluation epoch{again}\n"
+        said = f"{name}: stopping after this iteration, evaluation epoch or training batch{again}\n"
         with contextlib.suppress(OSError):  # of SIGHUP the terminal is gone
             os.write(2, said.encode())  # print is not allowed to interrupt a print
 
@@ -172,6 +172,12 @@ class Record:
         with the state of the first."""
         if self.signals.asked:
             raise Stopped(self.signals.asked)
+
+    @property
+    def between_points(self):
+        """`stop_if_asked`, for work between two `point`s that is done anew or goes on from its own
+        files. None of several processes: they have to stop at the same place."""
+        return self.stop_if_asked if self.world.size == 1 else None
 
     def save(self):
         """Write a checkpoint; the one before is kept."""

@@ -319,7 +319,7 @@ class Run:
     def take_experts(self, record):
         """Read the experts, or train them, before the first iteration."""
         began = time.perf_counter()
-        of_run = expert_files.ExpertFiles(self.setting, self.meta)
+        of_run = expert_files.ExpertFiles(self.setting, self.meta, record.between_points)
         self.setting.snapshots.extend(of_run.snapshots(record))
         if self.experiment is None and not self.ended:  # else the log has them
             accuracies = [snapshot.accuracy for snapshot in self.setting.snapshots]
@@ -332,7 +332,7 @@ class Run:
             self.save_result(files)  # in case the process ended between a checkpoint and this
         for exp in recipes.experiments(self.args)[len(self.ended) :]:
             if self.experiment is None:
-                self.experiment = Experiment.begin(self.setting, exp)
+                self.experiment = Experiment.begin(self.setting, exp, record.between_points)
             self.ended.append(self.experiment.run(record))
             self.experiment = None
             record.save()
