@@ -9,9 +9,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bacon import compute, flags, recipes
-from bacon.errors import UserError, damaged
+from bacon import compute, entries, flags, recipes
+from bacon.entries import EXPERIMENTS, FRACTIONS, NUMBER, TEXT, whole
+from bacon.errors import DamagedError, UserError, damaged
 from bacon.messages import log as messages
+from bacon.methods import METHODS, TERMS, terms_of
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,53 @@ _TOLD = (
 )  # fmt: skip
 
 
+# What the first event of a log has at least, what its args have, and what they may lack.
+_OF_A_START = {
+    "args": entries.DICTIONARY,
+    "departures": entries.DICTIONARY,
+    "train_images": whole(0),
+    "test_images": whole(0),
+    "data_sha256": TEXT,
+}
+_OF_ARGS = {
+    "dataset": TEXT,
+    "seed": whole(0),
+    "ipc": whole(1),
+    "method": entries.one_of(*METHODS),
+    "model": TEXT,
+    "init": TEXT,
+    "aug": entries.SWITCH,
+    "Iteration": whole(0),
+    "epoch_eval_train": whole(0),
+    "syn_ce": entries.SWITCH,
+    "ce_weight": NUMBER,
+}
+_OF_LATER_ARGS = {
+    "recipe": TEXT,
+    "chroma": TEXT,
+    "judge_steps": whole(0),
+    "validate": whole(0),
+    **{f"{name}_weight": NUMBER for name in TERMS},
+}
+_OF_AN_EVALUATION = {
+    "network": TEXT,
+    "it": whole(0),
+    "exp": whole(0),
+    "accuracy": FRACTIONS,
+}
+
+
 def read_run(log):
     """The `FinishedRun` of a log, or None if it did not end. UserError if it is damaged."""
-    with damaged(f"{log}: not a log of these scripts"):
+    wrong = f"{log}: not a log of these scripts, or a damaged one"
+    with damaged(wrong):
         lines = Path(log).read_text(encoding="utf-8").splitlines()
         events = [json.loads(line) for line in lines]
         if not events or events[-1]["event"] != "end":
             return None
+        fault = _fault_of_events(events)
+        if fault:
+            raise DamagedError(f"{wrong} ({fault})")
         start = events[0]
         evaluations = [
             Evaluation(event["network"], event["it"], event["exp"], event["accuracy"])
@@ -122,6 +164,30 @@ def read_run(log):
             if event["event"] == "evaluation"
         ]
         return FinishedRun(_kind(start), start["args"], evaluations)
+
+
+def _fault_of_events(events):
+    """In words, the first entry of a log's events that no table could show, or ""."""
+    start = events[0]
+    fault = entries.fault(start, _OF_A_START)
+    fault = fault or entries.fault(start["args"], _needed_args(start["args"]), _OF_LATER_ARGS)
+    if fault:
+        return f"line 1: {fault}"
+    for number, event in enumerate(events, 1):
+        if event["event"] == "evaluation":
+            fault = entries.fault(event, _OF_AN_EVALUATION)
+            if fault:
+                return f"line {number}: {fault}"
+    return ""
+
+
+def _needed_args(args):
+    """{flag: entries.Kind} of what the args of a log have at least, by their method."""
+    needed = dict(_OF_ARGS)
+    if args.get("method") in list(METHODS):
+        for name in terms_of(args["method"]):
+            needed |= dict.fromkeys(TERMS[name].settings, TEXT)
+    return needed
 
 
 def _kind(start):
@@ -172,7 +238,11 @@ def _from_our_recipe(args):
 def _precision(start, work):
     """The number format of "distilling" or "judging"."""
     if "computed" in start:
-        return start["computed"][work]["precision"]
+        computed = start["computed"][work]
+        fault = entries.fault(computed, {"precision": TEXT})
+        if fault:
+            raise ValueError(f"line 1: {fault}")
+        return computed["precision"]
     # Logs of earlier versions hold it in words only.
     return compute.settings_in(start["arithmetic"][work]).precision
 
@@ -299,19 +369,47 @@ class KeptScores:
 
 # What a row of evaluate.py has at least.
 _OF_A_ROW = {
-    "set", "name", "layout", "dataset", "protocol", "network", "networks", "accuracy", "mean",
-    "std", "std_networks", "std_experiments", "stored per class", "decoded per class", "seconds",
-}  # fmt: skip
+    "set": TEXT,
+    "name": TEXT,
+    "layout": TEXT,
+    "dataset": TEXT,
+    "protocol": TEXT,
+    "network": TEXT,
+    "networks": whole(1),
+    "accuracy": EXPERIMENTS,
+    "mean": NUMBER,
+    "std": NUMBER,
+    "std_networks": NUMBER,
+    "std_experiments": entries.or_none(NUMBER),
+    "stored per class": TEXT,
+    "decoded per class": TEXT,
+    "seconds": NUMBER,
+}
+# What only some rows have.
+_OF_SOME_ROWS = {
+    "recorded": NUMBER,
+    "recorded std": NUMBER,
+    "best epoch on test (biased)": NUMBER,
+    "validate": whole(0),
+}
+# Figures that stand beside their spread, and only in some rows: fair.NAMES.
+_FRACTIONS = ("IOR", "HLR", "LRS")
 
 
 def kept_scores(folder):
-    """The `KeptScores` in .jsonl files below a folder, in the order in which they are found."""
+    """The `KeptScores` in .jsonl files below a folder, in the order in which they are found.
+
+    A message says which file cannot be read.
+    """
     found = {}
     for path in sorted(Path(folder).rglob("*.jsonl")):
         if path.name.startswith("log_"):
             continue
         try:
             rows = read_scores(path)
+        except UserError as error:
+            messages.info(f"skipped: {error}")
+            continue
         except OSError as error:
             messages.info(f"skipped: {path}: {error.strerror}")
             continue
@@ -324,12 +422,28 @@ def kept_scores(folder):
 def read_scores(path):
     """The rows of evaluate.py in a file of lines; those of other programs are left out.
 
-    OSError if the file cannot be read.
+    OSError if the file cannot be read, UserError if a row has a value that no table could show.
     """
     rows = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
         with contextlib.suppress(ValueError):
             row = json.loads(line)
-            if isinstance(row, dict) and row.keys() >= _OF_A_ROW:
+            if isinstance(row, dict) and row.keys() >= _OF_A_ROW.keys():
+                fault = _fault_of_row(row)
+                if fault:
+                    where = f"line {number} is a damaged row of evaluate.py"
+                    raise DamagedError(f"{path}: {where} ({fault})")
                 rows.append(row)
     return rows
+
+
+def _fault_of_row(row):
+    """In words, the first entry of a row that no table could show, or ""."""
+    needed = dict(_OF_A_ROW)
+    for name in _FRACTIONS:
+        if name in row:
+            needed |= {name: NUMBER, f"{name} spread": NUMBER}
+    if "recorded" in row:
+        needed["recorded networks"] = whole(1)
+    return entries.fault(row, needed, _OF_SOME_ROWS)

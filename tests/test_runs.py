@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import scored
 from logs import SHORT, ended, write_events, write_log
 
-from bacon import messages, recipes, runs
+from bacon import messages, recipes, runs, tables
 from bacon.errors import UserError
 from bacon.runs import Experiment
+from bacon.score import command, fair
+from bacon.score.rows import BIASED
 
 STORED = Path(__file__).parents[1] / "docs" / "runs" / "CIFAR10_ConvNetW32_10ipc_200it"
 
@@ -112,6 +115,151 @@ def test_a_log_in_a_folder_that_cannot_be_read_gets_a_line(tmp_path, capsys):
     assert "log_cut.jsonl" in said[0] and "log_folder.jsonl" in said[1]
 
 
+def edited(log, change):
+    """Write the events of a log anew, after change(start, [evaluation])."""
+    start, *evaluations, end = map(json.loads, log.read_text().splitlines())
+    change(start, evaluations)
+    write_events(log, [start, *evaluations, end])
+
+
+def setting(name, value):
+    """A change of an entry of all evaluations."""
+
+    def change(start, evaluations):
+        for evaluation in evaluations:
+            evaluation[name] = value
+
+    return change
+
+
+def flag(name, value):
+    """A change of a flag; of Ellipsis, there is no such flag."""
+
+    def change(start, evaluations):
+        start["args"][name] = value
+        if value is ...:
+            del start["args"][name]
+
+    return change
+
+
+def started(name, value):
+    """A change of an entry of the first event."""
+
+    def change(start, evaluations):
+        start[name] = value
+
+    return change
+
+
+# how a log is changed, and the words that say what is wrong with it
+DAMAGED = {
+    "accuracy null": (setting("accuracy", [None]), "'accuracy' is [None]"),
+    "accuracy NaN": (setting("accuracy", [0.5, float("nan")]), "'accuracy' is [0.5, nan]"),
+    "accuracies null": (setting("accuracy", None), "'accuracy' is None"),
+    "no accuracies": (setting("accuracy", []), "'accuracy' is []"),
+    "percent": (setting("accuracy", [50.0]), "'accuracy' is [50.0]"),
+    "iteration null": (setting("it", None), "'it' is None"),
+    "experiment a text": (setting("exp", "0"), "'exp' is '0'"),
+    "network a number": (setting("network", 1), "'network' is 1"),
+    "no seed": (flag("seed", ...), "'seed' is missing"),
+    "seed null": (flag("seed", None), "'seed' is None"),
+    "no ipc": (flag("ipc", ...), "'ipc' is missing"),
+    "ipc a list": (flag("ipc", [2]), "'ipc' is [2]"),
+    "iterations a fraction": (flag("Iteration", 2.5), "'Iteration' is 2.5"),
+    "epochs a text": (flag("epoch_eval_train", "20"), "'epoch_eval_train' is '20'"),
+    "steps null": (flag("judge_steps", None), "'judge_steps' is None"),
+    "no cross-entropy": (flag("syn_ce", ...), "'syn_ce' is missing"),
+    "no clip prior": (flag("clip_prior", ...), "'clip_prior' is missing"),
+    "a method of others": (flag("method", "DSA"), "'method' is 'DSA'"),
+    "no flags": (started("args", None), "'args' is None"),
+    "images null": (started("train_images", None), "'train_images' is None"),
+    "hash null": (started("data_sha256", None), "'data_sha256' is None"),
+    "departures a list": (started("departures", [1]), "'departures' is [1]"),
+    "number format null": (
+        started("computed", {"distilling": {"precision": None}}),
+        "'precision' is None",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_finished_log_with_a_damaged_value_gets_a_line_and_the_others_are_shown(
+    kind, tmp_path, capsys
+):
+    change, words = DAMAGED[kind]
+    write_log(tmp_path / "a", SHORT, ended(0.25))
+    damaged = write_log(tmp_path / "b", SHORT, ended(0.5))
+    write_log(tmp_path / "c", f"{SHORT} --seed 1", ended(0.75))
+    edited(damaged, change)
+    start = f"skipped: {damaged}: not a log of these scripts, or a damaged one ("
+    for line in (["--details"], ["--format=json", "--biased=1"]):
+        assert command.main(None, ["--table", str(tmp_path), *line]) == 0
+        printed = capsys.readouterr()
+        (said,) = printed.err.splitlines()
+        assert said.startswith(start) and words in said
+        assert "50.0" in printed.out  # the mean of the two others
+
+
+def test_a_plot_leaves_a_damaged_log_out_and_says_so(tmp_path, capsys):
+    write_log(tmp_path / "a", SHORT, ended(0.25))
+    log = write_log(tmp_path / "b", SHORT, ended(0.5))
+    edited(log, setting("accuracy", [float("nan")]))
+    assert command.main(None, ["--plot", str(log)]) == 2
+    words = "(line 2: 'accuracy' is [nan], not a list of numbers from 0 to 1)"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(log) in said and words in said
+    assert not list(tmp_path.rglob("*.png"))
+    assert command.main(None, ["--plot", str(tmp_path)]) == 0
+    said, _ = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"skipped: {log}") and words in said
+
+
+def a_kept_row(**fields):
+    """A line of evaluate.py --format json."""
+    row = scored.a_row(name="x.pt", summary=tables.summary([[0.5]])).as_json()
+    return json.dumps(row | fields)
+
+
+# entries of a kept row, and the words that say what is wrong with it
+DAMAGED_ROWS = {
+    "mean null": ({"mean": None}, "'mean' is None"),
+    "mean NaN": ({"mean": float("nan")}, "'mean' is nan"),
+    "spread a text": ({"std": "0"}, "'std' is '0'"),
+    "accuracy null": ({"accuracy": [[None]]}, "'accuracy' is [[None]]"),
+    "set null": ({"set": None}, "'set' is None"),
+    "protocol a list": ({"protocol": []}, "'protocol' is []"),
+    "seconds null": ({"seconds": None}, "'seconds' is None"),
+    "IOR alone": ({"IOR": 0.5}, "'IOR spread' is missing"),
+    "IOR null": ({"IOR": None, "IOR spread": 0.5}, "'IOR' is None"),
+    "recorded alone": ({"recorded": 50.0}, "'recorded networks' is missing"),
+    "recorded null": ({"recorded": None, "recorded networks": 1}, "'recorded' is None"),
+    "validate a text": ({"validate": "9"}, "'validate' is '9'"),
+    "best epoch null": ({BIASED: None}, f"'{BIASED}' is None"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_ROWS)
+def test_kept_scores_with_a_damaged_value_get_a_line_and_the_others_are_shown(
+    kind, tmp_path, capsys
+):
+    fields, words = DAMAGED_ROWS[kind]
+    write_log(tmp_path / "a", SHORT, ended(0.25))
+    damaged = tmp_path / "b.jsonl"
+    damaged.write_text(f"{a_kept_row()}\n{a_kept_row(**fields)}\n")
+    (tmp_path / "c.jsonl").write_text(f"{a_kept_row(set='c.pt', name='c.pt')}\n")
+    assert command.main(None, ["--table", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    (said,) = printed.err.splitlines()
+    assert said.startswith(f"skipped: {damaged}: line 2 is a damaged row") and words in said
+    assert "25.00" in printed.out and "c.pt" in printed.out and "x.pt" not in printed.out
+
+
+def test_whatever_a_row_of_evaluate_has_is_looked_at():
+    assert set(fair.NAMES) == set(runs._FRACTIONS)
+    assert BIASED in runs._OF_SOME_ROWS
+
+
 @pytest.mark.parametrize(
     ("other", "counted"),
     [
@@ -164,7 +312,8 @@ def test_kept_scores_are_the_rows_of_evaluate_by_dataset_and_protocol(tmp_path, 
 
 
 def test_a_row_of_evaluate_has_all_of_its_keys_and_may_have_more(tmp_path):
-    least = dict.fromkeys(runs._OF_A_ROW, 1)
+    every = json.loads(a_kept_row())
+    least = {name: every[name] for name in runs._OF_A_ROW}
     lacking = {name: value for name, value in least.items() if name != "mean"}
     rows = [least, least | {"more": 2}, lacking]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
