@@ -11,8 +11,9 @@ project, whose own utils.py, networks.py and augment.py would be found in place 
 
 import torch
 
+from bacon import entries
 from bacon.data.spaces import from_planes, to_planes
-from bacon.errors import UserError, damaged
+from bacon.errors import DamagedError, UserError, damaged
 from bacon.files import load_torch
 from bacon.formation import split, tile
 
@@ -83,6 +84,11 @@ def is_result(saved):
     return isinstance(meta, dict) and {"args", "factor", "zca"} <= meta.keys()
 
 
+# What the meta of a result has at least, and what that of an early one lacks.
+_OF_META = {"args": entries.DICTIONARY}
+_OF_LATER_META = {"experiments": entries.list_of(entries.whole(0), "whole numbers")}
+
+
 def read_result(path):
     """A result file as it was saved: {'data', 'accs_all_exps', 'meta'}.
 
@@ -91,6 +97,9 @@ def read_result(path):
     saved = load_torch(path)
     if not is_result(saved):
         raise UserError(f"{path}: not a result of these scripts")
+    fault = entries.fault(saved["meta"], _OF_META, _OF_LATER_META)
+    if fault:
+        raise DamagedError(f"{path}: damaged result (its meta: {fault})")
     return saved
 
 

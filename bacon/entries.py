@@ -5,6 +5,7 @@ is read costs one line; one that is found out later costs the work done until th
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,11 @@ def _is_whole(value):
 
 def _is_number(value):
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_recorded(value):
+    # Numbers of numpy are real ones, and so is NaN.
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_fractions(value):
@@ -63,10 +69,25 @@ def or_none(kind):
     return Kind(f"{kind.words} or None", lambda value: value is None or kind.fits(value))
 
 
+def list_of(kind, words):
+    """The `Kind` of a list or tuple, also an empty one, whose elements are all of a kind.
+
+    words: the elements, as in 'not a list of texts'.
+    """
+
+    def fits(value):
+        return isinstance(value, (list, tuple)) and all(map(kind.fits, value))
+
+    return Kind(f"a list of {words}", fits)
+
+
 SWITCH = Kind("True or False", lambda value: isinstance(value, bool))
 TEXT = Kind("a text", lambda value: isinstance(value, str))
+LIST = Kind("a list", lambda value: isinstance(value, (list, tuple)))
 DICTIONARY = Kind("a dictionary", lambda value: isinstance(value, dict))
 NUMBER = Kind("a finite number", _is_number)
+ABOVE_ZERO = Kind("a number above 0", lambda value: _is_number(value) and value > 0)
+RECORDED = Kind("a number, finite or not", _is_recorded)
 FRACTIONS = Kind("a list of numbers from 0 to 1", _is_fractions)
 EXPERIMENTS = Kind("a list of lists of numbers from 0 to 1", _is_experiments)
 

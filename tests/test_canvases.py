@@ -184,6 +184,17 @@ def test_foreign_or_damaged_set_is_one_line(kind, tmp_path):
     assert not bomb.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("args", []), ("args", None), ("experiments", None), ("experiments", ["0"])]
+)
+def test_a_result_whose_flags_or_experiments_are_damaged_is_refused(name, value, tmp_path):
+    saved = save_set(tmp_path / "res.pt")
+    saved["meta"][name] = value
+    torch.save(saved, tmp_path / "res.pt")
+    with pytest.raises(UserError, match=rf"res\.pt: damaged result \(its meta: '{name}' is"):
+        canvases.read_result(tmp_path / "res.pt")
+
+
 def test_missing_set_says_so(tmp_path):
     with pytest.raises(UserError, match=r"res\.pt: No such file"):
         canvases.load_distilled(tmp_path / "res.pt")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from bacon import entries
@@ -13,8 +14,20 @@ KINDS = {
     "or none": (entries.or_none(entries.whole(0)), [None, 0], [-1, "0", False]),
     "switch": (entries.SWITCH, [True, False], [0, 1, None, "True"]),
     "text": (entries.TEXT, ["", "x"], [b"x", None, 1]),
+    "any list": (entries.LIST, [[], [1, "a"], (None,)], ["a", None, {1: 2}]),
     "dictionary": (entries.DICTIONARY, [{}, {1: 2}], [[], None, "{}"]),
     "number": (entries.NUMBER, [0, -1.5, 10**400], [math.nan, math.inf, None, True, "1"]),
+    "above zero": (entries.ABOVE_ZERO, [1, 1e-9], [0, -0.0, -1, math.nan, math.inf, "1", None]),
+    "recorded": (
+        entries.RECORDED,
+        [1, 50.0, math.nan, np.float32(0.5), np.int64(1)],
+        [None, "0.5", True, [0.5]],
+    ),
+    "list": (
+        entries.list_of(entries.TEXT, "texts"),
+        [[], ["a"], ("a", "b")],
+        ["a", None, {"a": 1}, ["a", 1]],
+    ),
     "fractions": (
         entries.FRACTIONS,
         [[0], [0.5, 1]],

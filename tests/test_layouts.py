@@ -205,6 +205,77 @@ def test_a_wrong_file_is_one_line(kind, canvases, tmp_path, capsys, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
 
 
+# an entry of a set of ours by its path, a value it must not have, and one that it may have
+WRONG_ENTRIES = [
+    (("accs_all_exps",), [0.5], {}),
+    (("accs_all_exps", "ConvNetW32"), [None], [float("nan"), 50.0]),
+    (("accs_all_exps", "ConvNetW32"), "0.5", []),
+    (("accs_all_exps", "ConvNetW32"), ["a", "b"], [1]),
+    (("meta", "factor"), 3, 2),
+    (("meta", "factor"), "2", 1),
+    (("meta", "factor"), 0, 2),
+    (("meta", "factor"), [2], 2),
+    (("meta", "chroma"), "third", "full"),
+    (("meta", "experiments"), ["0"], [3]),
+    (("meta", "experiments"), None, [0]),
+    (("meta", "mean"), ["0.5"], [0.5]),
+    (("meta", "std"), [0.0], (0.25,)),
+    (("meta", "classes"), 10, list("abcdefghij")),
+    (("meta", "data_sha256"), 5, "ab" * 32),
+    (("meta", "computed"), [], {}),
+    (("meta", "computed"), {"judging": []}, {"judging": {"device": "cuda:0", "more": 1}}),
+    (("meta", "computed"), {"judging": {"precision": 16}}, {"judging": {"precision": "bf16"}}),
+    (("meta", "computed"), {"judging": {"device": 0}}, {"distilling": {"device": "cpu"}}),
+    (("meta", "computed"), {"judging": {"device": "abacus"}}, {"judging": {"threads": None}}),
+    (("meta", "arithmetic"), "cpu", {}),
+    (("meta", "arithmetic"), {"judging": 1}, {"judging": "cpu, 2 threads, bf16, compiled"}),
+    (("meta", "arithmetic"), {"judging": "cpu, no threads"}, {"judging": "mps, fp32"}),
+    (("meta", "args", "batch_train"), 0, 1),
+    (("meta", "args", "batch_train"), True, 256),
+    (("meta", "args", "lr_net"), 0, 1),
+    (("meta", "args", "lr_net"), float("nan"), 0.01),
+    (("meta", "args", "epoch_eval_train"), 1.5, 1000),
+    (("meta", "args", "dsa_strategy"), None, ""),
+    (("meta", "args", "judge_steps"), "5", 5),
+    (("meta", "args", "validate"), "x", 7),
+    (("meta", "args", "validate"), -1, 0),
+    (("meta", "args", "num_eval"), 0, 2),
+    (("meta", "args", "seed"), "0", 1),
+    (("meta", "args", "model"), 3, "ConvNet"),
+    (("meta", "args", "im_size"), "16", 16),
+    (("meta", "args"), None, None),
+]
+
+
+def save_with(path, canvases, facts, entry, value):
+    """A set of ours in which the entry at the path `entry` has another value."""
+    save_ours(path, *canvases, facts, 2)
+    content = torch.load(path, weights_only=True)
+    holder = content
+    for name in entry[:-1]:
+        holder = holder[name]
+    holder[entry[-1]] = value
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(("entry", "wrong", "right"), WRONG_ENTRIES)
+def test_a_wrong_entry_in_a_set_of_ours_is_one_line_before_anything_is_judged(
+    entry, wrong, right, canvases, facts, tmp_path, capsys, monkeypatch
+):
+    path = tmp_path / "x.pt"
+    save_with(path, canvases, facts, entry, wrong)
+    monkeypatch.setattr(loading, "load", None)
+    assert command.main(None, [str(path)]) == 2
+    text = capsys.readouterr()
+    assert text.err.count("\n") == 1 and text.out == ""
+    assert f"{path}: damaged set (its " in text.err
+    named = entry[-1] if wrong is not None or entry[-1] != "args" else "batch_train"
+    assert named in text.err
+    if right is not None:
+        save_with(path, canvases, facts, entry, right)
+        assert len(read(path, facts)) == 1
+
+
 def hot(labels, classes):
     return torch.nn.functional.one_hot(labels, classes).float()
 

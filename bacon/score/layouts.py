@@ -25,11 +25,13 @@ from typing import Any
 
 import torch
 
+from bacon import compute, entries
 from bacon.canvases import colours, is_result
 from bacon.data import pictures
 from bacon.data.pt_layout import WHOLE_NUMBERS
 from bacon.data.spaces import PIXELS, denormalise, misread, normalise
-from bacon.errors import UserError, damaged
+from bacon.entries import DICTIONARY, TEXT, list_of, or_none, whole
+from bacon.errors import DamagedError, UserError, damaged
 from bacon.recipes import IMAGE_FOLDER
 from bacon.score import class_folders, foreign, soft_labels, which_dataset
 from bacon.score.sets import Facts, SavedSet
@@ -67,13 +69,44 @@ class Way:
     order: list | None = None
 
 
-# What is needed to judge a set of ours as its run did.
+def _is_device(name):
+    """Whether a value names a device as these scripts do, such as cuda or cuda:1."""
+    return isinstance(name, str) and bool(re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name))
+
+
+# What is needed to judge a set of ours as its run did, of the flags in its 'meta'.
 _ARGS = {
-    "dataset": str,
-    "epoch_eval_train": int,
-    "batch_train": int,
-    "lr_net": (int, float),
-    "dsa_strategy": str,
+    "dataset": TEXT,
+    "epoch_eval_train": whole(0),
+    "batch_train": whole(1),
+    "lr_net": entries.ABOVE_ZERO,
+    "dsa_strategy": TEXT,
+}
+# Flags that a file may lack, since early ones do or because judging goes without.
+_MORE_ARGS = {
+    "model": TEXT,
+    "seed": whole(0),
+    "num_eval": whole(1),
+    "judge_steps": whole(0),
+    "validate": whole(0),
+    "im_size": or_none(whole(1)),
+}
+_META = {"factor": entries.one_of(1, 2)}
+_MORE_META = {
+    "chroma": entries.one_of("full", "half"),
+    "experiments": list_of(whole(0), "whole numbers"),
+    "mean": list_of(entries.NUMBER, "finite numbers"),
+    "std": list_of(entries.ABOVE_ZERO, "numbers above 0"),
+    "classes": or_none(entries.LIST),
+    "data_sha256": or_none(TEXT),
+    "computed": DICTIONARY,
+    "arithmetic": DICTIONARY,
+}
+_COMPUTED = {
+    "device": entries.Kind("cpu, cuda or mps", _is_device),
+    "threads": or_none(whole(0)),
+    "precision": TEXT,
+    "compiled": entries.SWITCH,
 }
 
 
@@ -93,7 +126,10 @@ def recognise(path):
         is_expert = "a trained network of --recipe ours, see --experts; it holds no set"
         raise UserError(f"{path}: {is_expert}")
     if is_result(content):
-        return Found(path, content, _read_ours, _sound_meta(path, content["meta"]))
+        fault = _fault_of_meta(content["meta"]) or _fault_of_recorded(content["accs_all_exps"])
+        if fault:
+            raise DamagedError(f"{path}: damaged set (its {fault})")
+        return Found(path, content, _read_ours, content["meta"])
     with damaged(f"{path}: damaged set"):
         understood = foreign.understood(path, content)
     content = understood.content
@@ -106,14 +142,44 @@ def recognise(path):
     raise UserError(f"{path}: holds {held}, none of the known layouts: {layouts}")
 
 
-def _sound_meta(path, meta):
-    """The 'meta' of a result of these scripts. UserError unless it says how to judge the set."""
+def _fault_of_meta(meta):
+    """In words, what the 'meta' of a result of these scripts lacks or has amiss, or "".
+
+    It is found before a set is judged, which may take hours.
+    """
     args = meta["args"] if isinstance(meta["args"], dict) else {}
-    missing = [name for name, kind in _ARGS.items() if not isinstance(args.get(name), kind)]
+    missing = [name for name in _ARGS if name not in args]
     if missing:
-        words = ", ".join(sorted(missing))
-        raise UserError(f"{path}: damaged set (its 'meta' does not say {words})")
-    return meta
+        return f"'meta' does not say {', '.join(sorted(missing))}"
+    fault = entries.fault(args, _ARGS, _MORE_ARGS)
+    if fault:
+        return f"flags: {fault}"
+    fault = entries.fault(meta, _META, _MORE_META) or _fault_of_computed(meta)
+    return f"'meta': {fault}" if fault else ""
+
+
+def _fault_of_computed(meta):
+    """In words, what is amiss in what a 'meta' says of the device of the judges, or ""."""
+    fields = meta.get("computed", {}).get("judging", {})
+    fault = entries.fault(fields, {}, _COMPUTED)
+    if fault:
+        return f"'computed' of judging: {fault}"
+    if "judging" not in meta.get("arithmetic", {}):
+        return ""
+    words = meta["arithmetic"]["judging"]
+    with contextlib.suppress(AttributeError, ValueError):  # no text, or no number of threads
+        if _is_device(compute.settings_in(words).device):
+            return ""
+    return f"'arithmetic' of judging is {words!r}, not words such as 'cpu, 2 threads, fp32'"
+
+
+def _fault_of_recorded(recorded):
+    """In words, what is amiss in the accuracies that a result of these scripts records, or ""."""
+    if not isinstance(recorded, dict):
+        return f"'accs_all_exps' is {_what(recorded)}, not a dictionary"
+    numbers = dict.fromkeys(recorded, list_of(entries.RECORDED, "numbers"))
+    fault = entries.fault(recorded, numbers)
+    return f"'accs_all_exps': {fault}" if fault else ""
 
 
 def _kind_of(content):
