@@ -14,6 +14,7 @@ from bacon.methods import METHODS, TERMS, terms_of
 
 WIDTH = 120  # columns of a text table at most
 CUT = 20  # characters that a cell keeps where only its ends are shown
+LEAST = 12  # characters of a column whose cells go on in the lines below
 
 
 # Figures over judges and experiments
@@ -84,7 +85,9 @@ def render(rows, markdown=False, cut=None):
     """A table of rows, each {column: cell}, as Markdown or as text of WIDTH columns.
 
     A cell that a row lacks is '-'. Where text would be wider, the cells of the column `cut` lose
-    their middle, but for CUT characters, then those of the widest column go on in the lines below.
+    their middle, but for CUT characters, then the widest columns become narrower: their heads, and
+    cells of more than CUT characters, go on in the lines below. Where that is not enough, the text
+    is wider: of columns of a few characters nobody could read it.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     shown = _markdown if markdown else plain
@@ -99,9 +102,41 @@ def render(rows, markdown=False, cut=None):
         widths[column] = _narrowed(widths[column], _excess(widths))
         for line in lines:
             line[column] = _without_middle(line[column], widths[column])
-    widest = widths.index(max(widths))
-    widths[widest] -= _excess(widths)
+    _narrow(widths, _with_long_cells(lines, widths))
+    _narrow(widths, _with_heads(lines))
     return "\n".join(text for line in lines for text in _wrapped(line, widths))
+
+
+def _with_long_cells(lines, widths):
+    """How narrow each column of a text table may become, if long cells alone are broken.
+
+    lines: the heads, then cells.
+    """
+    least = []
+    for (_, *cells), width in zip(zip(*lines, strict=True), widths, strict=True):
+        is_long = max(map(len, cells), default=0) > CUT
+        least.append(min(width, LEAST) if is_long else width)
+    return least
+
+
+def _with_heads(lines):
+    """How narrow each column may become, if heads are broken between their words too."""
+    least = []
+    for head, *cells in zip(*lines, strict=True):
+        longest_word = max(map(len, head.split()), default=0)
+        longest_cell = max(map(len, cells), default=0)
+        least.append(max(longest_word, longest_cell if longest_cell <= CUT else LEAST))
+    return least
+
+
+def _narrow(widths, least):
+    """Take from the widest columns what a line of columns of these widths has too many."""
+    while _excess(widths):
+        wider = [column for column, width in enumerate(widths) if width > least[column]]
+        if not wider:
+            return
+        widest = max(wider, key=lambda column: widths[column])
+        widths[widest] -= 1
 
 
 def _excess(widths):

@@ -313,6 +313,46 @@ def test_beside_a_column_that_goes_on_below_a_cut_one_stays_readable():
     assert tables.WIDTH - len("word ") < max(map(len, text.splitlines())) <= tables.WIDTH
 
 
+def a_row_of_details(name):
+    """A row with all columns that evaluate.py --details has, of the usual widths."""
+    return {
+        "accuracy %": "45.38 +- 10.12",
+        "set": name,
+        "network": "ConvNetW32",
+        "networks": 1,
+        "ipc (decoded)": "10 (40)",
+        "numbers per class": "30720",
+        "std networks": "0.00",
+        "std experiments": "-",
+        "epochs": 1000,
+        "seconds": 12,
+    }
+
+
+def test_where_many_columns_stand_beside_a_long_name_only_their_heads_go_on_below():
+    rows = [a_row_of_details("folder/" + "x" * 80 + ".pt"), a_row_of_details("y.pt")]
+    *heads, first, second = tables.render(rows, cut="set").splitlines()
+    assert 1 < len(heads) < 4
+    for row, line in zip(rows, (first, second), strict=True):
+        cells = [str(cell) for name, cell in row.items() if name != "set"]
+        assert [cell for cell in cells if f" {cell} " in f" {line} "] == cells
+    (shown,) = (word for word in first.split() if "..." in word)
+    assert len(shown) == tables.CUT
+    assert sorted(" ".join(heads).split()) == sorted(" ".join(rows[0]).split())
+    assert max(len(line) for line in (*heads, first, second)) <= tables.WIDTH
+
+
+def test_a_table_is_wider_than_the_screen_rather_than_of_columns_that_nobody_can_read():
+    rows = [{f"column {number}": "of words " * 9 for number in range(12)}]
+    lines = tables.render(rows).splitlines()
+    assert all(word in ("column", "of", "words") or word.isdigit() for word in lines_words(lines))
+    assert tables.WIDTH < max(map(len, lines)) <= 12 * (tables.LEAST + 2)
+
+
+def lines_words(lines):
+    return " ".join(lines).split()
+
+
 def test_columns_in_which_no_line_has_anything_are_left_out():
     lines = [{"a": "", "b": None, "c": 0}, {"a": 1, "d": 2}]
     picked = tables.pick(lines, ("d", "b", "c", "a"))
