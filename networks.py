@@ -308,6 +308,19 @@ def check(name, channels, num_classes, im_size):
         raise ValueError(f"{name} {error}") from None
 
 
+def needs_two_images(name, channels, num_classes, im_size):
+    """Whether the network `name` cannot be trained on a batch of one image (channels, *im_size).
+
+    So it is where it normalises maps of a single pixel over the batch: one value has no spread.
+    """
+    net = check(name, channels, num_classes, im_size)
+    try:
+        net(torch.empty(1, channels, *im_size, device="meta"))
+    except ValueError:
+        return True
+    return False
+
+
 def flop(name, channels, num_classes, im_size, weights=True, image=False):
     """FLOP (2 per multiply-add) of one image in the network `name`.
 

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 
 import augment
+import networks
 import utils
 from bacon import dc_augment, idc_augment
+from bacon.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,12 @@ class Protocol:
         """Steps of a training on n images."""
         return self.steps or self.passes * self.batches(n)
 
+    def has_batch_of_one(self, n):
+        """Whether a training on n images has a step on a single one."""
+        if self.batch == 1:
+            return True
+        return n % self.batch == 1 and self.length(n) >= self.batches(n)
+
     def rates(self, n):
         """The rates of a training on n images: {steps done: the rate from then on}."""
         schedule = SCHEDULES[self.optimizer]
@@ -141,6 +149,25 @@ class Protocol:
         augmented = f"{self.augmentation} {'_'.join(self.strategy) or 'none'}"
         mixed = f", CutMix {self.cutmix}" if self.cutmix else ""
         return f"{length}, batch {self.batch}, {self.optimizer} {self.lr:g}, {augmented}{mixed}"
+
+
+def check_batches(name, shape, n, num_classes, protocol):
+    """UserError if the network `name` cannot take every batch of a training on n images.
+
+    shape: of an image, (C, H, W).
+    """
+    if not protocol.has_batch_of_one(n):
+        return
+    channels, height, width = shape
+    if not networks.needs_two_images(name, channels, num_classes, (height, width)):
+        return
+    advice = "choose another --model"
+    for batch in range(protocol.batch + 1, n + 1):
+        if n % batch != 1:
+            advice = f"choose --batch_train {batch} or another --model"
+            break
+    made = f"{n} images make a batch of one, on which {name} cannot be trained at {height}x{width}"
+    raise UserError(f"--batch_train {protocol.batch}: {made}; {advice}")
 
 
 def protocol_of_run(args, strategy):
@@ -214,8 +241,10 @@ def accuracy(net, test, arithmetic):
 def judge(name, images, labels, test, num_classes, protocol, rng, arithmetic, after_epoch=None):
     """Train one fresh network on a decoded synthetic set; its accuracy on the test set, in [0, 1].
 
-    name: of networks.NETWORKS. The other arguments are those of `train` and `accuracy`.
+    name: of networks.NETWORKS. The other arguments are those of `train` and `accuracy`. UserError
+    as of `check_batches`.
     """
+    check_batches(name, images.shape[1:], len(images), num_classes, protocol)
     net = arithmetic.build(name, images.shape[1:], num_classes, rng)
     train(net, images, labels, protocol, rng, arithmetic, after_epoch)
     return accuracy(net, test, arithmetic)

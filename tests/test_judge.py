@@ -11,6 +11,7 @@ import augment
 import utils
 from bacon import compute, idc_augment, recipes
 from bacon.data import real_data
+from bacon.errors import UserError
 from bacon.judge import SCHEDULES, Protocol, accuracy, judge, train
 
 STRATEGY = augment.parse_strategy("color_crop_cutout_flip_scale_rotate")
@@ -327,3 +328,51 @@ def test_every_network_of_the_modes_learns_whichever_class_it_is_shown(name):
         protocol = Protocol(1, 3, 0.05, augment.parse_strategy("flip"))
         arithmetic = compute.Arithmetic("cpu")
         assert judge(name, images, labels, test, 3, protocol, rng, arithmetic) == 1
+
+
+def judged(name, images, batch, steps=0):
+    """Judge a set of random 8x8 images by the network `name`; the numbers of images per step."""
+    generator = torch.Generator().manual_seed(0)
+    canvases = torch.randn(images, 1, 8, 8, generator=generator)
+    labels = torch.arange(images) % 10
+    test = real_data.RealData(
+        torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10), (0.5,), (0.2,), 10, "cpu"
+    )
+    protocol = Protocol(1, batch, 0.01, (), steps=steps)
+    recorder = Recorder()
+    judge(name, canvases, labels, test, 10, protocol, np.random.default_rng(0), recorder)
+    return [len(labels) for labels, _ in recorder.steps]
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "better"),
+    [(40, 39, 40), (40, 1, 2), (41, 1, 3), (41, 8, 9), (5, 2, 3), (5, 4, 5), (1201, 100, 101)],
+)
+def test_a_last_batch_of_one_image_is_refused_before_training_by_a_network_that_needs_two(
+    images, batch, better, monkeypatch
+):
+    monkeypatch.setattr("bacon.judge.train", None)
+    with pytest.raises(UserError) as error:
+        judged("ResNet18BN_AP", images, batch)
+    words = str(error.value)
+    assert words.startswith(f"--batch_train {batch}: {images} images ") and "\n" not in words
+    assert "ResNet18BN_AP" in words and "8x8" in words
+    assert f"choose --batch_train {better} " in words and images % better != 1
+
+
+def test_a_single_image_asks_for_another_network():
+    with pytest.raises(UserError, match=r"^--batch_train 256: 1 images .* choose another --model$"):
+        judged("ResNet18BN_AP", 1, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "batch", "steps", "sizes"),
+    [
+        ("ResNet18BN_AP", 10, 8, 0, [8, 2] * 2),
+        ("ResNet18BN_AP", 9, 8, 1, [8]),  # the last batch is never reached
+        ("ConvNetBN", 9, 8, 0, [8, 1] * 2),  # whose smallest map has 2x2 pixels
+        ("MLP", 9, 8, 0, [8, 1] * 2),
+    ],
+)
+def test_other_networks_and_batches_are_trained_as_ever(name, images, batch, steps, sizes):
+    assert judged(name, images, batch, steps) == sizes

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import numpy
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from networks import NETWORKS, ConvNet, build, check
+from networks import NETWORKS, ConvNet, build, check, needs_two_images
 
 CIFAR = (3, 10, (32, 32))  # channels, classes, image size
 
@@ -427,3 +428,22 @@ def test_a_name_near_to_several_is_answered_with_one_of_them():
     with pytest.raises(ValueError, match=r"did you mean ConvNet") as error:
         check("ConvNetD9", *CIFAR)
     assert str(error.value).count("did you mean") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "needs"),
+    [
+        ("ResNet18BN_AP", 8, True),
+        ("ResNet18BN_AP", 15, True),
+        ("ResNet18BN_AP", 16, False),
+        ("ConvNetBN", 8, False),
+        ("ConvNet", 8, False),
+        ("MLP", 8, False),
+    ],
+)
+def test_a_network_that_normalises_single_pixels_over_the_batch_needs_two_images(name, side, needs):
+    assert needs_two_images(name, 1, 10, (side, side)) == needs
+    net = fresh(name, 1, 10, (side, side))
+    with pytest.raises(ValueError, match="more than 1 value") if needs else nullcontext():
+        net(torch.zeros(1, 1, side, side))
+    net(torch.zeros(2, 1, side, side))
