@@ -27,7 +27,8 @@ JOBS = sorted((ROOT / "docs" / "slurm").glob("*.sh"))
 SCRIPTS = sorted(path.stem for path in ROOT.glob("BACON_*.py"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
-OF_OTHER_PROGRAMS = {"--requeue", "--signal", "--cpus-per-task", "--shutdown-timeout"}  # sbatch's and torchrun's
+# sbatch's and torchrun's
+OF_OTHER_PROGRAMS = {"--requeue", "--signal", "--cpus-per-task", "--shutdown-timeout"}
 
 
 def named(paths):
