@@ -59,6 +59,15 @@ other_ipc() { # DATASET SCRIPT IPC ITERATIONS MINUTES: those of BACON
     run $((20 + $5)) $folder/ours_seed0 $flags --Iteration $4 $OURS # 20: for its experts
 }
 
+cifar100() { # IPC
+    local folder=CIFAR100_ConvNetW32_$1ipc_200it
+    local flags="BACON_cifar10.py --dataset CIFAR100 --ipc $1 --eval_interval 200"
+    run 5 $folder/random_seed0 $flags --Iteration 0
+    run 20 $folder/IDM_seed0 $flags --Iteration 200 --method IDM
+    run 20 $folder/BACON_seed0 $flags --Iteration 200
+    run 30 $folder/ours_seed0 $flags --Iteration 200 $OURS
+}
+
 of_1000_iterations() {
     local folder=CIFAR10_ConvNetW32_10ipc_1000it
     local seed ipc flags
@@ -108,8 +117,8 @@ runs() {
     other_ipc MNIST BACON_mnist.py 1 100 3
     other_ipc MNIST BACON_mnist.py 10 200 3
     other_ipc MNIST BACON_mnist.py 50 200 3
-    other_ipc CIFAR100 BACON_cifar10.py 1 200 30
-    other_ipc CIFAR100 BACON_cifar10.py 10 200 30
+    cifar100 1
+    cifar100 10
     of_1000_iterations
     width_128
     digits
