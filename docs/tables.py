@@ -286,7 +286,7 @@ def both_judges_wide():
 
 def cifar100():
     """CIFAR-100."""
-    sets = {OURS: "ours", "BACON": "BACON", RANDOM: "random"}
+    sets = {OURS: "ours", "BACON": "BACON", "IDM": "IDM", RANDOM: "random"}
     folders = {f"CIFAR-100 {ipc}": f"CIFAR100_ConvNetW32_{ipc}ipc_200it" for ipc in (10, 1)}
     return by_method(sets, folders)
 
