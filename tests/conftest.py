@@ -186,6 +186,20 @@ def colour(monkeypatch, quick, few_digits):
 
 
 @pytest.fixture
+def training_steps(monkeypatch):
+    """The training steps that were begun, of any network: a list that grows by one for each."""
+    begun = []
+    inner = compute.Arithmetic.training_step
+
+    def training_step(*args, **given):
+        begun.append(1)
+        return inner(*args, **given)
+
+    monkeypatch.setattr(compute.Arithmetic, "training_step", training_step)
+    return begun
+
+
+@pytest.fixture
 def at_event(monkeypatch):
     """Do something after the n-th call, from now on, of a function: at_event(n, action, owner,
     name)."""

@@ -59,15 +59,8 @@ def test_a_resumed_run_neither_chooses_its_initial_images_again_nor_says_so(
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_signal_stops_the_training_for_clusters_after_its_batch(
-    batch, script, at_event, assert_same, monkeypatch, tmp_path
+    batch, script, at_event, assert_same, training_steps, monkeypatch, tmp_path
 ):
-    steps, inner = [], compute.Arithmetic.training_step
-
-    def training_step(*args, **given):
-        steps.append(1)
-        return inner(*args, **given)
-
-    monkeypatch.setattr(compute.Arithmetic, "training_step", training_step)
     at_event(batch, ask("SIGTERM"), compute.Arithmetic, "training_step")
     chosen = []
     choose = clusters.representatives
@@ -75,7 +68,7 @@ def test_a_signal_stops_the_training_for_clusters_after_its_batch(
         clusters, "representatives", lambda *args: chosen.append(1) or choose(*args)
     )
     assert script("--init=cluster") == 75
-    assert (len(steps), len(chosen)) == (batch, 0)
+    assert (len(training_steps), len(chosen)) == (batch, 0)
     assert log_events(tmp_path / "run")[-1]["ended"] == 0
     ended = []
     inner_run = experiment.Experiment.run
@@ -143,14 +136,10 @@ def test_judges_that_have_finished_are_not_trained_again(
     assert_same("--checkpoint_minutes=0", "--num_eval=4")
 
 
-def test_a_signal_in_an_evaluation_ends_it_after_the_epoch(script, at_event, monkeypatch):
-    steps, inner = [], compute.Arithmetic.training_step
-    monkeypatch.setattr(
-        compute.Arithmetic, "training_step", lambda *args: steps.append(1) or inner(*args)
-    )
+def test_a_signal_in_an_evaluation_ends_it_after_the_epoch(script, at_event, training_steps):
     at_event(6, ask("SIGTERM"), compute.Arithmetic, "training_step")
     assert script("--Iteration=0", "--epoch_eval_train=100000", "--batch_train=10") == 75
-    assert len(steps) == 8  # 40 decoded images are 4 batches of 10
+    assert len(training_steps) == 8  # 40 decoded images are 4 batches of 10
 
 
 def test_ctrl_c_before_the_run_begins_is_one_line_and_writes_nothing(

@@ -168,7 +168,11 @@ class RealImages:
     @functools.cached_property
     def dataset(self):
         """The same, whose test images are training images held out by --validate."""
-        return self.whole.validation(self.validate) if self.validate else self.whole
+        return self._without(self.validate)
+
+    def _without(self, held_out):
+        """The dataset with so many training images of each class as its test images, if any."""
+        return self.whole.validation(held_out) if held_out else self.whole
 
     @property
     def title(self):
@@ -198,9 +202,7 @@ class RealImages:
         """
         if space is None:
             return None
-        fitted = self.dataset
-        if held_out != self.validate:
-            fitted = self.whole.validation(held_out) if held_out else self.whole
+        fitted = self.dataset if held_out == self.validate else self._without(held_out)
         number = f"{fitted.train:,} training images"
         messages.log.info(f"fitting the ZCA whitening on {number}")
         return spaces.Whitening.fit(fitted.real("train", device, normalised=space != "pixels"))
